@@ -1,0 +1,51 @@
+// The transformer that a recipe describes: embedding, blocks, final norm, head. Causal by default;
+// with causal = false the same stack is an encoder for masked language modelling.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "switchyard/contract/part.h"
+#include "switchyard/layer/moe_layer.h"
+#include "switchyard/models/model_options.h"
+
+namespace switchyard {
+
+/// A mixture inside a model, by its place.
+struct PlacedMoe {
+  int64_t layer = 0;
+  std::string site;          ///< "layers.3.feed_forward"; equals Record::place.site
+  std::shared_ptr<MoeLayer> moe;
+};
+
+class Decoder {
+ public:
+  /// Throws model.* when the options do not fit together (vocabulary 0, heads, a site that no block has).
+  explicit Decoder(ModelOptions options);
+
+  const ModelOptions& options() const { return options_; }
+  /// Everything declared; bind by initialise(), a checkpoint, or not at all.
+  const Schema& schema() const { return schema_; }
+  const std::vector<PlacedMoe>& mixtures() const { return mixtures_; }
+  std::vector<StateSpec> states() const;
+  Reach reach(const Overrides& overrides, Phase phase) const;
+  /// Parameters that one row uses: everything but experts that are not chosen (k experts a mixture).
+  int64_t active_parameters() const;
+
+  /// ids: [rows] int64 → [rows, D] after the final norm. `hidden`, when given, receives the embedding
+  /// and every block's output.
+  at::Tensor forward(const at::Tensor& ids, const Context& context, std::vector<at::Tensor>* hidden = nullptr) const;
+  /// [rows, D] → [rows, V] float.
+  at::Tensor logits(const at::Tensor& hidden, const Context& context) const;
+
+ private:
+  ModelOptions options_;
+  Schema schema_;
+  Parameter embedding_, position_embedding_, head_;
+  PartPtr final_norm_;
+  std::vector<PartPtr> blocks_;
+  std::vector<PlacedMoe> mixtures_;
+};
+
+}  // namespace switchyard

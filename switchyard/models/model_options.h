@@ -1,0 +1,69 @@
+// A model as a recipe or a saved config describes it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "switchyard/base/registry.h"
+#include "switchyard/blocks/body.h"
+#include "switchyard/layer/moe_layer.h"
+
+namespace switchyard {
+
+/// Which layers: all rules that are set must agree (survey 4.2.2, Table 2).
+struct Placement {
+  int64_t every = 1;           ///< every n-th layer
+  int64_t offset = -1;         ///< first layer of `every`; -1 = every - 1 (GShard: the second of two)
+  int64_t last = 0;            ///< only the last n; 0 = no limit
+  int64_t first_dense = 0;     ///< not the first n
+  std::vector<int64_t> list;   ///< exactly these (negative = from the end); empty = by the rules above
+  bool includes(int64_t layer, int64_t layers) const;
+  static void describe(Fields<Placement>& f);
+};
+
+/// How a mixture joins what it sits around.
+enum class Join { replace, add, multiply };
+
+/// A mixture of experts at a named site of the chosen layers.
+struct MixtureOptions : MoeOptions {
+  std::string at = "feed_forward";  ///< site within a block: "feed_forward", "attention.query", ...
+  Placement layers;
+  Join join = Join::replace;
+  static void describe(Fields<MixtureOptions>& f);
+};
+
+/// Any other method around a named site (an adapter, depth routing, a probe).
+struct SiteOptions {
+  std::string at;
+  Placement layers;
+  Choice<Around> around;
+  static void describe(Fields<SiteOptions>& f);
+};
+
+enum class Norm { rms, layer };
+enum class Positions { rope, learned, none };
+enum class BlockForm { pre_norm, parallel };
+
+struct ModelOptions {
+  int64_t vocabulary = 0;          ///< 0 = the tokenizer's size
+  int64_t width = 256;
+  int64_t layers = 6;
+  int64_t context = 1024;          ///< longest sequence, tokens
+  bool causal = true;
+  Norm norm = Norm::rms;
+  double norm_eps = 1e-5;
+  Positions positions = Positions::rope;
+  double rope_theta = 10000;
+  BlockForm block = BlockForm::pre_norm;
+  Choice<Body> attention = "gqa";
+  Choice<Body> feed_forward = "feed-forward";
+  bool tied_embeddings = true;
+  double init_deviation = 0.02;
+  std::vector<MixtureOptions> mixtures;
+  std::vector<SiteOptions> sites;
+  static void describe(Fields<ModelOptions>& f);
+};
+
+}  // namespace switchyard
