@@ -136,8 +136,10 @@ class Fields {
     size_t index_;
   };
 
-  template <typename V>
-  Handle operator()(std::string name, V T::*member, std::string help) {
+  /// A member of T or of a struct that T extends.
+  template <typename V, typename Owner>
+    requires std::is_base_of_v<Owner, T>
+  Handle operator()(std::string name, V Owner::*member, std::string help) {
     Field field;
     field.name = std::move(name);
     field.help = std::move(help);

@@ -26,6 +26,7 @@ namespace switchyard {
 enum class SharedGate {
   none,     ///< weight 1 (DeepSeekMoE)
   sigmoid,  ///< a learned sigmoid(x·w) a row (Qwen-MoE)
+  softmax,  ///< a learned softmax of two a row weighs mixture against shared (Residual-MoE)
 };
 
 struct SharedExpertOptions {
@@ -53,7 +54,23 @@ struct MoeOptions {
   std::vector<Choice<RoutingLoss>> losses;
   std::vector<Choice<Controller>> controllers;
   std::string share_routing;                  ///< layers with the same name use one decision a pass
+  bool allow_leak = false;                    ///< let rows of a causal model depend on later rows in training
   static void describe(Fields<MoeOptions>& f);
+  /// The fields, for structs that extend this one.
+  template <typename T>
+  static void describe_fields(Fields<T>& f) {
+    f("experts", &T::experts, "number of experts E").range(1, 1 << 24);
+    f("expert", &T::expert, "the kind of expert");
+    f("extra", &T::extra, "experts of other kinds behind the same router; their ids follow");
+    f("router", &T::router, "who decides which experts a token engages");
+    f("admission", &T::admission, "who gets a place when places are limited; none = everybody");
+    f("combine", &T::combine, "how weights multiply and what a dropped token returns; unset = as the router's paper");
+    f("shared", &T::shared, "experts that every token passes");
+    f("losses", &T::losses, "routing losses added to the objective");
+    f("controllers", &T::controllers, "what adjusts the router outside the gradient");
+    f("share_routing", &T::share_routing, "layers with the same name here follow one decision");
+    f("allow_leak", &T::allow_leak, "let tokens of a causal model see later ones through the routing in training");
+  }
 };
 
 class MoeLayer : public Part {
@@ -66,7 +83,8 @@ class MoeLayer : public Part {
   /// The same, with the record returned; `given` = a routing decided elsewhere.
   std::pair<at::Tensor, Record> run(const at::Tensor& x, const Context& context,
                                     std::shared_ptr<const Routed> given = nullptr) const;
-  /// Route, admit, weigh and plan, without running an expert.
+  /// Route, admit, weigh and plan, without running an expert. Throws routing.leak when a causal model's
+  /// rows would see later ones in training and `allow_leak` is off.
   Routed route(const at::Tensor& x, const Context& context) const;
   Reach reach(const Overrides& overrides, Phase phase) const override;
 
@@ -80,7 +98,12 @@ class MoeLayer : public Part {
   std::string site() const { return site_; }
 
  private:
-  struct Shared { std::shared_ptr<ExpertKind> kind; SharedGate gate; std::vector<std::pair<std::string, Parameter>> tensors; Parameter gate_weight; };
+  struct Shared {
+    std::shared_ptr<ExpertKind> kind;
+    SharedGate gate;
+    std::vector<std::pair<std::string, Parameter>> tensors;
+    Parameter gate_weight;
+  };
   at::Tensor join(const at::Tensor& x, const at::Tensor& routed, const Selection* selection, const Context& context) const;
 
   MoeOptions options_;
