@@ -25,12 +25,13 @@ endif()
 
 # Public: what our headers name. OpenMP is compiled in, or at::parallel_for runs on one thread;
 # it links the libgomp that torch ships, so that a process has only one.
+# fmt is header-only here: libtorch may carry headers of another version than the system's library.
 add_library(switchyard_dependencies INTERFACE)
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_include_directories(switchyard_dependencies SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 target_compile_options(switchyard_dependencies INTERFACE ${torch_flags} -fopenmp)
 target_link_libraries(switchyard_dependencies INTERFACE
-  ${TORCH_LIBRARIES} ${torch_gomp} fmt::fmt Threads::Threads)
+  ${TORCH_LIBRARIES} ${torch_gomp} fmt::fmt-header-only Threads::Threads)
 
 # Private: what only sources use.
 find_library(sentencepiece_library sentencepiece REQUIRED)

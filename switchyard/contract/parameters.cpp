@@ -1,0 +1,109 @@
+#include "switchyard/contract/parameters.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <fmt/ranges.h>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/random.h"
+
+namespace switchyard {
+
+const char* to_string(Role role) {
+  switch (role) {
+    case Role::embedding: return "embedding";
+    case Role::head: return "head";
+    case Role::projection: return "projection";
+    case Role::norm: return "norm";
+    case Role::bias: return "bias";
+    case Role::router: return "router";
+    case Role::expert: return "expert";
+    case Role::adapter: return "adapter";
+    case Role::buffer: return "buffer";
+  }
+  return "?";
+}
+
+int64_t Parameter::count() const {
+  int64_t product = 1;
+  for (int64_t extent : spec().shape) product *= extent;
+  return product;
+}
+
+const at::Tensor& Parameter::tensor() const {
+  check(bound(), "parameters.unbound", "parameter {} has no values yet; initialise the model or load a checkpoint",
+        slot_ ? slot_->spec.name : "(never declared)");
+  return slot_->data;
+}
+
+void Parameter::bind(at::Tensor data) const {
+  check(data.sizes() == at::IntArrayRef(spec().shape), "parameters.shape", "{} has shape [{}], but the model declares [{}]",
+        name(), fmt::join(data.sizes().vec(), ", "),
+        fmt::join(spec().shape, ", "));
+  if (!spec().buffer && at::isFloatingType(data.scalar_type())) data.requires_grad_();
+  slot_->data = std::move(data);
+}
+
+Schema Schema::in(std::string_view name) const {
+  Schema inner = *this;
+  inner.prefix_ = prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name);
+  return inner;
+}
+
+Parameter Schema::add(std::string_view name, std::vector<int64_t> shape, Role role, Init init, int expert_dim) const {
+  ParamSpec spec;
+  spec.name = prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name);
+  spec.shape = std::move(shape);
+  spec.role = role;
+  spec.init = init;
+  spec.expert_dim = expert_dim;
+  spec.buffer = role == Role::buffer;
+  check(!find(spec.name), "parameters.duplicate", "{} is declared twice", spec.name);
+  list_->push_back(Parameter(std::move(spec)));
+  return list_->back();
+}
+
+Parameter Schema::buffer(std::string_view name, std::vector<int64_t> shape, Init init) const {
+  return add(name, std::move(shape), Role::buffer, init);
+}
+
+Parameter Schema::find(std::string_view full_name) const {
+  for (const Parameter& parameter : *list_)
+    if (parameter.name() == full_name) return parameter;
+  return {};
+}
+
+int64_t Schema::count() const {
+  int64_t sum = 0;
+  for (const Parameter& parameter : *list_)
+    if (!parameter.spec().buffer) sum += parameter.count();
+  return sum;
+}
+
+void initialise(const Schema& schema, const Streams& random, at::ScalarType dtype) {
+  at::NoGradGuard guard;
+  for (const Parameter& parameter : schema.all()) {
+    if (parameter.bound()) continue;
+    const ParamSpec& spec = parameter.spec();
+    const RandomKey key{.purpose = "init", .site = spec.name};
+    at::Tensor data;
+    switch (spec.init.kind) {
+      case Init::Kind::zeros: data = at::empty(spec.shape, dtype).zero_(); break;
+      case Init::Kind::ones: data = at::empty(spec.shape, dtype).fill_(1); break;
+      case Init::Kind::normal: data = random.normal(spec.shape, key, dtype).mul_(spec.init.scale); break;
+      case Init::Kind::uniform:
+        data = random.uniform(spec.shape, key, dtype).mul_(2).sub_(1).mul_(spec.init.scale);
+        break;
+    }
+    parameter.bind(std::move(data));
+  }
+}
+
+const at::Tensor& Params::operator[](std::string_view name) const {
+  static const at::Tensor absent;
+  for (const auto& [known, tensor] : values)
+    if (known == name) return tensor;
+  return absent;
+}
+
+}  // namespace switchyard
