@@ -34,20 +34,14 @@ void MoeOptions::describe(Fields<MoeOptions>& f) {
 }
 
 MoeLayer::MoeLayer(const MoeOptions& options, int64_t in, int64_t out)
-    : options_(options), in_(in), out_(out), bank_(bank_of(options, in, out)), router_(options.router.make()) {
-  check(router_ != nullptr, "layer.router", "a mixture needs a router; the default is sparse-topk");
-  if (options.admission) admission_ = options.admission.make();
-  combine_ = options.combine.value_or(router_->combine());
+    : options_(options), in_(in), out_(out), bank_(bank_of(options, in, out)),
+      station_(std::make_shared<RoutingStation>(options, in, bank_.experts())) {
   for (const SharedExpertOptions& shared : options.shared)
     for (int64_t i = 0; i < shared.count; ++i) shared_.push_back({shared.expert.make(), shared.gate, {}, {}});
-  for (const auto& loss : options.losses) losses_.push_back(loss.make());
-  for (const auto& controller : options.controllers) controllers_.push_back(controller.make());
 }
 
 void MoeLayer::declare(const Schema& schema) {
-  site_ = schema.prefix();
-  const Schema router = schema.in("router");
-  router_->declare(router, {.width = in_, .experts = bank_.experts()});
+  station_->declare(schema);
   bank_.declare(schema.in("experts"));
   for (size_t i = 0; i < shared_.size(); ++i) {
     const Schema place = schema.in(shared_.size() == 1 ? "shared" : "shared." + std::to_string(i));
@@ -59,51 +53,15 @@ void MoeLayer::declare(const Schema& schema) {
     if (shared_[i].gate != SharedGate::none)
       shared_[i].gate_weight = place.add("mix", {gates, in_}, Role::router, Init::normal(0.02));
   }
-  for (const auto& controller : controllers_) controller->bind(router);
-}
-
-Reach MoeLayer::reach(const Overrides& overrides, Phase phase) const {
-  const Reach router = router_->reach(overrides, phase);
-  return admission_ ? larger(router, admission_->reach(overrides, phase)) : router;
-}
-
-Routed MoeLayer::route(const at::Tensor& x, const Context& context) const {
-  if (context.training() && context.facts.segments.causal && !options_.allow_leak) {
-    const Reach reach = this->reach(context.wishes(), context.phase);
-    check(!reach.future, "routing.leak",
-          "{}: {} lets a token see later ones, so a causal model would learn to cheat; choose another, train with "
-          "causal: false, or accept it with allow_leak: true", site_, reach.because);
-  }
-  const RouterInput input{x, [&] { return bank_.run_all(x, context); }};
-  Routed routed;
-  routed.engagement = router_->route(input, context);
-  auto* selection = std::get_if<Selection>(&routed.engagement);
-  if (selection == nullptr || selection->run != Run::rows) return routed;
-  *selection = with_pairs(over_rows(std::move(*selection)));
-  if (admission_) admit(*selection, *admission_, context);
-  const bool trained_elsewhere = !losses_.empty() || !controllers_.empty();
-  routed.weight = combine_weights(*selection, combine_, context.phase, trained_elsewhere);
-  routed.plan = make_plan(*selection);
-  return routed;
 }
 
 std::pair<at::Tensor, Record> MoeLayer::run(const at::Tensor& x, const Context& outer,
                                             std::shared_ptr<const Routed> given) const {
-  const Context context = outer.at(site_);
-  RoutedStore* store = options_.share_routing.empty() ? nullptr : context.routed;
-  if (!given && store)
-    if (auto found = store->find(options_.share_routing); found != store->end()) given = found->second;
-  if (!given) {
-    given = std::make_shared<const Routed>(route(x, context));
-    if (store) (*store)[options_.share_routing] = given;
-  }
-  const at::Tensor y = join(x, bank_.run(x, *given, combine_, context), given->selection(), context);
-  Record record;
-  record.place = context.place;
-  record.micro = context.micro;
-  record.routed = *given;
-  record.segments = context.facts.segments;
-  return {y, std::move(record)};
+  const Context context = outer.at(station_->site());
+  const std::shared_ptr<const Routed> routed =
+      given ? given : station_->decide(x, context, [&] { return bank_.run_all(x, context); });
+  const at::Tensor y = bank_.run(x, *routed, station_->combine(), context);
+  return {join(x, y, routed->selection(), context), station_->record(routed, context)};
 }
 
 at::Tensor MoeLayer::forward(const at::Tensor& x, const Context& context) const {

@@ -14,11 +14,7 @@
 #include "switchyard/contract/record.h"
 #include "switchyard/experts/bank.h"
 #include "switchyard/experts/kind.h"
-#include "switchyard/routing/admission.h"
-#include "switchyard/routing/combine.h"
-#include "switchyard/routing/controller.h"
-#include "switchyard/routing/loss.h"
-#include "switchyard/routing/router.h"
+#include "switchyard/layer/routing_station.h"
 
 namespace switchyard {
 
@@ -43,18 +39,11 @@ struct ExtraExpertOptions {
   static void describe(Fields<ExtraExpertOptions>& f);
 };
 
-struct MoeOptions {
+struct MoeOptions : RoutingOptions {
   int64_t experts = 8;
   Choice<ExpertKind> expert = "swiglu";
   std::vector<ExtraExpertOptions> extra;
-  Choice<Router> router = "sparse-topk";
-  Choice<Admission> admission = "dropless";
-  std::optional<CombineOptions> combine;      ///< unset = the router's own
   std::vector<SharedExpertOptions> shared;
-  std::vector<Choice<RoutingLoss>> losses;
-  std::vector<Choice<Controller>> controllers;
-  std::string share_routing;                  ///< layers with the same name use one decision a pass
-  bool allow_leak = false;                    ///< let rows of a causal model depend on later rows in training
   static void describe(Fields<MoeOptions>& f);
   /// The fields, for structs that extend this one.
   template <typename T>
@@ -62,18 +51,12 @@ struct MoeOptions {
     f("experts", &T::experts, "number of experts E").range(1, 1 << 24);
     f("expert", &T::expert, "the kind of expert");
     f("extra", &T::extra, "experts of other kinds behind the same router; their ids follow");
-    f("router", &T::router, "who decides which experts a token engages");
-    f("admission", &T::admission, "who gets a place when places are limited; none = everybody");
-    f("combine", &T::combine, "how weights multiply and what a dropped token returns; unset = as the router's paper");
+    RoutingOptions::describe_fields(f);
     f("shared", &T::shared, "experts that every token passes");
-    f("losses", &T::losses, "routing losses added to the objective");
-    f("controllers", &T::controllers, "what adjusts the router outside the gradient");
-    f("share_routing", &T::share_routing, "layers with the same name here follow one decision");
-    f("allow_leak", &T::allow_leak, "let tokens of a causal model see later ones through the routing in training");
   }
 };
 
-class MoeLayer : public Part {
+class MoeLayer : public Part, public HasRouting {
  public:
   MoeLayer(const MoeOptions& options, int64_t in, int64_t out);
 
@@ -83,19 +66,11 @@ class MoeLayer : public Part {
   /// The same, with the record returned; `given` = a routing decided elsewhere.
   std::pair<at::Tensor, Record> run(const at::Tensor& x, const Context& context,
                                     std::shared_ptr<const Routed> given = nullptr) const;
-  /// Route, admit, weigh and plan, without running an expert. Throws routing.leak when a causal model's
-  /// rows would see later ones in training and `allow_leak` is off.
-  Routed route(const at::Tensor& x, const Context& context) const;
-  Reach reach(const Overrides& overrides, Phase phase) const override;
+  Reach reach(const Overrides& overrides, Phase phase) const override { return station_->reach(overrides, phase); }
 
   const MoeOptions& options() const { return options_; }
   const ExpertBank& bank() const { return bank_; }
-  const Router& router() const { return *router_; }
-  const CombineOptions& combine() const { return combine_; }
-  const std::vector<std::shared_ptr<RoutingLoss>>& losses() const { return losses_; }
-  /// To be told about every optimiser step; bound to the router's buffers by declare.
-  const std::vector<std::shared_ptr<Controller>>& controllers() const { return controllers_; }
-  std::string site() const { return site_; }
+  std::shared_ptr<RoutingStation> station() const override { return station_; }
 
  private:
   struct Shared {
@@ -109,13 +84,8 @@ class MoeLayer : public Part {
   MoeOptions options_;
   int64_t in_, out_;
   ExpertBank bank_;
-  std::shared_ptr<Router> router_;
-  std::shared_ptr<Admission> admission_;
-  CombineOptions combine_;
+  std::shared_ptr<RoutingStation> station_;
   std::vector<Shared> shared_;
-  std::vector<std::shared_ptr<RoutingLoss>> losses_;
-  std::vector<std::shared_ptr<Controller>> controllers_;
-  std::string site_;
 };
 
 }  // namespace switchyard
