@@ -143,7 +143,8 @@ class Fields {
     size_t index_;
   };
 
-  template <typename Owner, typename V>
+  /// A member of T or of a struct that T extends.
+  template <typename V, typename Owner>
     requires std::is_base_of_v<Owner, T>
   Handle operator()(std::string name, V Owner::*member, std::string help) {
     Field field;

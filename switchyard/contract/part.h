@@ -55,6 +55,7 @@ class Around {
   /// True when base is never called: its owner then declares no parameters for it.
   virtual bool replaces() const { return false; }
   virtual std::vector<StateSpec> states() const { return {}; }
+  virtual void each_child(const std::function<void(Part&)>&) {}
 };
 using AroundPtr = std::shared_ptr<Around>;
 
@@ -72,6 +73,8 @@ class Site {
   /// A replacing occupant declares at `schema` itself, others under schema.in("around" or "around.N").
   void declare(const Schema& schema) const;
   Reach reach(const Overrides& overrides, Phase phase) const;
+  std::vector<StateSpec> states() const;
+  void each_child(const std::function<void(Part&)>& visit) const;
 
   template <typename Call>
   at::Tensor operator()(const at::Tensor& x, const Context& context, Call&& call) const {

@@ -19,7 +19,8 @@ struct Record {
   int64_t micro = 0;
   Routed routed;
   Segments segments;                         ///< of the rows that were routed
-  std::map<std::string, at::Tensor> extras;  ///< named, differentiable: a method's own loss inputs
+  std::map<std::string, at::Tensor> extras;  ///< named, differentiable: inputs of a method's own loss
+  std::map<std::string, at::Tensor> losses;  ///< named scalars that the place itself adds to the objective, weighted
 
   const Selection* selection() const { return routed.selection(); }
   const std::vector<Gate>& gates() const;

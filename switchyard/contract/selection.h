@@ -60,6 +60,9 @@ Selection select_pairs(const at::Tensor& ids, const at::Tensor& weights, int64_t
 Selection select_all(const at::Tensor& weights);
 /// Gives a dense selection its pairs; a selection that has them is returned as it is.
 Selection with_pairs(Selection selection);
+/// A decision over units as one over rows: each row takes its unit's pairs. Without unit_of_row: unchanged.
+/// Needs the same number of pairs for every unit.
+Selection over_rows(Selection selection);
 /// [units, E]: the weights of kept pairs scattered (duplicates add).
 at::Tensor dense_weights(const Selection& selection);
 /// [E] int64 on the CPU: pairs an expert; only kept ones when `kept_only`.

@@ -14,11 +14,7 @@
 #include "switchyard/contract/record.h"
 #include "switchyard/experts/bank.h"
 #include "switchyard/experts/kind.h"
-#include "switchyard/routing/admission.h"
-#include "switchyard/routing/combine.h"
-#include "switchyard/routing/controller.h"
-#include "switchyard/routing/loss.h"
-#include "switchyard/routing/router.h"
+#include "switchyard/layer/routing_station.h"
 
 namespace switchyard {
 
@@ -26,6 +22,7 @@ namespace switchyard {
 enum class SharedGate {
   none,     ///< weight 1 (DeepSeekMoE)
   sigmoid,  ///< a learned sigmoid(x·w) a row (Qwen-MoE)
+  softmax,  ///< a learned softmax of two a row weighs mixture against shared (Residual-MoE)
 };
 
 struct SharedExpertOptions {
@@ -42,21 +39,24 @@ struct ExtraExpertOptions {
   static void describe(Fields<ExtraExpertOptions>& f);
 };
 
-struct MoeOptions {
+struct MoeOptions : RoutingOptions {
   int64_t experts = 8;
   Choice<ExpertKind> expert = "swiglu";
   std::vector<ExtraExpertOptions> extra;
-  Choice<Router> router = "sparse-topk";
-  Choice<Admission> admission = "dropless";
-  std::optional<CombineOptions> combine;      ///< unset = the router's own
   std::vector<SharedExpertOptions> shared;
-  std::vector<Choice<RoutingLoss>> losses;
-  std::vector<Choice<Controller>> controllers;
-  std::string share_routing;                  ///< layers with the same name use one decision a pass
   static void describe(Fields<MoeOptions>& f);
+  /// The fields, for structs that extend this one.
+  template <typename T>
+  static void describe_fields(Fields<T>& f) {
+    f("experts", &T::experts, "number of experts E").range(1, 1 << 24);
+    f("expert", &T::expert, "the kind of expert");
+    f("extra", &T::extra, "experts of other kinds behind the same router; their ids follow");
+    RoutingOptions::describe_fields(f);
+    f("shared", &T::shared, "experts that every token passes");
+  }
 };
 
-class MoeLayer : public Part {
+class MoeLayer : public Part, public HasRouting {
  public:
   MoeLayer(const MoeOptions& options, int64_t in, int64_t out);
 
@@ -66,33 +66,26 @@ class MoeLayer : public Part {
   /// The same, with the record returned; `given` = a routing decided elsewhere.
   std::pair<at::Tensor, Record> run(const at::Tensor& x, const Context& context,
                                     std::shared_ptr<const Routed> given = nullptr) const;
-  /// Route, admit, weigh and plan, without running an expert.
-  Routed route(const at::Tensor& x, const Context& context) const;
-  Reach reach(const Overrides& overrides, Phase phase) const override;
+  Reach reach(const Overrides& overrides, Phase phase) const override { return station_->reach(overrides, phase); }
 
   const MoeOptions& options() const { return options_; }
   const ExpertBank& bank() const { return bank_; }
-  const Router& router() const { return *router_; }
-  const CombineOptions& combine() const { return combine_; }
-  const std::vector<std::shared_ptr<RoutingLoss>>& losses() const { return losses_; }
-  /// To be told about every optimiser step; bound to the router's buffers by declare.
-  const std::vector<std::shared_ptr<Controller>>& controllers() const { return controllers_; }
-  std::string site() const { return site_; }
+  std::shared_ptr<RoutingStation> station() const override { return station_; }
 
  private:
-  struct Shared { std::shared_ptr<ExpertKind> kind; SharedGate gate; std::vector<std::pair<std::string, Parameter>> tensors; Parameter gate_weight; };
+  struct Shared {
+    std::shared_ptr<ExpertKind> kind;
+    SharedGate gate;
+    std::vector<std::pair<std::string, Parameter>> tensors;
+    Parameter gate_weight;
+  };
   at::Tensor join(const at::Tensor& x, const at::Tensor& routed, const Selection* selection, const Context& context) const;
 
   MoeOptions options_;
   int64_t in_, out_;
   ExpertBank bank_;
-  std::shared_ptr<Router> router_;
-  std::shared_ptr<Admission> admission_;
-  CombineOptions combine_;
+  std::shared_ptr<RoutingStation> station_;
   std::vector<Shared> shared_;
-  std::vector<std::shared_ptr<RoutingLoss>> losses_;
-  std::vector<std::shared_ptr<Controller>> controllers_;
-  std::string site_;
 };
 
 }  // namespace switchyard

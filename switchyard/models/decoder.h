@@ -12,11 +12,10 @@
 
 namespace switchyard {
 
-/// A mixture inside a model, by its place.
-struct PlacedMoe {
+/// A routing decision inside a model, by its place.
+struct PlacedRouting {
   int64_t layer = 0;
-  std::string site;          ///< "layers.3.feed_forward"; equals Record::place.site
-  std::shared_ptr<MoeLayer> moe;
+  std::shared_ptr<RoutingStation> station;  ///< station->site() equals Record::place.site
 };
 
 class Decoder {
@@ -27,7 +26,8 @@ class Decoder {
   const ModelOptions& options() const { return options_; }
   /// Everything declared; bind by initialise(), a checkpoint, or not at all.
   const Schema& schema() const { return schema_; }
-  const std::vector<PlacedMoe>& mixtures() const { return mixtures_; }
+  /// Every place that routes, found by walking the parts (HasRouting), in the order of the layers.
+  const std::vector<PlacedRouting>& routings() const { return routings_; }
   std::vector<StateSpec> states() const;
   Reach reach(const Overrides& overrides, Phase phase) const;
   /// Parameters that one row uses: everything but experts that are not chosen (k experts a mixture).
@@ -45,7 +45,7 @@ class Decoder {
   Parameter embedding_, position_embedding_, head_;
   PartPtr final_norm_;
   std::vector<PartPtr> blocks_;
-  std::vector<PlacedMoe> mixtures_;
+  std::vector<PlacedRouting> routings_;
 };
 
 }  // namespace switchyard

@@ -14,7 +14,7 @@ namespace switchyard {
 
 /// What `finish` is given at once.
 enum class LossScope {
-  layer,  ///< each layer by itself; the results are averaged over layers
+  layer,  ///< each layer by itself; the results are added (Switch, GShard, DeepSeek)
   model,  ///< all layers of a pass together (Mixtral's and OLMoE's published loss)
 };
 
@@ -34,9 +34,5 @@ class RoutingLoss {
   virtual at::Tensor summarise(const Record& record, const Context& context) const = 0;
   virtual at::Tensor finish(const std::vector<at::Tensor>& summaries, const Outcome& outcome) const = 0;
 };
-
-/// The weighted sum of the losses over the records of one pass, each by its scope, and every term by
-/// name for the metrics. `losses[site]` are those of the layer at that place.site.
-struct LossTerm { std::string name; at::Tensor value; /*unweighted*/ double coefficient; };
 
 }  // namespace switchyard

@@ -1,0 +1,133 @@
+#include "switchyard/experts/feed_forward/feed_forward.h"
+
+#include <ATen/ops/linear.h>
+
+#include <array>
+#include <cmath>
+
+#include "switchyard/base/registry.h"
+
+namespace switchyard {
+namespace {
+
+using kernels::Activation;
+
+constexpr std::array<std::pair<const char*, Activation>, 11> kActivations{{
+    {"identity", Activation::identity}, {"relu", Activation::relu}, {"relu2", Activation::relu_squared},
+    {"gelu", Activation::gelu}, {"gelu-tanh", Activation::gelu_tanh}, {"silu", Activation::silu},
+    {"glu", Activation::glu}, {"reglu", Activation::reglu}, {"geglu", Activation::geglu},
+    {"geglu-tanh", Activation::geglu_tanh}, {"swiglu", Activation::swiglu},
+}};
+
+/// Any activation by name: `expert: {type: ffn-expert, activation: reglu, hidden: 512}`.
+struct NamedOptions : FeedForwardOptions {
+  std::string activation = "relu";
+  static void describe(Fields<NamedOptions>& f) {
+    std::vector<std::string> names;
+    for (const auto& [name, kind] : kActivations) names.push_back(name);
+    f("activation", &NamedOptions::activation, "what stands between the linear maps").choices(names);
+    f("hidden", &NamedOptions::hidden, "width F between the maps").range(1, 1 << 24).required();
+    f("bias", &NamedOptions::bias, "add a bias to every map");
+    f("init_deviation", &NamedOptions::init_deviation, "standard deviation of the initial weights").range(0);
+  }
+};
+
+class NamedFeedForward : public FeedForwardExpert {
+ public:
+  explicit NamedFeedForward(const NamedOptions& o) : FeedForwardExpert(o, activation_named(o.activation)) {}
+};
+
+template <Activation kind>
+class Fixed : public FeedForwardExpert {
+ public:
+  explicit Fixed(const FeedForwardOptions& o) : FeedForwardExpert(o, kind) {}
+};
+
+kernels::FeedForwardWeights weights_of(const Params& stacked) {
+  return {.up = stacked["up"], .gate = stacked["gate"], .down = stacked["down"],
+          .up_bias = stacked["up_bias"], .gate_bias = stacked["gate_bias"], .down_bias = stacked["down_bias"]};
+}
+
+}  // namespace
+
+void FeedForwardOptions::describe(Fields<FeedForwardOptions>& f) {
+  f("hidden", &FeedForwardOptions::hidden, "width F between the maps").range(1, 1 << 24).required();
+  f("bias", &FeedForwardOptions::bias, "add a bias to every map");
+  f("init_deviation", &FeedForwardOptions::init_deviation, "standard deviation of the initial weights").range(0);
+}
+
+kernels::Activation activation_named(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& [known, kind] : kActivations) {
+    if (name == known) return kind;
+    names.push_back(known);
+  }
+  fail("experts.activation", "there is no activation \"{}\"; the nearest is \"{}\"", name, nearest(name, names));
+}
+
+FeedForwardExpert::FeedForwardExpert(FeedForwardOptions options, Activation activation)
+    : options_(options), activation_{.kind = activation} {}
+
+std::vector<ExpertTensor> FeedForwardExpert::tensors(int64_t in, int64_t out) const {
+  const int64_t hidden = options_.hidden;
+  const Init init = Init::normal(options_.init_deviation);
+  const bool gated = kernels::is_gated(activation_.kind);
+  std::vector<ExpertTensor> list;
+  if (gated) list.push_back({"gate", {hidden, in}, init});
+  list.push_back({"up", {hidden, in}, init});
+  list.push_back({"down", {out, hidden}, init});
+  if (options_.bias) {
+    if (gated) list.push_back({"gate_bias", {hidden}, Init::zeros()});
+    list.push_back({"up_bias", {hidden}, Init::zeros()});
+    list.push_back({"down_bias", {out}, Init::zeros()});
+  }
+  return list;
+}
+
+at::Tensor FeedForwardExpert::apply(const Params& p, const at::Tensor& rows, const Context&) const {
+  const at::Tensor up = at::linear(rows, p["up"], p["up_bias"]);
+  const at::Tensor gate = p["gate"].defined() ? at::linear(rows, p["gate"], p["gate_bias"]) : at::Tensor();
+  return at::linear(kernels::activate(up, gate, activation_), p["down"], p["down_bias"]);
+}
+
+at::Tensor FeedForwardExpert::apply_grouped(const Params& stacked, const GroupedRows& rows, const Context&) const {
+  const at::Tensor x = rows.x.defined() ? rows.x : rows.source.index_select(0, rows.row);
+  return kernels::grouped_ffn(x, rows.offset, {}, {}, weights_of(stacked), {.activation = activation_});
+}
+
+std::optional<at::Tensor> FeedForwardExpert::apply_fused(const Params& stacked, const GroupedRows& rows,
+                                                         const at::Tensor& weight, const Context&) const {
+  if (!rows.source.defined() || stacked["down"].size(1) != rows.source.size(1)) return std::nullopt;
+  return kernels::grouped_ffn(rows.source, rows.offset, rows.row, weight, weights_of(stacked),
+                              {.activation = activation_});
+}
+
+}  // namespace switchyard
+
+SWITCHYARD_REGISTER(feed_forward_experts) {
+  using namespace switchyard;
+  const std::string room = "experts/feed_forward", recipe = "recipes/quickstart.yaml";
+  registry.add<ExpertKind, NamedFeedForward, NamedOptions>(
+      {.slug = "ffn-expert", .name = "Feed-forward expert", .paper = "Lepikhin et al., GShard", .year = 2020,
+       .section = "4.2.1", .room = room, .coupling = "none", .line = "a feed-forward network an expert, stacked",
+       .recipe = "recipes/methods/ffn-expert.yaml"});
+  registry.add<ExpertKind, Fixed<kernels::Activation::relu>, FeedForwardOptions>(
+      {.slug = "relu", .name = "ReLU", .paper = "Glorot et al., Deep sparse rectifier neural networks", .year = 2011,
+       .section = "4.2.3", .room = room, .coupling = "none", .line = "down(relu(up(x)))",
+       .recipe = "recipes/methods/relu.yaml"});
+  registry.add<ExpertKind, Fixed<kernels::Activation::gelu>, FeedForwardOptions>(
+      {.slug = "gelu", .name = "GELU", .paper = "Hendrycks and Gimpel, Gaussian error linear units", .year = 2016,
+       .section = "4.2.3", .room = room, .coupling = "none", .line = "down(gelu(up(x))), the exact erf form",
+       .recipe = "recipes/methods/gelu.yaml"});
+  registry.add<ExpertKind, Fixed<kernels::Activation::geglu>, FeedForwardOptions>(
+      {.slug = "geglu", .name = "GeGLU", .paper = "Shazeer, GLU variants improve Transformer", .year = 2020,
+       .section = "4.2.3", .room = room, .coupling = "none", .line = "down(gelu(gate(x)) * up(x))",
+       .recipe = "recipes/methods/geglu.yaml"});
+  registry.add<ExpertKind, Fixed<kernels::Activation::swiglu>, FeedForwardOptions>(
+      {.slug = "swiglu", .name = "SwiGLU", .paper = "Shazeer, GLU variants improve Transformer", .year = 2020,
+       .section = "4.2.3", .room = room, .coupling = "none", .line = "down(silu(gate(x)) * up(x))", .recipe = recipe});
+  registry.add_card(
+      {.slug = "glu-variants", .name = "GeGLU and SwiGLU", .paper = "Shazeer, GLU variants improve Transformer",
+       .year = 2020, .section = "4.2.3", .room = room, .coupling = "none",
+       .line = "the gated forms: experts geglu, swiglu, and ffn-expert with glu or reglu", .recipe = recipe});
+}

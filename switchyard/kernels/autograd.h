@@ -1,0 +1,41 @@
+// What the kernels' autograd functions share. Internal to kernels/.
+#pragma once
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <functional>
+#include <vector>
+
+namespace switchyard::kernels::detail {
+
+/// Runs the body below autocast: the front has already chosen the types.
+using NoAutocast = c10::impl::ExcludeDispatchKeyGuard;
+inline c10::DispatchKeySet autocast_keys() { return c10::DispatchKeySet(c10::DispatchKey::AutocastCPU); }
+
+/// The type products run in: autocast's on the CPU when it is on (float64 is never lowered), else `own`.
+inline at::ScalarType product_type(at::ScalarType own) {
+  if (own == at::kDouble || !at::autocast::is_autocast_enabled(at::kCPU)) return own;
+  return at::autocast::get_autocast_dtype(at::kCPU);
+}
+
+/// Backward under create_graph: differentiate the plain reference again, so that second derivatives are right
+/// instead of silently missing. `inputs` are the saved inputs; undefined ones and those without gradient get {}.
+inline std::vector<at::Tensor> differentiable_backward(const std::function<at::Tensor()>& reference,
+                                                       const std::vector<at::Tensor>& inputs,
+                                                       const at::Tensor& grad_output) {
+  std::vector<at::Tensor> wanted;
+  for (const at::Tensor& t : inputs)
+    if (t.defined() && t.requires_grad()) wanted.push_back(t);
+  std::vector<at::Tensor> found =
+      torch::autograd::grad({reference()}, wanted, {grad_output}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
+  std::vector<at::Tensor> result;
+  size_t next = 0;
+  for (const at::Tensor& t : inputs) result.push_back(t.defined() && t.requires_grad() ? found[next++] : at::Tensor());
+  return result;
+}
+
+}  // namespace switchyard::kernels::detail

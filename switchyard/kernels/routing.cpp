@@ -1,0 +1,50 @@
+#include <ATen/ops/full.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/nonzero.h>
+
+#include "switchyard/base/error.h"
+#include "switchyard/kernels/admission.h"
+#include "switchyard/kernels/reference/reference.h"
+#include "switchyard/kernels/topk.h"
+
+namespace switchyard::kernels {
+namespace {
+
+void check_scores(const at::Tensor& scores, int64_t k) {
+  check(scores.dim() == 2 && at::isFloatingType(scores.scalar_type()), "routing.scores",
+        "scores must be [T, E] floating point, but they are {}-dimensional {}", scores.dim(), c10::toString(scores.scalar_type()));
+  check(k > 0 && k <= scores.size(1), "routing.k_range", "k is {}, but there are {} experts to choose from; take 1 <= k <= {}", k,
+        scores.size(1), scores.size(1));
+  at::Tensor bad = at::nonzero(at::isnan(scores.detach()));
+  if (bad.size(0))
+    fail("routing.nan", "row {} of the routing scores is not a number at expert {}; look at the layer's input and learning rate",
+         bad[0][0].item<int64_t>(), bad[0][1].item<int64_t>());
+}
+
+}  // namespace
+
+TopK top_k(const at::Tensor& scores, int64_t k) {
+  check_scores(scores, k);
+  return reference::top_k(scores, k);
+}
+
+TopK top_k_grouped(const at::Tensor& scores, int64_t k, GroupLimit limit) {
+  check_scores(scores, k);
+  const int64_t experts = scores.size(1);
+  check(limit.groups > 0 && experts % limit.groups == 0 && limit.chosen > 0 && limit.chosen <= limit.groups && limit.best > 0 &&
+            limit.best <= experts / limit.groups && k <= limit.chosen * (experts / limit.groups),
+        "routing.group_range", "{} experts in {} groups, {} groups chosen by their {} best, k {}: groups must divide the experts and hold k", experts,
+        limit.groups, limit.chosen, limit.best, k);
+  return reference::top_k_grouped(scores, k, limit);
+}
+
+at::Tensor admit(const at::Tensor& bin, const at::Tensor& priority, const at::Tensor& exempt,
+                 const at::Tensor& capacity, int64_t bins) {
+  return reference::admit(bin, priority, exempt, capacity, bins);
+}
+at::Tensor admit(const at::Tensor& bin, const at::Tensor& priority, const at::Tensor& exempt, int64_t capacity,
+                 int64_t bins) {
+  return admit(bin, priority, exempt, at::full({bins}, capacity, bin.options()), bins);
+}
+
+}  // namespace switchyard::kernels
