@@ -38,7 +38,7 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view t
 void write_folder_atomically(const std::filesystem::path& path,
                              const std::function<void(const std::filesystem::path&)>& fill);
 
-/// A read-only private mapping of a whole file. Size is checked at open.
+/// A private mapping of a whole file, to be read. Size is checked at open.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);  ///< throws file.missing, file.map

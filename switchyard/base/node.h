@@ -12,7 +12,7 @@ namespace switchyard {
 
 /// Where a value was written. line is 1-based; 0 = not from a file (an override, a default).
 struct Mark {
-  std::string source;  ///< file name, or "command line"
+  std::string source;  ///< file name, or the override as it was typed
   int line = 0;
 };
 
@@ -63,21 +63,25 @@ class Node {
   Mark mark_;
 };
 
-/// Reads one YAML document; throws yaml.syntax with file and line, yaml.duplicate_key, yaml.depth.
+/// Reads one YAML document; throws yaml.syntax with file and line, yaml.duplicate_key,
+/// yaml.key, yaml.tag, yaml.alias, yaml.depth, yaml.size (aliases count as what they stand for).
 Node parse_yaml(std::string_view text, const std::string& source);
 /// The same from a file, with `include: other.yaml` (or a list) merged below the file's own keys;
 /// throws file.missing, yaml.include_cycle.
 Node load_yaml(const std::string& path);
 /// Writes YAML that parse_yaml reads back as the same tree.
 std::string to_yaml(const Node& node);
-/// JSON in and out of the same tree; numbers keep their text.
+/// JSON in and out of the same tree; numbers keep their text. Throws json.syntax, json.duplicate_key,
+/// json.depth, json.size.
 Node parse_json(std::string_view text, const std::string& source);
 std::string to_json(const Node& node, int indent = 2);
 
-/// Lays `over` on `base`: maps merge key by key, everything else is replaced.
+/// Lays `over` on `base`: maps merge key by key, everything else is replaced. So is a map whose
+/// `type` differs: it names another method, with options of its own.
 void merge(Node& base, const Node& over);
-/// Applies "train.steps=100" or "model.mixtures.0.router.k=4" (the value is YAML);
-/// throws options.override when the text has no '=' or walks through a scalar.
+/// Applies "train.steps=100" or "model.mixtures.0.router.k=4" (the value is YAML). An index one past
+/// a list's end appends; a method's name grows into {type: name}. Throws options.override when the
+/// text has no '=', an index is out of range, or a key is asked of another scalar.
 void apply_override(Node& root, std::string_view assignment);
 
 }  // namespace switchyard

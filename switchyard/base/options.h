@@ -54,9 +54,9 @@ struct Field {
   double lowest = -std::numeric_limits<double>::infinity();
   double highest = std::numeric_limits<double>::infinity();
   bool required = false;
-  std::string default_text;             ///< as YAML, taken from a default-constructed struct
+  std::optional<Node> default_value;    ///< of a default-constructed struct; set by described_defaults
   std::function<void(const Node&, void* object, const Field&)> read;
-  std::function<Node(const void* object)> write;
+  std::function<Node(const void* object, const Field&)> write;
 };
 
 /// All fields of one struct, in the order they were described.
@@ -76,9 +76,15 @@ Node write_value(bool);
 Node write_value(int64_t);
 Node write_value(double);
 Node write_value(const std::string&);
-/// The index in field.type.choices; throws options.choice with the nearest word.
+/// The type with its innermost item made a choice of `words`.
+ValueType with_choices(ValueType type, std::vector<std::string> words);
+/// The allowed words of a field, or of its items.
+const std::vector<std::string>& choices_of(const Field&);
+/// The index in choices_of(field); throws options.choice with the nearest word.
 int64_t read_choice(const Node&, const Field&);
 [[noreturn]] void wrong_type(const Node&, const Field&, std::string_view expected);
+/// Throws options.unknown_key with the nearest key; `whose` begins the message ("router 'sparse-topk'").
+void check_keys(const Description&, const Node&, std::string_view whose);
 /// Reads every entry of the map `node` into `object`; unknown keys throw options.unknown_key.
 void read_group(const Description&, const Node&, void* object);
 Node write_group(const Description&, const void* object);
@@ -103,8 +109,10 @@ template <typename T> Node write_any(const T&, const Field&);
 }  // namespace detail
 
 template <typename T> const Description& description_of();
+template <typename T> Description described_defaults();
 
-/// Collects the fields of T; given to T::describe.
+/// Collects the fields of T; given to T::describe. Fields of a base struct are named as T's own
+/// (`f("k", &T::k, ...)`), or taken over together with `f.inherit<Base>()`.
 template <typename T>
 class Fields {
  public:
@@ -122,10 +130,9 @@ class Fields {
       field().lowest = lowest; field().highest = highest; return *this;
     }
     Handle& unit(std::string unit) { field().unit = std::move(unit); return *this; }
-    /// The words of an enum in the order of its values, or the allowed texts of a string.
+    /// The words of an enum in the order of its values, or the allowed texts of a string; of the items in a list.
     Handle& choices(std::vector<std::string> words) {
-      field().type.kind = ValueType::Kind::choice;
-      field().type.choices = std::move(words);
+      field().type = detail::with_choices(field().type, std::move(words));
       return *this;
     }
     Handle& required() { field().required = true; return *this; }
@@ -147,13 +154,26 @@ class Fields {
     field.read = [member](const Node& node, void* object, const Field& f) {
       detail::read_any<V>(node, static_cast<T*>(object)->*member, f);
     };
-    size_t index = description_.fields.size();
-    field.write = [member, this_index = index](const void* object) {
-      return detail::write_any<V>(static_cast<const T*>(object)->*member,
-                                  description_of<T>().fields[this_index]);
+    field.write = [member](const void* object, const Field& f) {
+      return detail::write_any<V>(static_cast<const T*>(object)->*member, f);
     };
     description_.fields.push_back(std::move(field));
-    return Handle(description_, index);
+    return Handle(description_, description_.fields.size() - 1);
+  }
+
+  /// All fields of the base struct B, as B describes them.
+  template <typename B>
+    requires std::is_base_of_v<B, T>
+  void inherit() {
+    for (Field field : description_of<B>().fields) {
+      field.read = [read = field.read](const Node& node, void* object, const Field& f) {
+        read(node, static_cast<B*>(static_cast<T*>(object)), f);
+      };
+      field.write = [write = field.write](const void* object, const Field& f) {
+        return write(static_cast<const B*>(static_cast<const T*>(object)), f);
+      };
+      description_.fields.push_back(std::move(field));
+    }
   }
 
   Description take() { return std::move(description_); }
@@ -163,13 +183,17 @@ class Fields {
 };
 
 namespace detail {
-/// Fills default_text of every field from a default-constructed object.
+/// Fills default_value of every field from a default-constructed object.
 void fill_defaults(Description&, const void* object);
-template <typename T> Description& make_description() {
-  static Description description = [] {
+/// Throws options.description for two fields of one name or an enum without words.
+void check_description(const Description&);
+template <typename T> const Description& make_description() {
+  static const Description description = [] {
     Fields<T> fields;
     T::describe(fields);
-    return fields.take();
+    Description made = fields.take();
+    check_description(made);
+    return made;
   }();
   return description;
 }
@@ -180,7 +204,7 @@ const Description& description_of() {
   return detail::make_description<T>();
 }
 
-/// Description with the defaults' texts filled in, for help and reference pages.
+/// Description with the default values filled in, for help and reference pages.
 template <typename T>
 Description described_defaults() {
   Description d = description_of<T>();
@@ -230,7 +254,10 @@ ValueType value_type() {
   else if constexpr (SelfReading<T>) type = T::value_type();
   else if constexpr (Described<T>) {
     type.kind = Kind::group;
-    type.group = [] () -> const Description& { return description_of<T>(); };
+    type.group = []() -> const Description& {
+      static const Description description = described_defaults<T>();
+      return description;
+    };
   } else if constexpr (is_vector<T>::value) {
     type.kind = Kind::list;
     type.item = std::make_shared<ValueType>(value_type<typename T::value_type>());
@@ -280,7 +307,7 @@ void read_any(const Node& node, T& value, const Field& field) {
 template <typename T>
 Node write_any(const T& value, const Field& field) {
   if constexpr (std::is_enum_v<T>) {
-    return Node(field.type.choices.at(static_cast<size_t>(value)));
+    return Node(choices_of(field).at(static_cast<size_t>(value)));
   } else if constexpr (SelfReading<T>) {
     return value.write();
   } else if constexpr (Described<T>) {

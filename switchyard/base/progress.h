@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -31,12 +32,13 @@ void log_info(std::string_view text);
 void log_warning(std::string_view text);
 void log_debug(std::string_view text);
 
-/// Terminal reporter: messages to stderr, progress as one rewritten line with rate and time left
-/// (a line every ten seconds when stderr is no terminal). Json reporter: one object a line.
-std::shared_ptr<Reporter> terminal_reporter(Level lowest = Level::info);
-std::shared_ptr<Reporter> json_reporter(Level lowest = Level::info);
+/// Terminal reporter: messages as lines, progress as one rewritten line with rate and time left
+/// (a line every ten seconds when `out` is no terminal). Json reporter: one object a line.
+std::shared_ptr<Reporter> terminal_reporter(Level lowest = Level::info, std::FILE* out = stderr);
+std::shared_ptr<Reporter> json_reporter(Level lowest = Level::info, std::FILE* out = stderr);
 
-/// Set by Ctrl-C (install_interrupt_handler) or request_interrupt; long work polls it, saves and stops.
+/// Set by Ctrl-C and SIGTERM (install_interrupt_handler) or request_interrupt; long work polls it,
+/// saves and stops. A second signal ends the process at once.
 bool interrupted();
 void request_interrupt();
 void clear_interrupt();

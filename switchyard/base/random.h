@@ -1,15 +1,20 @@
 // Counter-based random streams: a draw is a pure function of (seed, key), never of what was drawn
 // before, so that recomputation, threads and resume agree by construction (Philox 4x32-10,
-// Salmon et al. 2011, as libtorch carries it).
+// Salmon et al., SC 2011).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace switchyard {
+
+using PhiloxWords = std::array<uint32_t, 4>;
+/// One block of Philox 4x32-10: a bijection of the counter, chosen by the key.
+PhiloxWords philox(PhiloxWords counter, uint32_t key0, uint32_t key1);
 
 /// What a draw is for. Two draws with equal keys are equal; change one part and they are independent.
 struct RandomKey {
