@@ -1,0 +1,28 @@
+// The recipe: one YAML file that says what is composed, on which data, trained how.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "switchyard/base/options.h"
+#include "switchyard/data/data.h"
+#include "switchyard/formats/tokenizer.h"
+#include "switchyard/models/model_options.h"
+#include "switchyard/train/train_options.h"
+
+namespace switchyard {
+
+struct Recipe {
+  std::string output;             ///< run folder; empty = runs/<file name without .yaml>
+  int64_t seed = 1;
+  TokenizerOptions tokenizer;
+  DataOptions data;
+  ModelOptions model;
+  TrainOptions train;
+  static void describe(Fields<Recipe>& f);
+};
+
+/// Reads a recipe with its includes and `key=value` overrides; throws yaml.* and options.* with file and line.
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides = {});
+
+}  // namespace switchyard
