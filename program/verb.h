@@ -1,10 +1,12 @@
-// A verb of the program: one file each (program/verb_train.cpp), listed in program/verbs.cpp.
+// A verb of the program: one file each. program/verb_train.cpp defines `Verb train_verb()` (at the beginning of a line,
+// in this namespace); the build finds it there, and nothing else needs to be told.
 #pragma once
 
 #include <CLI/CLI.hpp>
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace switchyard::program {
@@ -17,20 +19,15 @@ struct Verb {
   std::function<std::function<int()>(CLI::App& app)> setup;
 };
 
-/// All verbs, in the order that --help shows them.
+/// All verbs, sorted by name; written by the build.
 std::vector<Verb> verbs();
 
-// One factory a file.
-Verb train_verb();
-Verb resume_verb();
-Verb generate_verb();
-Verb chat_verb();
-Verb logits_verb();
-Verb inspect_verb();
-Verb convert_verb();
-Verb catalog_verb();
-Verb reference_verb();  ///< options' reference page and JSON schema
-Verb info_verb();
-Verb bench_verb();
+/// The program: parses, runs one verb, turns what is thrown into one line on stderr. Exit status: 0 done, 2 an error that
+/// the user can mend, 3 an error of ours, else what the verb returned.
+int run(const std::vector<Verb>& verbs, int argc, const char* const* argv);
+
+/// Writes to stdout; throws program.output when it cannot be written. A reader that closed its pipe is no error: the program
+/// then ends with status 0.
+void print(std::string_view text);
 
 }  // namespace switchyard::program
