@@ -46,7 +46,9 @@ class Safetensors {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Writes one file atomically; tensors in the given order, made contiguous one at a time.
+/// Writes one file atomically; tensors in the given order, wide elements before narrow ones (so that each lies aligned), made
+/// contiguous one at a time. Throws formats.safetensors.write for a name twice, a dtype without a place in the format, text
+/// that is not UTF-8; file.write.
 void write_safetensors(const std::filesystem::path& file, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 /// Writes model.safetensors, or shards of at most `shard_bytes` with an index, into `folder` (which the
