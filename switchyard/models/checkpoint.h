@@ -4,6 +4,8 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "switchyard/formats/tokenizer.h"
 #include "switchyard/models/decoder.h"
@@ -13,16 +15,19 @@ namespace switchyard {
 struct LoadedModel {
   std::shared_ptr<Decoder> decoder;               ///< bound
   std::shared_ptr<const Tokenizer> tokenizer;     ///< null when the folder has none
+  std::vector<int64_t> end_ids;                   ///< tokens that end a text, by the config
   std::filesystem::path folder;
 };
 
 /// Writes config.json, model.safetensors and, when given, the tokenizer into an existing folder (which the caller makes
-/// atomic). dtype: the weights' type on disk; undefined = as they are.
+/// atomic). dtype: the weights' type on disk; unset = as they are.
 void save_model(const std::filesystem::path& folder, const Decoder& decoder, const Tokenizer* tokenizer,
                 std::optional<at::ScalarType> dtype = {});
 
-/// A model folder, a checkpoint, or a run folder (then its newest complete checkpoint). Throws model.folder, model.config,
-/// model.missing_tensor, model.unexpected_tensor, parameters.shape, with file and tensor named.
+/// A model folder, a checkpoint, or a run folder (then its newest complete checkpoint); ours, or one of a published family
+/// (models/families/). dtype: the weights' type in memory; unset = as stored. Throws model.folder, model.config, model.family,
+/// model.missing_tensor, model.unexpected_tensor, model.tensor_shape, model.tensor_dtype, options.*, formats.safetensors.*,
+/// with file and key or tensor named.
 LoadedModel load_model(const std::filesystem::path& path, std::optional<at::ScalarType> dtype = {});
 
 /// RUN → RUN/checkpoints/step-N (newest complete), anything else → itself; throws model.folder.

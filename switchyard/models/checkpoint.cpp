@@ -1,0 +1,151 @@
+#include "switchyard/models/checkpoint.h"
+
+#include <fmt/ranges.h>
+
+#include <charconv>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/files.h"
+#include "switchyard/models/families/family.h"
+
+namespace switchyard {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kOurKey = "switchyard";
+constexpr uint64_t kLargestConfig = uint64_t{1} << 26;
+
+Node number(int64_t value) { return Node(std::to_string(value)); }
+
+Node text(std::string value) {
+  Node node(std::move(value));
+  node.set_quoted(true);
+  return node;
+}
+
+std::string dtype_name(at::ScalarType type) {
+  switch (type) {
+    case at::kHalf: return "float16";
+    case at::kBFloat16: return "bfloat16";
+    case at::kDouble: return "float64";
+    default: return "float32";
+  }
+}
+
+Node read_config(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  check(fs::exists(path), "model.folder", "{} holds no config.json, so it is no model folder", folder.string());
+  Node config = parse_json(read_file(path, kLargestConfig), path.string());
+  check(config.is_map(), "model.config", "{} is no JSON object", path.string());
+  return config;
+}
+
+/// Ids that end a text: the config's eos_token_id, one or several.
+std::vector<int64_t> end_ids(const Node& config) {
+  const Node* entry = config.find("eos_token_id");
+  if (entry == nullptr || entry->is_null()) return {};
+  std::vector<int64_t> ids;
+  const auto take = [&](const Node& node) {
+    int64_t id = -1;
+    const std::string& digits = node.scalar();
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), id);
+    check(node.is_scalar() && error == std::errc() && end == digits.data() + digits.size() && id >= 0, "model.config",
+          "{}: eos_token_id is no token id", node.where());
+    ids.push_back(id);
+  };
+  if (entry->is_list()) for (const Node& item : entry->items()) take(item);
+  else take(*entry);
+  return ids;
+}
+
+}  // namespace
+
+fs::path model_folder(const fs::path& path) {
+  check(fs::exists(path), "model.folder", "{} does not exist", path.string());
+  check(fs::is_directory(path), "model.folder", "{} is a file; give the folder of a model or of a run", path.string());
+  if (fs::exists(path / "config.json")) return path;
+  const fs::path checkpoints = path / "checkpoints";
+  check(fs::is_directory(checkpoints), "model.folder",
+        "{} is neither a model folder (it has no config.json) nor a run folder (it has no checkpoints/)", path.string());
+  // Checkpoints come to their final name whole, so one that has it is complete.
+  fs::path newest;
+  int64_t last = -1;
+  for (const auto& entry : fs::directory_iterator(checkpoints)) {
+    const std::string name = entry.path().filename().string();
+    int64_t step = -1;
+    if (!name.starts_with("step-")) continue;
+    const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
+    if (error != std::errc() || end != name.data() + name.size() || step <= last) continue;
+    if (!fs::exists(entry.path() / "config.json")) continue;
+    last = step;
+    newest = entry.path();
+  }
+  check(!newest.empty(), "model.folder", "{} has no complete checkpoint yet; let the run train until it saves one", path.string());
+  return newest;
+}
+
+void save_model(const fs::path& folder, const Decoder& decoder, const Tokenizer* tokenizer,
+                std::optional<at::ScalarType> dtype) {
+  const ModelOptions& options = decoder.options();
+  NameMap map(decoder.schema());
+  map.rename_all();
+  const NamedTensors tensors = map.collect(dtype);
+  const at::ScalarType stored = dtype.value_or(tensors.empty() ? at::kFloat : tensors.front().second.scalar_type());
+
+  Node config = Node::map();
+  config["architectures"].append(text("SwitchyardForCausalLM"));
+  config["model_type"] = text(kOurKey);
+  config["torch_dtype"] = text(dtype_name(stored));
+  config["vocab_size"] = number(options.vocabulary);
+  config["hidden_size"] = number(options.width);
+  config["num_hidden_layers"] = number(options.layers);
+  config["max_position_embeddings"] = number(options.context);
+  config["tie_word_embeddings"] = Node(options.tied_embeddings ? "true" : "false");
+  if (tokenizer != nullptr) {
+    if (const auto id = tokenizer->begin_id()) config["bos_token_id"] = number(*id);
+    if (const auto id = tokenizer->end_id()) config["eos_token_id"] = number(*id);
+  }
+  config[kOurKey] = write_options(options);
+
+  write_file_atomically(folder / "config.json", to_json(config) + "\n");
+  write_safetensors_folder(folder, tensors);
+  if (tokenizer != nullptr) tokenizer->save(folder);
+}
+
+LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype) {
+  LoadedModel model;
+  model.folder = model_folder(path);
+  const Node config = read_config(model.folder);
+  const Safetensors file(model.folder);
+  const auto has = [&](const std::string& name) { return file.has(name); };
+
+  if (const Node* ours = config.find(kOurKey)) {
+    model.decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
+    NameMap map(model.decoder->schema());
+    map.rename_all();
+    map.bind(file, model.folder.string(), dtype);
+  } else {
+    const Node* type = config.find("model_type");
+    const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
+    if (family == nullptr) {
+      std::vector<std::string> known;
+      for (const auto& each : families()) known.push_back(each->model_type());
+      fail("model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
+           (model.folder / "config.json").string(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)",
+           fmt::join(known, ", "));
+    }
+    const ModelOptions options = family->read(config);
+    model.decoder = std::make_shared<Decoder>(options);
+    NameMap map(model.decoder->schema());
+    family->names(map, options, has);
+    map.bind(file, model.folder.string(), dtype);
+  }
+  model.end_ids = end_ids(config);
+  const bool has_tokenizer = fs::exists(model.folder / "tokenizer.json") || fs::exists(model.folder / "tokenizer.model");
+  if (has_tokenizer) model.tokenizer = load_tokenizer(model.folder);
+  return model;
+}
+
+}  // namespace switchyard

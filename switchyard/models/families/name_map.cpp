@@ -1,0 +1,192 @@
+#include "switchyard/models/families/name_map.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/options.h"
+
+namespace switchyard {
+namespace {
+
+int64_t elements(const std::vector<int64_t>& shape) {
+  int64_t product = 1;
+  for (int64_t extent : shape) product *= extent;
+  return product;
+}
+
+std::vector<int64_t> shape_of(std::vector<int64_t> shape, const View& view) {
+  for (const ViewStep& step : view) {
+    TORCH_INTERNAL_ASSERT(step.dim >= 0 && step.dim < static_cast<int64_t>(shape.size()));
+    const auto dim = static_cast<size_t>(step.dim);
+    switch (step.kind) {
+      case ViewStep::Kind::select: shape.erase(shape.begin() + step.dim); break;
+      case ViewStep::Kind::slice: shape[dim] = step.length; break;
+      case ViewStep::Kind::transpose: std::swap(shape[dim], shape[static_cast<size_t>(step.index)]); break;
+    }
+  }
+  return shape;
+}
+
+/// Numbers that a model computes with: no integers, nothing that needs a scale beside it.
+bool is_plain_float(at::ScalarType type) {
+  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
+}
+
+}  // namespace
+
+at::Tensor view_of(at::Tensor tensor, const View& view) {
+  for (const ViewStep& step : view) {
+    switch (step.kind) {
+      case ViewStep::Kind::select: tensor = tensor.select(step.dim, step.index); break;
+      case ViewStep::Kind::slice:
+        tensor = tensor.slice(step.dim, step.index, step.index + (step.length - 1) * step.step + 1, step.step);
+        break;
+      case ViewStep::Kind::transpose: tensor = tensor.transpose(step.dim, step.index); break;
+    }
+  }
+  return tensor;
+}
+
+NameMap::NameMap(const Schema& schema) : parameters_(schema.all()) {
+  for (size_t i = 0; i < parameters_.size(); ++i) ours_at_[parameters_[i].name()] = i;
+}
+
+size_t NameMap::ours_index(const std::string& name) const {
+  const auto found = ours_at_.find(name);
+  TORCH_INTERNAL_ASSERT(found != ours_at_.end(), "the model declares no parameter ", name);
+  return found->second;
+}
+
+size_t NameMap::theirs_index(const std::string& name, const std::vector<int64_t>& shape) {
+  const auto [place, fresh] = theirs_at_.emplace(name, theirs_.size());
+  if (fresh) theirs_.push_back({name, shape});
+  TORCH_INTERNAL_ASSERT(theirs_[place->second].shape == shape, "two shapes for ", name);
+  return place->second;
+}
+
+void NameMap::link(const std::string& ours, View ours_view, const std::string& theirs, std::vector<int64_t> shape,
+                   View theirs_view) {
+  const size_t index = ours_index(ours);
+  TORCH_INTERNAL_ASSERT(shape_of(parameters_[index].spec().shape, ours_view) == shape_of(shape, theirs_view), ours, " and ",
+                        theirs, " are linked by views of other shapes");
+  links_.push_back({index, theirs_index(theirs, shape), std::move(ours_view), std::move(theirs_view)});
+}
+
+void NameMap::rename(const std::string& ours, const std::string& theirs) {
+  link(ours, {}, theirs, parameters_[ours_index(ours)].spec().shape, {});
+}
+
+void NameMap::stack(const std::string& ours, const std::function<std::string(int64_t)>& theirs) {
+  const std::vector<int64_t>& shape = parameters_[ours_index(ours)].spec().shape;
+  const std::vector<int64_t> one(shape.begin() + 1, shape.end());
+  for (int64_t e = 0; e < shape[0]; ++e) link(ours, {ViewStep::select(0, e)}, theirs(e), one, {});
+}
+
+void NameMap::fuse(const std::vector<std::string>& ours, const std::string& theirs, int64_t dim) {
+  const auto at = static_cast<size_t>(dim);
+  std::vector<int64_t> whole = parameters_[ours_index(ours.front())].spec().shape;
+  whole[at] = 0;
+  for (const std::string& part : ours) whole[at] += parameters_[ours_index(part)].spec().shape[at];
+  int64_t first = 0;
+  for (const std::string& part : ours) {
+    const int64_t length = parameters_[ours_index(part)].spec().shape[at];
+    link(part, {}, theirs, whole, {ViewStep::slice(dim, first, length)});
+    first += length;
+  }
+}
+
+void NameMap::rename_all() {
+  for (const Parameter& parameter : parameters_) rename(parameter.name(), parameter.name());
+}
+
+void NameMap::check_complete() const {
+  std::vector<int64_t> ours(parameters_.size()), theirs(theirs_.size());
+  for (const Link& link : links_) {
+    const int64_t count = elements(shape_of(theirs_[link.theirs].shape, link.theirs_view));
+    ours[link.ours] += count;
+    theirs[link.theirs] += count;
+  }
+  for (size_t i = 0; i < ours.size(); ++i)
+    TORCH_INTERNAL_ASSERT(ours[i] == parameters_[i].count(), "the name table covers ", ours[i], " elements of ",
+                          parameters_[i].name());
+  for (size_t i = 0; i < theirs.size(); ++i)
+    TORCH_INTERNAL_ASSERT(theirs[i] == elements(theirs_[i].shape), "the name table covers ", theirs[i], " elements of ",
+                          theirs_[i].name);
+}
+
+void NameMap::bind(const Safetensors& file, const std::string& where, std::optional<at::ScalarType> dtype) const {
+  check_complete();
+  at::NoGradGuard guard;
+  // Names and shapes first: a wrong file is refused before anything is allocated.
+  std::vector<std::string> unexpected;
+  for (const TensorInfo& info : file.tensors())
+    if (!theirs_at_.contains(info.name) && std::find(ignored_.begin(), ignored_.end(), info.name) == ignored_.end())
+      unexpected.push_back(info.name);
+  std::vector<std::string> missing;
+  for (const Theirs& theirs : theirs_)
+    if (!file.has(theirs.name)) missing.push_back(theirs.name);
+  if (!missing.empty()) {
+    const std::string near = nearest(missing.front(), unexpected);
+    fail("model.missing_tensor", "{} lacks {} of the {} tensors that its config describes, the first is {}{}", where,
+         missing.size(), theirs_.size(), missing.front(), near.empty() ? "" : "; it has " + near);
+  }
+  check(unexpected.empty(), "model.unexpected_tensor", "{} has {} tensors that its config does not describe, the first is {}",
+        where, unexpected.size(), unexpected.empty() ? "" : unexpected.front());
+  for (const TensorInfo& info : file.tensors()) {
+    const auto found = theirs_at_.find(info.name);
+    if (found == theirs_at_.end()) continue;
+    check(info.shape == theirs_[found->second].shape, "model.tensor_shape", "{}: {} has shape [{}], but the config says [{}]",
+          where, info.name, fmt::join(info.shape, ", "), fmt::join(theirs_[found->second].shape, ", "));
+  }
+
+  const auto read = [&](const Link& link) {
+    at::Tensor tensor = file.get(theirs_[link.theirs].name);
+    check(is_plain_float(tensor.scalar_type()), "model.tensor_dtype",
+          "{}: {} is stored as {}; weights are read as float64, float32, float16 or bfloat16", where,
+          theirs_[link.theirs].name, c10::toString(tensor.scalar_type()));
+    return view_of(std::move(tensor), link.theirs_view);
+  };
+  std::vector<std::vector<const Link*>> parts(parameters_.size());
+  for (const Link& link : links_) parts[link.ours].push_back(&link);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i];
+    at::Tensor first = read(*parts[i].front());
+    const at::ScalarType type = dtype.value_or(first.scalar_type());
+    if (parts[i].size() == 1 && parts[i][0]->ours_view.empty() && first.is_contiguous()) {
+      parameter.bind(first.to(type));  // as it lies in the file, without a copy where the type allows it
+      continue;
+    }
+    at::Tensor whole = at::empty(parameter.spec().shape, type);
+    for (const Link* link : parts[i]) view_of(whole, link->ours_view).copy_(read(*link));
+    parameter.bind(std::move(whole));
+  }
+}
+
+NamedTensors NameMap::collect(std::optional<at::ScalarType> dtype) const {
+  check_complete();
+  at::NoGradGuard guard;
+  std::vector<std::vector<const Link*>> parts(theirs_.size());
+  for (const Link& link : links_) parts[link.theirs].push_back(&link);
+  NamedTensors tensors;
+  for (size_t i = 0; i < theirs_.size(); ++i) {
+    const auto part = [&](const Link& link) {
+      const Parameter& parameter = parameters_[link.ours];
+      const at::Tensor view = view_of(parameter.tensor().detach(), link.ours_view);
+      return parameter.spec().buffer ? view : view.to(dtype.value_or(view.scalar_type()));
+    };
+    if (parts[i].size() == 1 && parts[i][0]->theirs_view.empty()) {
+      tensors.emplace_back(theirs_[i].name, part(*parts[i][0]));
+      continue;
+    }
+    at::Tensor whole = at::empty(theirs_[i].shape, part(*parts[i].front()).options());
+    for (const Link* link : parts[i]) view_of(whole, link->theirs_view).copy_(part(*link));
+    tensors.emplace_back(theirs_[i].name, std::move(whole));
+  }
+  return tensors;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,73 @@
+// How the tensors of a published file and ours correspond: one table, used to read and to write.
+//
+// A link says that a view of one of our tensors holds the same numbers as a view of one of theirs. Views are selections,
+// slices and transpositions, all of which can be written through; so reading copies one way and writing the other, and
+// what is read and written again is equal bit for bit. A table is made from shapes alone.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "switchyard/contract/parameters.h"
+#include "switchyard/formats/safetensors.h"
+
+namespace switchyard {
+
+/// One step from a tensor to a view of it.
+struct ViewStep {
+  enum class Kind { select, slice, transpose };
+  Kind kind;
+  int64_t dim = 0;
+  int64_t index = 0;             ///< select: which; slice: the first; transpose: the other axis
+  int64_t length = 0, step = 1;  ///< slice
+  static ViewStep select(int64_t dim, int64_t index) { return {Kind::select, dim, index}; }
+  static ViewStep slice(int64_t dim, int64_t first, int64_t length, int64_t step = 1) { return {Kind::slice, dim, first, length, step}; }
+  static ViewStep transpose(int64_t a, int64_t b) { return {Kind::transpose, a, b}; }
+};
+using View = std::vector<ViewStep>;
+at::Tensor view_of(at::Tensor tensor, const View& view);
+
+class NameMap {
+ public:
+  /// Over the declared parameters of a model.
+  explicit NameMap(const Schema& schema);
+
+  /// Theirs is ours under another name.
+  void rename(const std::string& ours, const std::string& theirs);
+  /// Ours is a stack whose e-th entry is their tensor theirs(e).
+  void stack(const std::string& ours, const std::function<std::string(int64_t)>& theirs);
+  /// Theirs is ours, one after another along `dim`.
+  void fuse(const std::vector<std::string>& ours, const std::string& theirs, int64_t dim);
+  /// Any other correspondence; `shape` is that of their whole tensor.
+  void link(const std::string& ours, View ours_view, const std::string& theirs, std::vector<int64_t> shape, View theirs_view);
+  /// A tensor that may stand in a file and says nothing new (a tied head, stored angles).
+  void ignore(const std::string& theirs) { ignored_.push_back(theirs); }
+  /// Every parameter under its own name.
+  void rename_all();
+
+  /// Binds every parameter from `file`. dtype: of the weights in memory; unset = as stored. Throws model.missing_tensor,
+  /// model.unexpected_tensor, model.tensor_shape, model.tensor_dtype; `where` names the file.
+  void bind(const Safetensors& file, const std::string& where, std::optional<at::ScalarType> dtype) const;
+  /// Their tensors from bound parameters, in the order of the table.
+  NamedTensors collect(std::optional<at::ScalarType> dtype = {}) const;
+
+ private:
+  struct Theirs { std::string name; std::vector<int64_t> shape; };
+  struct Link { size_t ours, theirs; View ours_view, theirs_view; };
+  size_t ours_index(const std::string& name) const;
+  size_t theirs_index(const std::string& name, const std::vector<int64_t>& shape);
+  void check_complete() const;
+
+  std::vector<Parameter> parameters_;
+  std::map<std::string, size_t> ours_at_, theirs_at_;
+  std::vector<Theirs> theirs_;
+  std::vector<Link> links_;
+  std::vector<std::string> ignored_;
+};
+
+}  // namespace switchyard
