@@ -3,8 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
+#include "switchyard/blocks/rotary.h"
 #include "switchyard/contract/part.h"
 
 namespace switchyard {
@@ -16,6 +18,8 @@ struct BodyPlace {
   int64_t width = 0;             ///< D
   std::string name;              ///< "layers.3.attention"
   double init_deviation = 0.02;
+  double norm_eps = 1e-5;
+  std::optional<RotaryOptions> rotary;  ///< unset = attention knows no positions
   /// Makes the site `name` + "." + inner with its occupants from the recipe; inner empty = the body itself.
   std::function<Site(const std::string& inner, int64_t in, int64_t out)> site;
 };

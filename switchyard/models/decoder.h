@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "switchyard/blocks/block.h"
 #include "switchyard/contract/part.h"
 #include "switchyard/layer/moe_layer.h"
 #include "switchyard/models/model_options.h"
@@ -40,11 +41,15 @@ class Decoder {
   at::Tensor logits(const at::Tensor& hidden, const Context& context) const;
 
  private:
+  class Builder;
+  void declare();
+  void find_routings();
+
   ModelOptions options_;
   Schema schema_;
   Parameter embedding_, position_embedding_, head_;
   PartPtr final_norm_;
-  std::vector<PartPtr> blocks_;
+  std::vector<std::shared_ptr<Block>> blocks_;
   std::vector<PlacedRouting> routings_;
 };
 

@@ -42,9 +42,19 @@ struct SiteOptions {
   static void describe(Fields<SiteOptions>& f);
 };
 
+/// Layers whose attention or feed-forward is another one than the model's.
+struct LayerVariant {
+  Placement layers;
+  std::optional<Choice<Body>> attention, feed_forward;  ///< unset = the model's; none = no such sub-layer
+  static void describe(Fields<LayerVariant>& f);
+};
+
 enum class Norm { rms, layer };
 enum class Positions { rope, learned, none };
-enum class BlockForm { pre_norm, parallel };
+enum class BlockForm {
+  pre_norm,  ///< x + attention(norm(x)), then x + feed_forward(norm(x))
+  parallel,  ///< x + attention(n) + feed_forward(n) with one n = norm(x)
+};
 
 struct ModelOptions {
   int64_t vocabulary = 0;          ///< 0 = the tokenizer's size
@@ -56,14 +66,19 @@ struct ModelOptions {
   double norm_eps = 1e-5;
   Positions positions = Positions::rope;
   double rope_theta = 10000;
+  double rope_fraction = 1;
   BlockForm block = BlockForm::pre_norm;
   Choice<Body> attention = "gqa";
   Choice<Body> feed_forward = "feed-forward";
+  std::vector<LayerVariant> variants;
   bool tied_embeddings = true;
   double init_deviation = 0.02;
   std::vector<MixtureOptions> mixtures;
   std::vector<SiteOptions> sites;
   static void describe(Fields<ModelOptions>& f);
+  /// The body of a layer: the last variant that names one there, else the model's.
+  const Choice<Body>& attention_of(int64_t layer) const;
+  const Choice<Body>& feed_forward_of(int64_t layer) const;
 };
 
 }  // namespace switchyard

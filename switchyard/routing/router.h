@@ -31,6 +31,8 @@ class Router {
   virtual Engagement route(const RouterInput& input, const Context& context) const = 0;
   /// Whether a row's decision depends on other rows, with these overrides, in this phase.
   virtual Reach reach(const Overrides&, Phase) const { return {}; }
+  /// Experts that a row engages, on average where the number varies; for accounting.
+  virtual double engaged(int64_t experts) const { return static_cast<double>(experts); }
   /// The combine policy of the method's paper; a recipe may set another.
   virtual CombineOptions combine() const { return {}; }
 };

@@ -37,6 +37,8 @@ class SparseTopK : public Router {
     return selection_of(ids, weights, std::move(gate), options_.run);
   }
 
+  double engaged(int64_t) const override { return static_cast<double>(options_.k); }
+
  private:
   SparseTopKOptions options_;
   std::shared_ptr<Scorer> scorer_;

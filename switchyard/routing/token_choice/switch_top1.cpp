@@ -35,6 +35,8 @@ class SwitchTop1 : public Router {
     return selection_of(ids, weights, std::move(gate), options_.run);
   }
 
+  double engaged(int64_t) const override { return 1; }
+
  private:
   SwitchOptions options_;
   std::shared_ptr<Scorer> scorer_;

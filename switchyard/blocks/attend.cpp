@@ -1,0 +1,101 @@
+#include "switchyard/blocks/attend.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "switchyard/kernels/permutation.h"
+
+namespace switchyard {
+namespace {
+
+/// q: [B·n, H, d], k, v: [B·m, Hk, ·] of B sequences of n queries and m keys → [B·n, H, dv]. The last query of a
+/// sequence stands at its last key.
+at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t batch, bool causal,
+                        std::optional<double> scale) {
+  const int64_t n = q.size(0) / batch, m = k.size(0) / batch;
+  const auto heads_first = [batch](const at::Tensor& t, int64_t length) {
+    return t.view({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
+  };
+  std::optional<at::Tensor> mask;
+  if (causal && n > 1 && n != m) mask = at::ones({n, m}, q.options().dtype(at::kBool)).tril(m - n);
+  const at::Tensor y = at::scaled_dot_product_attention(
+      heads_first(q, n), heads_first(k, m), heads_first(v, m), mask, /*dropout_p=*/0,
+      /*is_causal=*/causal && n > 1 && n == m, scale, /*enable_gqa=*/q.size(1) != k.size(1));
+  return y.transpose(1, 2).reshape({batch * n, q.size(1), v.size(2)});
+}
+
+/// Whole sequences: rows of equal length go together, whatever lies between them.
+at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Segments& segments,
+                        std::optional<double> scale) {
+  std::vector<int64_t> order;
+  for (int64_t s = 0; s < segments.count(); ++s)
+    if (segments.length(s) > 0) order.push_back(s);
+  const auto by_length = [&](int64_t a, int64_t b) { return segments.length(a) < segments.length(b); };
+  const bool in_order = std::is_sorted(order.begin(), order.end(), by_length);
+  at::Tensor sorted_q = q, sorted_k = k, sorted_v = v, row;
+  if (!in_order) {
+    std::stable_sort(order.begin(), order.end(), by_length);
+    row = at::empty({segments.rows()}, at::kLong);
+    int64_t* out = row.mutable_data_ptr<int64_t>();
+    for (int64_t s : order) {
+      std::iota(out, out + segments.length(s), segments.begin[s]);
+      out += segments.length(s);
+    }
+    sorted_q = kernels::gather_rows(q, row);
+    sorted_k = kernels::gather_rows(k, row);
+    sorted_v = kernels::gather_rows(v, row);
+  }
+  std::vector<at::Tensor> outputs;
+  int64_t begin = 0;
+  for (size_t first = 0; first < order.size();) {
+    const int64_t length = segments.length(order[first]);
+    size_t last = first;
+    while (last < order.size() && segments.length(order[last]) == length) ++last;
+    const int64_t batch = static_cast<int64_t>(last - first), rows = batch * length;
+    outputs.push_back(attend_batch(sorted_q.narrow(0, begin, rows), sorted_k.narrow(0, begin, rows),
+                                   sorted_v.narrow(0, begin, rows), batch, segments.causal, scale));
+    begin += rows;
+    first = last;
+  }
+  if (outputs.empty()) return q.new_empty({0, q.size(1), v.size(2)});
+  const at::Tensor y = outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
+  return in_order ? y : kernels::gather_rows(y, kernels::inverse_order(row, segments.rows()));
+}
+
+}  // namespace
+
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Context& context,
+                  const AttendOptions& options) {
+  const Segments& segments = context.facts.segments;
+  StateStore* state = context.state;
+  if (state == nullptr) return attend_whole(q, k, v, segments, options.scale);
+
+  const std::string key = options.name + ".key", value = options.name + ".value";
+  bool fresh = true;  // nothing held yet: what this pass brings is all there is
+  for (int64_t s = 0; s < segments.count(); ++s)
+    fresh = fresh && (segments.length(s) == 0 || state->length(key, segments.sequence_of(s)) == 0);
+  std::vector<at::Tensor> outputs;
+  for (int64_t s = 0; s < segments.count(); ++s) {
+    const int64_t begin = segments.begin[s], length = segments.length(s), sequence = segments.sequence_of(s);
+    if (length == 0) continue;
+    const at::Tensor keys = state->append(key, sequence, k.narrow(0, begin, length));
+    const at::Tensor values = state->append(value, sequence, v.narrow(0, begin, length));
+    if (!fresh)
+      outputs.push_back(attend_batch(q.narrow(0, begin, length), keys, values, 1, segments.causal, options.scale));
+  }
+  if (fresh) return attend_whole(q, k, v, segments, options.scale);
+  return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
+}
+
+std::vector<StateSpec> attend_states(const std::string& name, int64_t kv_heads, int64_t key_dim, int64_t value_dim) {
+  return {{.name = name + ".key", .shape = {kv_heads, key_dim}}, {.name = name + ".value", .shape = {kv_heads, value_dim}}};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,103 @@
+#include "switchyard/blocks/block.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/add.h>
+
+#include <utility>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/registry.h"
+
+namespace switchyard {
+
+Block::Block(std::string name, int64_t layer, std::vector<Sub> subs, Site site)
+    : name_(std::move(name)), layer_(layer), subs_(std::move(subs)), site_(std::move(site)) {
+  for (const Sub& sub : subs_)
+    check(sub.write != "in", "blocks.stream", "{}: sub-layer {} writes the stream \"in\", which is the block's input", name_,
+          sub.name);
+}
+
+void Block::declare(const Schema& schema) {
+  for (const Sub& sub : subs_) {
+    if (sub.pre) sub.pre->declare(schema.in(sub.name + "_norm"));
+    const Schema place = schema.in(sub.name);
+    if (sub.body && !sub.site.replaced()) sub.body->declare(place);
+    sub.site.declare(place);
+    if (sub.post) sub.post->declare(schema.in(sub.name + "_post_norm"));
+  }
+  site_.declare(schema);
+}
+
+at::Tensor Block::forward(const at::Tensor& x, const Context& outer) const {
+  const Context context = outer.at_layer(layer_, name_);
+  return site_(x, context, [this](const at::Tensor& rows, const Context& at) { return run(rows, at); });
+}
+
+at::Tensor Block::run(const at::Tensor& x, const Context& context) const {
+  std::vector<std::pair<std::string, at::Tensor>> streams{{"x", x}};
+  const auto find = [&](const std::string& name) -> at::Tensor* {
+    for (auto& [known, rows] : streams)
+      if (known == name) return &rows;
+    return nullptr;
+  };
+  for (const Sub& sub : subs_) {
+    const at::Tensor* read = sub.read == "in" ? &x : find(sub.read);
+    TORCH_INTERNAL_ASSERT(read != nullptr, "stream read before it was written");
+    const Context place = context.at(sub.site.where().site.empty() ? name_ + "." + sub.name : sub.site.where().site);
+    at::Tensor y = sub.pre ? sub.pre->forward(*read, place) : *read;
+    y = sub.site(y, place, [&sub](const at::Tensor& rows, const Context& at) {
+      return sub.body ? sub.body->forward(rows, at) : rows;
+    });
+    if (sub.post) y = sub.post->forward(y, place);
+    if (sub.add != 1) y = y * sub.add;
+    if (at::Tensor* write = find(sub.write); write == nullptr) {
+      streams.emplace_back(sub.write, std::move(y));
+    } else if (sub.keep == 0) {
+      *write = std::move(y);
+    } else {
+      *write = sub.keep == 1 ? *write + y : *write * sub.keep + y;
+    }
+  }
+  return *find("x");
+}
+
+std::vector<StateSpec> Block::states() const {
+  std::vector<StateSpec> list = site_.states();
+  const auto take = [&](std::vector<StateSpec> more) {
+    for (StateSpec& state : more) list.push_back(std::move(state));
+  };
+  for (const Sub& sub : subs_) {
+    take(sub.site.states());
+    for (const PartPtr& part : {sub.pre, sub.body, sub.post})
+      if (part) take(part->states());
+  }
+  return list;
+}
+
+Reach Block::reach(const Overrides& overrides, Phase phase) const {
+  Reach reach = site_.reach(overrides, phase);
+  for (const Sub& sub : subs_) {
+    reach = larger(reach, sub.site.reach(overrides, phase));
+    for (const PartPtr& part : {sub.pre, sub.body, sub.post})
+      if (part) reach = larger(reach, part->reach(overrides, phase));
+  }
+  return reach;
+}
+
+void Block::each_child(const std::function<void(Part&)>& visit) {
+  for (const Sub& sub : subs_) {
+    for (const PartPtr& part : {sub.pre, sub.body, sub.post})
+      if (part) visit(*part);
+    sub.site.each_child(visit);
+  }
+  site_.each_child(visit);
+}
+
+}  // namespace switchyard
+
+SWITCHYARD_REGISTER(transformer_block) {
+  registry.add_card({.slug = "transformer-block", .name = "Transformer block", .paper = "Vaswani et al., Attention is all you need",
+                     .year = 2017, .section = "2.1", .room = "blocks", .coupling = "none",
+                     .line = "attention and feed-forward around a residual stream: `block: pre_norm` or `parallel`",
+                     .recipe = "recipes/quickstart.yaml"});
+}

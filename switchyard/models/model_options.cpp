@@ -1,0 +1,89 @@
+#include "switchyard/models/model_options.h"
+
+#include <algorithm>
+
+namespace switchyard {
+
+bool Placement::includes(int64_t layer, int64_t layers) const {
+  if (!list.empty())
+    return std::any_of(list.begin(), list.end(), [&](int64_t at) { return (at < 0 ? layers + at : at) == layer; });
+  const int64_t start = offset < 0 ? every - 1 : offset;
+  return layer >= start && (layer - start) % every == 0 && layer >= first_dense && (last == 0 || layer >= layers - last);
+}
+
+void Placement::describe(Fields<Placement>& f) {
+  f.title("Placement", "Which layers, counted from 0; rules that are set must all agree.");
+  f("every", &Placement::every, "every n-th layer").range(1, 1 << 20);
+  f("offset", &Placement::offset, "first layer of `every`; -1 = every - 1: the second of two, the fourth of four").range(-1, 1 << 20);
+  f("last", &Placement::last, "only among the last n layers; 0 = no limit").range(0, 1 << 20);
+  f("first_dense", &Placement::first_dense, "not in the first n layers").range(0, 1 << 20);
+  f("list", &Placement::list, "exactly these layers, negative from the end; empty = by the other rules");
+}
+
+void MixtureOptions::describe(Fields<MixtureOptions>& f) {
+  f.title("Mixture", "A mixture of experts at a named site of the chosen layers.");
+  f("at", &MixtureOptions::at, "the site: feed_forward, attention, attention.query, feed_forward.up, block, ...");
+  f("layers", &MixtureOptions::layers, "which layers");
+  f("join", &MixtureOptions::join, "how the mixture joins what stands at the site").choices({"replace", "add", "multiply"});
+  MoeOptions::describe_fields(f);
+}
+
+void SiteOptions::describe(Fields<SiteOptions>& f) {
+  f.title("Site", "A method around a named site of the chosen layers.");
+  f("at", &SiteOptions::at, "the site: block, attention, feed_forward, attention.query, ...").required();
+  f("layers", &SiteOptions::layers, "which layers");
+  f("around", &SiteOptions::around, "the method").required();
+}
+
+void LayerVariant::describe(Fields<LayerVariant>& f) {
+  f.title("Layer variant", "Layers that differ from the model's attention or feed-forward.");
+  f("layers", &LayerVariant::layers, "which layers");
+  f("attention", &LayerVariant::attention, "their attention; unset = the model's, none = they have none");
+  f("feed_forward", &LayerVariant::feed_forward, "their feed-forward; unset = the model's, none = they have none");
+}
+
+void ModelOptions::describe(Fields<ModelOptions>& f) {
+  using M = ModelOptions;
+  f.title("Model", "A transformer: embedding, blocks, final norm, head; mixtures and other methods at its sites.");
+  f("vocabulary", &M::vocabulary, "token ids V; 0 = the tokenizer's size").range(0, 1 << 24);
+  f("width", &M::width, "width D of a row").range(1, 1 << 20);
+  f("layers", &M::layers, "blocks").range(0, 1 << 16);
+  f("context", &M::context, "longest sequence").range(1, 1 << 24).unit("tokens");
+  f("causal", &M::causal, "rows see earlier rows only; false = an encoder, which cannot generate");
+  f("norm", &M::norm, "RMSNorm or LayerNorm").choices({"rms", "layer"});
+  f("norm_eps", &M::norm_eps, "added under the root of every norm").range(0, 1);
+  f("positions", &M::positions, "rotary, a learned vector a position, or none").choices({"rope", "learned", "none"});
+  f("rope_theta", &M::rope_theta, "base of the rotary frequencies").range(1);
+  f("rope_fraction", &M::rope_fraction, "share of a head's coordinates that turn").range(0, 1);
+  f("block", &M::block, "attention, then feed-forward, each with its norm; or both beside each other behind one norm")
+      .choices({"pre_norm", "parallel"});
+  f("attention", &M::attention, "the attention of every layer");
+  f("feed_forward", &M::feed_forward, "the feed-forward of every layer");
+  f("variants", &M::variants, "layers with another attention or feed-forward; later entries win");
+  f("tied_embeddings", &M::tied_embeddings, "the head multiplies by the embedding");
+  f("init_deviation", &M::init_deviation, "standard deviation of initial weights").range(0);
+  f("mixtures", &M::mixtures, "mixtures of experts");
+  f("sites", &M::sites, "other methods at sites: adapters, depth routing, probes");
+}
+
+namespace {
+
+const Choice<Body>& body_of(const ModelOptions& options, int64_t layer, const Choice<Body>& usual,
+                            std::optional<Choice<Body>> LayerVariant::*which) {
+  const Choice<Body>* found = &usual;
+  for (const LayerVariant& variant : options.variants)
+    if (variant.*which && variant.layers.includes(layer, options.layers)) found = &*(variant.*which);
+  return *found;
+}
+
+}  // namespace
+
+const Choice<Body>& ModelOptions::attention_of(int64_t layer) const {
+  return body_of(*this, layer, attention, &LayerVariant::attention);
+}
+
+const Choice<Body>& ModelOptions::feed_forward_of(int64_t layer) const {
+  return body_of(*this, layer, feed_forward, &LayerVariant::feed_forward);
+}
+
+}  // namespace switchyard
