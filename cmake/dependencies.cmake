@@ -35,9 +35,11 @@ target_link_libraries(switchyard_dependencies INTERFACE
 
 # Private: what only sources use.
 find_library(sentencepiece_library sentencepiece REQUIRED)
+find_library(sentencepiece_train_library sentencepiece_train REQUIRED)
 add_library(switchyard_private_dependencies INTERFACE)
 target_link_libraries(switchyard_private_dependencies INTERFACE
-  yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB ${sentencepiece_library})
+  yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB
+  ${sentencepiece_train_library} ${sentencepiece_library})
 
 find_program(ccache_program ccache)
 if(ccache_program AND NOT CMAKE_CXX_COMPILER_LAUNCHER)

@@ -8,7 +8,9 @@
 namespace switchyard {
 
 /// Documents lie one after another; a segment is one document or a piece of one, so that neither attention nor
-/// loss crosses documents. Facts: "domain" [segments] int64 (index in the recipe's list).
+/// loss crosses documents. Each ends with the end token, as a target. A document that a run's end cuts goes on in the
+/// domain's next run as a new segment, so that every token but a document's first is predicted exactly once a pass.
+/// Facts: "domain" [segments] int64 (index in the recipe's list).
 struct Batch {
   at::Tensor ids;      ///< [rows] int64
   at::Tensor targets;  ///< [rows] int64: the next token, or -1 where there is none
