@@ -1,15 +1,299 @@
+// The fronts of the grouped products: they check, choose the path and differentiate. The fast path takes float32 and
+// bf16 on the CPU with weights as [E, out, in]; everything else runs on plain ATen (reference/).
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+
+#include <optional>
+
+#include "switchyard/base/error.h"
 #include "switchyard/kernels/autograd.h"
+#include "switchyard/kernels/cpu/grouped_ffn.h"
+#include "switchyard/kernels/cpu/grouped_linear.h"
+#include "switchyard/kernels/cpu/rows.h"
 #include "switchyard/kernels/reference/reference.h"
 
 namespace switchyard::kernels {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// An input that may be absent: autograd functions take no undefined tensors.
+using Maybe = std::optional<at::Tensor>;
+Maybe maybe(const at::Tensor& t) { return t.defined() ? Maybe(t) : Maybe(); }
+bool wants(const at::Tensor& saved) { return saved.defined() && saved.requires_grad(); }
+
+/// The type both operands are given: autocast's, or x's own.
+at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x.scalar_type()); }
+
+void check_offset(const at::Tensor& offset, int64_t experts, int64_t rows, const char* who) {
+  check(offset.dim() == 1 && offset.scalar_type() == at::kLong && offset.size(0) == experts + 1, "kernels.offset",
+        "{}: offset must be [{}] int64, one more than experts", who, experts + 1);
+  const at::Tensor host = offset.cpu().contiguous();
+  const int64_t* at_row = host.const_data_ptr<int64_t>();
+  bool ascending = at_row[0] == 0 && at_row[experts] == rows;
+  for (int64_t e = 0; e < experts; ++e) ascending = ascending && at_row[e] <= at_row[e + 1];
+  check(ascending, "kernels.offset", "{}: offset must rise from 0 to the {} sorted rows", who, rows);
+}
+
+bool fast_type(const at::Tensor& x, at::ScalarType type, std::initializer_list<int64_t> widths) {
+  if (!x.device().is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return false;
+  for (int64_t w : widths)
+    if (w == 0 || (type == at::kBFloat16 && w % 2 != 0)) return false;
+  return true;
+}
+
+at::Tensor cast(const at::Tensor& t, at::ScalarType type) { return t.defined() ? t.detach().to(type).contiguous() : t; }
+
+/// A float32 gradient in the type of what it belongs to.
+at::Tensor gradient_like(const at::Tensor& grad, const at::Tensor& of) {
+  return grad.defined() && of.defined() ? grad.to(of.scalar_type()) : at::Tensor();
+}
+
+template <typename T> T* data(const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr<T>() : nullptr; }
+template <typename T> const T* values(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<T>() : nullptr; }
+
+/// Calls f with a value of the C++ type.
+template <typename F>
+void for_type(at::ScalarType type, F&& f) {
+  if (type == at::kFloat) f(float{});
+  else f(c10::BFloat16{});
+}
+
+bool wants_gradient(std::initializer_list<const at::Tensor*> inputs) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const at::Tensor* t : inputs)
+    if (t->defined() && t->requires_grad()) return true;
+  return false;
+}
+
+// --- grouped_linear ---------------------------------------------------------------------------
+
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Maybe& maybe_bias,
+                            const at::Tensor& offset, int64_t layout_index) {
+    const at::Tensor bias = maybe_bias.value_or(at::Tensor());
+    const detail::NoAutocast no_autocast(detail::autocast_keys());
+    const auto layout = static_cast<WeightLayout>(layout_index);
+    const at::ScalarType type = x.scalar_type();
+    const at::Tensor rows = x.contiguous(), w = cast(weight, type), b = cast(bias, type);
+    const int64_t experts = w.size(0), in = rows.size(1), out = w.size(layout == WeightLayout::out_in ? 1 : 2);
+    at::Tensor y = at::empty({rows.size(0), out}, rows.options());
+    for_type(type, [&](auto t) {
+      using T = decltype(t);
+      if (layout == WeightLayout::out_in)
+        cpu::map_columns<T>(values<T>(w), experts, out, in, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
+      else
+        cpu::map_rows<T>(values<T>(w), experts, in, out, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
+    });
+    context->save_for_backward({x, weight, bias, offset, w});
+    context->saved_data["layout"] = layout_index;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &offset = saved[3], &w = saved[4];
+    const auto layout = static_cast<WeightLayout>(context->saved_data["layout"].toInt());
+    if (at::GradMode::is_enabled()) {
+      const auto again = [&] { return reference::grouped_linear(x, weight.to(x.scalar_type()), offset,
+                                                                bias.defined() ? bias.to(x.scalar_type()) : bias, layout); };
+      auto found = detail::differentiable_backward(again, {x, weight, bias}, grads[0]);
+      return {found[0], found[1], found[2], {}, {}};
+    }
+    const at::Tensor dy = grads[0].to(x.scalar_type()).contiguous(), rows = x.contiguous();
+    const int64_t experts = w.size(0), in = rows.size(1), out = dy.size(1);
+    const int64_t* begin = values<int64_t>(offset);
+    at::Tensor dx, dw, db;
+    const auto wide = rows.options().dtype(at::kFloat);
+    if (wants(x)) dx = at::empty(rows.sizes(), rows.options());
+    const bool bias_grad = wants(bias);
+    if (wants(weight) || bias_grad) dw = at::empty(w.sizes(), wide);
+    if (bias_grad) db = at::empty({experts, out}, wide);
+    for_type(x.scalar_type(), [&](auto t) {
+      using T = decltype(t);
+      const T *dyp = values<T>(dy), *xp = values<T>(rows), *wp = values<T>(w);
+      if (layout == WeightLayout::out_in) {
+        if (dx.defined()) cpu::map_rows<T>(wp, experts, out, in, dyp, begin, nullptr, data<T>(dx));
+        if (dw.defined()) cpu::outer_products<T>(dyp, out, xp, in, begin, experts, data<float>(dw), data<float>(db));
+      } else {
+        if (dx.defined()) cpu::map_columns<T>(wp, experts, in, out, dyp, begin, nullptr, data<T>(dx));
+        if (dw.defined()) cpu::outer_products<T>(xp, in, dyp, out, begin, experts, data<float>(dw), nullptr);
+        if (db.defined()) {
+          const int64_t* at_row = begin;
+          db.zero_();
+          for (int64_t e = 0; e < experts; ++e)
+            if (at_row[e + 1] > at_row[e]) db.select(0, e).copy_(dy.slice(0, at_row[e], at_row[e + 1]).to(at::kFloat).sum(0));
+        }
+      }
+    });
+    return {dx, wants(weight) ? gradient_like(dw, weight) : at::Tensor(), gradient_like(db, bias), {}, {}};
+  }
+};
+
+// --- grouped_ffn ------------------------------------------------------------------------------
+
+template <typename T>
+cpu::FfnWeights<T> raw(const at::Tensor& up, const at::Tensor& gate, const at::Tensor& down, const at::Tensor& up_bias,
+                       const at::Tensor& gate_bias, const at::Tensor& down_bias, const ActivationOptions& activation) {
+  return {.experts = up.size(0), .in = up.size(2), .hidden = up.size(1), .out = down.size(1), .gate = values<T>(gate),
+          .up = values<T>(up), .down = values<T>(down), .gate_bias = values<T>(gate_bias), .up_bias = values<T>(up_bias),
+          .down_bias = values<T>(down_bias), .activation = activation};
+}
+
+c10::IValue packed(const ActivationOptions& a) {
+  return std::vector<double>{static_cast<double>(a.kind), a.limit, a.alpha, a.shift};
+}
+ActivationOptions unpacked(const c10::IValue& value) {
+  const std::vector<double> v = value.toDoubleVector();
+  return {.kind = static_cast<Activation>(static_cast<int>(v[0])), .limit = v[1], .alpha = v[2], .shift = v[3]};
+}
+
+/// Weights multiply the output here; weighing the input is composed by the front.
+struct FfnFunction : torch::autograd::Function<FfnFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Maybe& maybe_weight, const at::Tensor& up,
+                            const Maybe& maybe_gate, const at::Tensor& down, const Maybe& maybe_up_bias,
+                            const Maybe& maybe_gate_bias, const Maybe& maybe_down_bias, const at::Tensor& offset,
+                            const Maybe& maybe_row, const FeedForwardOptions& options, bool training) {
+    const auto get = [](const Maybe& maybe) { return maybe.value_or(at::Tensor()); };
+    const at::Tensor weight = get(maybe_weight), gate = get(maybe_gate), up_bias = get(maybe_up_bias),
+                     gate_bias = get(maybe_gate_bias), down_bias = get(maybe_down_bias), row = get(maybe_row);
+    const detail::NoAutocast no_autocast(detail::autocast_keys());
+    const at::ScalarType type = x.scalar_type();
+    const at::Tensor rows = x.contiguous(), w = cast(weight, at::kFloat);
+    const at::Tensor ups = cast(up, type), gates = cast(gate, type), downs = cast(down, type);
+    const at::Tensor up_b = cast(up_bias, type), gate_b = cast(gate_bias, type), down_b = cast(down_bias, type);
+    const int64_t positions = row.defined() ? row.size(0) : rows.size(0), hidden = ups.size(1), out = downs.size(1);
+    at::Tensor y = at::empty({positions, out}, rows.options()), keep_gate, keep_up, result;
+    if (training && options.intermediates == Intermediates::keep) {
+      keep_up = at::empty({positions, hidden}, rows.options());
+      if (gates.defined()) keep_gate = at::empty({positions, hidden}, rows.options());
+    }
+    for_type(type, [&](auto t) {
+      using T = decltype(t);
+      cpu::ffn_forward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, options.activation),
+                          {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)}, data<T>(y), data<T>(keep_gate),
+                          data<T>(keep_up));
+      if (row.defined()) {
+        result = at::empty({rows.size(0), out}, rows.options());
+        cpu::combine<T, float>(values<T>(y), cpu::list_rows(values<int64_t>(row), positions, rows.size(0)), values<float>(w), out,
+                               data<T>(result));
+      } else if (w.defined()) {
+        result = (y.to(at::kFloat) * w.unsqueeze(1)).to(type);
+      } else {
+        result = y;
+      }
+    });
+    if (training) {
+      context->save_for_backward({x, weight, up, gate, down, up_bias, gate_bias, down_bias, offset, row, ups, gates, downs, keep_up,
+                                  keep_gate});
+      context->saved_data["activation"] = packed(options.activation);
+    }
+    return result;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto s = context->get_saved_variables();
+    const at::Tensor &x = s[0], &weight = s[1], &offset = s[8], &row = s[9];
+    const ActivationOptions activation = unpacked(context->saved_data["activation"]);
+    const at::ScalarType type = x.scalar_type();
+    if (at::GradMode::is_enabled()) {
+      const auto to = [&](const at::Tensor& t) { return t.defined() ? t.to(type) : t; };
+      const auto again = [&] {
+        return reference::grouped_ffn(x, offset, row, weight, {.up = to(s[2]), .gate = to(s[3]), .down = to(s[4]), .up_bias = to(s[5]),
+                                      .gate_bias = to(s[6]), .down_bias = to(s[7])}, {.activation = activation});
+      };
+      variable_list found = detail::differentiable_backward(again, {x, weight, s[2], s[3], s[4], s[5], s[6], s[7]}, grads[0]);
+      found.resize(12);
+      return found;
+    }
+    const at::Tensor rows = x.contiguous(), dy = grads[0].to(type).contiguous(), w = cast(weight, at::kFloat);
+    const at::Tensor up_b = cast(s[5], type), gate_b = cast(s[6], type), down_b = cast(s[7], type);
+    const at::Tensor &ups = s[10], &gates = s[11], &downs = s[12];
+    const int64_t positions = row.defined() ? row.size(0) : rows.size(0);
+    const auto wide = rows.options().dtype(at::kFloat);
+    bool stacks = false;
+    for (size_t i = 2; i < 8; ++i) stacks = stacks || wants(s[i]);
+    const auto like = [&](const at::Tensor& t) { return stacks && t.defined() ? at::empty(t.sizes(), wide) : at::Tensor(); };
+    const at::Tensor dup = like(ups), dgate = like(gates), ddown = like(downs), dup_b = like(up_b), dgate_b = like(gate_b),
+                     ddown_b = like(down_b);
+    at::Tensor dx, dsorted, dweight;
+    if (wants(x)) dsorted = at::empty({positions, rows.size(1)}, rows.options());
+    if (wants(weight)) dweight = at::empty({positions}, wide);
+    for_type(type, [&](auto t) {
+      using T = decltype(t);
+      cpu::ffn_backward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, activation),
+                           {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)},
+                           {values<T>(dy), values<int64_t>(row), values<float>(w), values<T>(s[14]), values<T>(s[13])},
+                           {data<T>(dsorted), data<float>(dweight), data<float>(dgate), data<float>(dup), data<float>(ddown),
+                            data<float>(dgate_b), data<float>(dup_b), data<float>(ddown_b)});
+      if (dsorted.defined() && row.defined()) {
+        dx = at::empty(rows.sizes(), rows.options());
+        cpu::combine<T, float>(values<T>(dsorted), cpu::list_rows(values<int64_t>(row), positions, rows.size(0)),
+                               nullptr, rows.size(1), data<T>(dx));
+      } else {
+        dx = dsorted;
+      }
+    });
+    variable_list result{dx, gradient_like(dweight, weight), gradient_like(dup, s[2]), gradient_like(dgate, s[3]),
+                         gradient_like(ddown, s[4]), gradient_like(dup_b, s[5]), gradient_like(dgate_b, s[6]),
+                         gradient_like(ddown_b, s[7])};
+    result.resize(12);
+    return result;
+  }
+};
+
+}  // namespace
 
 at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& offset,
                           const at::Tensor& bias, WeightLayout layout) {
-  return reference::grouped_linear(x, weight, offset, bias, layout);
+  const bool out_in = layout == WeightLayout::out_in;
+  check(x.dim() == 2 && weight.dim() == 3 && weight.size(out_in ? 2 : 1) == x.size(1), "kernels.shape",
+        "grouped_linear takes x [A, I] and weight {}, got {}-dimensional x of width {} and weights of width {}",
+        out_in ? "[E, O, I]" : "[E, I, O]", x.dim(), x.dim() == 2 ? x.size(1) : -1, weight.dim() == 3 ? weight.size(out_in ? 2 : 1) : -1);
+  const int64_t out = weight.size(out_in ? 1 : 2);
+  check(!bias.defined() || (bias.dim() == 2 && bias.size(0) == weight.size(0) && bias.size(1) == out), "kernels.shape",
+        "grouped_linear: bias must be [{}, {}]", weight.size(0), out);
+  check(at::isFloatingType(x.scalar_type()) && at::isFloatingType(weight.scalar_type()), "kernels.dtype",
+        "grouped_linear takes floating point, got {} rows and {} weights", c10::toString(x.scalar_type()), c10::toString(weight.scalar_type()));
+  check_offset(offset, weight.size(0), x.size(0), "grouped_linear");
+  const at::ScalarType type = working_type(x);
+  if (!fast_type(x, type, {x.size(1), out})) return reference::grouped_linear(x, weight, offset, bias, layout);
+  return LinearFunction::apply(x.to(type), weight, maybe(bias), offset.contiguous(), static_cast<int64_t>(layout));
 }
+
 at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& row, const at::Tensor& weight,
                        const FeedForwardWeights& weights, const FeedForwardOptions& options) {
-  return reference::grouped_ffn(x, offset, row, weight, weights, options);
+  const bool out_in = weights.layout == WeightLayout::out_in;
+  const int width = out_in ? 2 : 1;
+  check(x.dim() == 2 && weights.up.dim() == 3 && weights.down.dim() == 3 && weights.up.size(width) == x.size(1), "kernels.shape",
+        "grouped_ffn takes x [A, D] and stacks over experts of that width, got x of {} dimensions and width {}", x.dim(),
+        x.dim() == 2 ? x.size(1) : -1);
+  check(is_gated(options.activation.kind) == weights.gate.defined(), "kernels.shape",
+        "grouped_ffn: a gated activation needs a gate stack, the others take none");
+  const int64_t positions = row.defined() ? row.size(0) : x.size(0);
+  check_offset(offset, weights.up.size(0), positions, "grouped_ffn");
+  if (row.defined() && positions > 0)
+    check(row.min().item<int64_t>() >= 0 && row.max().item<int64_t>() < x.size(0), "kernels.row_range",
+          "grouped_ffn: a position reads a row outside the {} rows", x.size(0));
+  check(!weight.defined() || weight.numel() == positions, "kernels.shape", "grouped_ffn: {} weights for {} positions",
+        weight.defined() ? weight.numel() : 0, positions);
+  const at::ScalarType type = working_type(x);
+  const int64_t hidden = weights.up.size(out_in ? 1 : 2), out = weights.down.size(out_in ? 1 : 2);
+  if (!out_in || !fast_type(x, type, {x.size(1), hidden, out}))
+    return reference::grouped_ffn(x, offset, row, weight, weights, options);
+  const auto run = [&](const at::Tensor& rows, const at::Tensor& index, const at::Tensor& scale) {
+    const bool training = wants_gradient({&rows, &scale, &weights.up, &weights.gate, &weights.down, &weights.up_bias,
+                                          &weights.gate_bias, &weights.down_bias});
+    return FfnFunction::apply(rows.to(type), maybe(scale), weights.up, maybe(weights.gate), weights.down, maybe(weights.up_bias),
+                              maybe(weights.gate_bias), maybe(weights.down_bias), offset.contiguous(), maybe(index), options, training);
+  };
+  if (weight.defined() && options.weigh_on == WeighOn::input) {
+    const at::Tensor sorted = row.defined() ? gather_rows(x, row) : x;
+    const at::Tensor y = run(sorted * weight.unsqueeze(1).to(sorted.scalar_type()), {}, {});
+    return row.defined() ? combine_rows(y, row, {}, x.size(0)) : y;
+  }
+  return run(x, row.defined() ? row.contiguous() : row, weight);
 }
 
 }  // namespace switchyard::kernels

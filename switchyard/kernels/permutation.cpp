@@ -1,21 +1,167 @@
 #include "switchyard/kernels/permutation.h"
 
-#include "switchyard/base/error.h"
-#include "switchyard/kernels/reference/reference.h"
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 
+#include <numeric>
+#include <optional>
+
+#include "switchyard/base/error.h"
+#include "switchyard/kernels/autograd.h"
+#include "switchyard/kernels/cpu/rows.h"
+#include "switchyard/kernels/reference/reference.h"
+
 namespace switchyard::kernels {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+bool fast(const at::Tensor& x) {
+  return x.device().is_cpu() &&
+         (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kDouble);
+}
+
+int64_t width_of(const at::Tensor& x) {
+  int64_t width = 1;
+  for (int64_t d = 1; d < x.dim(); ++d) width *= x.size(d);
+  return width;
+}
+
+/// Sums and weights are of this type.
+at::ScalarType sum_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+template <typename F>
+void for_type(at::ScalarType type, F&& f) {
+  if (type == at::kFloat) f(float{}, float{});
+  else if (type == at::kDouble) f(double{}, double{});
+  else f(c10::BFloat16{}, float{});
+}
+
+template <typename T> const T* values(const at::Tensor& t) { return t.defined() ? t.const_data_ptr<T>() : nullptr; }
+
+at::Tensor gathered(const at::Tensor& x, const at::Tensor& row, const at::Tensor& weight) {
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape[0] = row.size(0);
+  at::Tensor out = at::empty(shape, x.options());
+  for_type(x.scalar_type(), [&]<typename T, typename S>(T, S) {
+    cpu::gather<T, S>(values<T>(x), values<int64_t>(row), values<S>(weight), row.size(0), width_of(x), out.mutable_data_ptr<T>());
+  });
+  return out;
+}
+
+at::Tensor combined(const at::Tensor& y, const at::Tensor& row, const at::Tensor& weight, int64_t rows) {
+  std::vector<int64_t> shape = y.sizes().vec();
+  shape[0] = rows;
+  at::Tensor out = at::empty(shape, y.options());
+  for_type(y.scalar_type(), [&]<typename T, typename S>(T, S) {
+    cpu::combine<T, S>(values<T>(y), cpu::list_rows(values<int64_t>(row), row.size(0), rows), values<S>(weight), width_of(y),
+                       out.mutable_data_ptr<T>());
+  });
+  return out;
+}
+
+struct GatherFunction : torch::autograd::Function<GatherFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& index) {
+    context->save_for_backward({index});
+    context->saved_data["rows"] = x.size(0);
+    return gathered(x.contiguous(), index, {});
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor index = context->get_saved_variables()[0];
+    // combine_rows is differentiable, so second derivatives follow.
+    return {combine_rows(grads[0], index, {}, context->saved_data["rows"].toInt()), {}};
+  }
+};
+
+struct CombineFunction : torch::autograd::Function<CombineFunction> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& y, const at::Tensor& row,
+                            const std::optional<at::Tensor>& maybe_weight, int64_t rows) {
+    const at::Tensor weight = maybe_weight.value_or(at::Tensor());
+    context->save_for_backward({y, row, weight});
+    return combined(y.contiguous(), row, weight.defined() ? weight.detach().to(sum_type(y)).contiguous() : weight, rows);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &y = saved[0], &row = saved[1], &weight = saved[2];
+    if (at::GradMode::is_enabled()) {
+      const int64_t rows = grads[0].size(0);
+      auto found = detail::differentiable_backward([&] { return reference::combine_rows(y, row, weight, rows); }, {y, weight}, grads[0]);
+      return {found[0], {}, found[1], {}};
+    }
+    const at::Tensor grad = grads[0].to(y.scalar_type()).contiguous();
+    const at::Tensor w = weight.defined() ? weight.to(sum_type(y)).contiguous() : weight;
+    at::Tensor dy, dw;
+    if (y.requires_grad()) dy = gathered(grad, row, w);
+    if (weight.defined() && weight.requires_grad()) {
+      const at::Tensor values_of_y = y.contiguous();
+      dw = at::empty({row.size(0)}, y.options().dtype(sum_type(y)));
+      for_type(y.scalar_type(), [&]<typename T, typename S>(T, S) {
+        cpu::row_products<T, S>(values<T>(values_of_y), values<T>(grad), values<int64_t>(row), row.size(0), width_of(y),
+                                dw.mutable_data_ptr<S>());
+      });
+      dw = dw.view(weight.sizes()).to(weight.scalar_type());
+    }
+    return {dy, {}, dw, {}};
+  }
+};
+
+void check_rows(const at::Tensor& row, int64_t rows, const char* who) {
+  check(row.dim() == 1 && row.scalar_type() == at::kLong, "kernels.row_range", "{}: the row of each position must be [A] int64", who);
+  if (row.numel() == 0) return;
+  const at::Tensor host = row.cpu().contiguous();
+  const int64_t* r = host.const_data_ptr<int64_t>();
+  for (int64_t a = 0; a < host.size(0); ++a)
+    check(r[a] >= 0 && r[a] < rows, "kernels.row_range", "{}: position {} has row {}, but there are {}", who, a, r[a], rows);
+}
+
+}  // namespace
 
 SlotOrder sort_by_slot(const at::Tensor& slot, int64_t slots, const at::Tensor& kept) {
-  return reference::sort_by_slot(slot, slots, kept);
+  check(slot.dim() == 1 && slot.scalar_type() == at::kLong, "kernels.slot_range", "slots must be [P] int64");
+  check(!kept.defined() || (kept.scalar_type() == at::kBool && kept.sizes() == slot.sizes()), "kernels.shape",
+        "kept must be [{}] bool", slot.size(0));
+  const at::Tensor s = slot.cpu().contiguous(), k = kept.defined() ? kept.cpu().contiguous() : kept;
+  const int64_t pairs = s.size(0);
+  const int64_t* of = s.const_data_ptr<int64_t>();
+  const bool* in = k.defined() ? k.const_data_ptr<bool>() : nullptr;
+  SlotOrder sorted;
+  sorted.offset = at::full({slots + 1}, 0, s.options());
+  int64_t* offset = sorted.offset.mutable_data_ptr<int64_t>();
+  for (int64_t p = 0; p < pairs; ++p) {
+    check(of[p] >= 0 && of[p] < slots, "kernels.slot_range", "pair {} goes to slot {}, but there are {}", p, of[p], slots);
+    if (!in || in[p]) ++offset[of[p] + 1];
+  }
+  std::partial_sum(offset, offset + slots + 1, offset);
+  sorted.order = at::empty({offset[slots]}, s.options());
+  int64_t* order = sorted.order.mutable_data_ptr<int64_t>();
+  std::vector<int64_t> next(offset, offset + slots);
+  for (int64_t p = 0; p < pairs; ++p)
+    if (!in || in[p]) order[next[of[p]]++] = p;
+  sorted.order = sorted.order.to(slot.device());
+  sorted.offset = sorted.offset.to(slot.device());
+  return sorted;
 }
+
 at::Tensor inverse_order(const at::Tensor& order, int64_t pairs) {
   return at::full({pairs}, -1, order.options()).index_put_({order}, at::arange(order.size(0), order.options()));
 }
-at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index) { return reference::gather_rows(x, index); }
+
+at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index) {
+  check(x.dim() >= 1, "kernels.shape", "gather_rows takes x [T, ...]");
+  check_rows(index, x.size(0), "gather_rows");
+  if (!fast(x)) return reference::gather_rows(x, index);
+  return GatherFunction::apply(x, index.contiguous());
+}
+
 at::Tensor combine_rows(const at::Tensor& y, const at::Tensor& row, const at::Tensor& weight, int64_t rows) {
-  return reference::combine_rows(y, row, weight, rows);
+  check(y.dim() >= 1 && row.dim() == 1 && y.size(0) == row.size(0) && (!weight.defined() || weight.numel() == row.size(0)),
+        "kernels.shape", "combine_rows takes y [A, ...], row [A] and weight [A]");
+  check_rows(row, rows, "combine_rows");
+  if (!fast(y)) return reference::combine_rows(y, row, weight, rows);
+  return CombineFunction::apply(y, row.contiguous(), weight.defined() ? std::optional(weight) : std::nullopt, rows);
 }
 
 }  // namespace switchyard::kernels

@@ -1,0 +1,110 @@
+// What the CPU kernels share: tasks taken in small pieces by whichever thread is free, scratch memory
+// that is allocated once a thread, and loops compiled for every instruction level. Internal to kernels/.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "switchyard/kernels/dispatch.h"
+
+namespace switchyard::kernels::cpu {
+
+/// Below this many operations in all, waking a second thread costs more than it brings.
+constexpr int64_t kWorthThreads = 200'000;
+
+/// Calls task(i) for 0 <= i < count; `operations` is what all of them cost together. Tasks write disjoint memory, so
+/// results do not depend on who runs them.
+template <typename Task>
+void parallel_tasks(int64_t count, int64_t operations, Task&& task) {
+  const int64_t threads = operations < kWorthThreads ? 1 : std::min<int64_t>(at::get_num_threads(), count);
+  if (threads <= 1 || at::in_parallel_region()) {
+    for (int64_t i = 0; i < count; ++i) task(i);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(i);
+  });
+}
+
+/// What Scratch::take<T>(count) uses.
+template <typename T>
+size_t bytes_of(int64_t count) {
+  return (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+}
+
+/// What a piece of scratch memory lives for.
+enum class For { task, operation };
+
+/// Memory of the calling thread, kept for the next use. Pieces are 64-byte aligned and uninitialised; they are
+/// valid until the next Scratch of the same kind is made on this thread.
+template <For use>
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) {
+    if (bytes > held().bytes) {
+      const size_t size = (bytes + 4095) / 4096 * 4096;
+      held().memory.reset(static_cast<std::byte*>(std::aligned_alloc(64, size)));
+      held().bytes = held().memory ? size : 0;
+      if (!held().memory) throw std::bad_alloc();
+    }
+    next_ = held().memory.get();
+  }
+  template <typename T>
+  T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(next_);
+    next_ += bytes_of<T>(count);
+    return piece;
+  }
+
+ private:
+  struct Free { void operator()(std::byte* p) const { std::free(p); } };
+  struct Held { std::unique_ptr<std::byte, Free> memory; size_t bytes = 0; };
+  static Held& held() {
+    static thread_local Held h;
+    return h;
+  }
+  std::byte* next_;
+};
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+template <typename Loop> __attribute__((target("arch=skylake-avx512"), flatten)) void loop_avx512(const Loop& loop) { loop(); }
+template <typename Loop> __attribute__((target("arch=haswell"), flatten)) void loop_avx2(const Loop& loop) { loop(); }
+#else
+template <typename Loop> void loop_avx512(const Loop& loop) { loop(); }
+template <typename Loop> void loop_avx2(const Loop& loop) { loop(); }
+#endif
+
+/// Runs a loop that the compiler can vectorise, in the copy compiled for the level in force.
+template <typename Loop>
+void at_level(const Loop& loop) {
+  switch (cpu_level()) {
+    case CpuLevel::avx512bf16:
+    case CpuLevel::avx512: loop_avx512(loop); return;
+    case CpuLevel::avx2: loop_avx2(loop); return;
+    case CpuLevel::portable: loop(); return;
+  }
+}
+
+/// A tile of rows of one expert: sorted positions begin ... begin + count.
+struct RowTile { int64_t expert, begin, count; };
+
+/// All rows cut into tiles of at most `rows`, experts in order.
+inline std::vector<RowTile> row_tiles(const int64_t* offset, int64_t experts, int64_t rows) {
+  std::vector<RowTile> tiles;
+  for (int64_t e = 0; e < experts; ++e)
+    for (int64_t a = offset[e]; a < offset[e + 1]; a += rows) tiles.push_back({e, a, std::min(rows, offset[e + 1] - a)});
+  return tiles;
+}
+
+inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+}  // namespace switchyard::kernels::cpu
