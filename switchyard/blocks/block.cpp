@@ -7,6 +7,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
+#include "switchyard/blocks/recompute.h"
 
 namespace switchyard {
 
@@ -18,6 +19,7 @@ Block::Block(std::string name, int64_t layer, std::vector<Sub> subs, Site site)
 }
 
 void Block::declare(const Schema& schema) {
+  const size_t before = schema.all().size();
   for (const Sub& sub : subs_) {
     if (sub.pre) sub.pre->declare(schema.in(sub.name + "_norm"));
     const Schema place = schema.in(sub.name);
@@ -26,11 +28,15 @@ void Block::declare(const Schema& schema) {
     if (sub.post) sub.post->declare(schema.in(sub.name + "_post_norm"));
   }
   site_.declare(schema);
+  parameters_.assign(schema.all().begin() + static_cast<std::ptrdiff_t>(before), schema.all().end());
 }
 
 at::Tensor Block::forward(const at::Tensor& x, const Context& outer) const {
   const Context context = outer.at_layer(layer_, name_);
-  return site_(x, context, [this](const at::Tensor& rows, const Context& at) { return run(rows, at); });
+  const auto whole = [this](const at::Tensor& rows, const Context& place) {
+    return site_(rows, place, [this](const at::Tensor& inner, const Context& at) { return run(inner, at); });
+  };
+  return context.recompute ? recompute(x, parameters_, context, whole) : whole(x, context);
 }
 
 at::Tensor Block::run(const at::Tensor& x, const Context& context) const {

@@ -27,6 +27,7 @@ class Block : public Part {
   /// `site`: around the whole block ("layers.3"), for depth routing and probes.
   Block(std::string name, int64_t layer, std::vector<Sub> subs, Site site);
   void declare(const Schema& schema) override;
+  /// With context.recompute the activations are dropped and computed again in backward (blocks/recompute.h).
   at::Tensor forward(const at::Tensor& x, const Context& context) const override;
   std::vector<StateSpec> states() const override;
   Reach reach(const Overrides& overrides, Phase phase) const override;
@@ -39,6 +40,7 @@ class Block : public Part {
   int64_t layer_;
   std::vector<Sub> subs_;
   Site site_;
+  std::vector<Parameter> parameters_;  ///< all that are declared inside
 };
 
 }  // namespace switchyard

@@ -1,0 +1,198 @@
+#include "switchyard/blocks/recompute.h"
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "switchyard/base/error.h"
+#include "switchyard/contract/record.h"
+
+namespace switchyard {
+namespace {
+
+/// Autocast of the CPU as it is now.
+struct Autocast {
+  bool enabled = at::autocast::is_autocast_enabled(at::kCPU);
+  at::ScalarType type = at::autocast::get_autocast_dtype(at::kCPU);
+  void set() const {
+    at::autocast::set_autocast_enabled(at::kCPU, enabled);
+    at::autocast::set_autocast_dtype(at::kCPU, type);
+  }
+};
+
+/// Autocast as it was in the forward, its cache off: a weight cast without gradients must not be found by somebody
+/// who needs them.
+class AutocastScope {
+ public:
+  explicit AutocastScope(const Autocast& wanted) {
+    wanted.set();
+    at::autocast::set_autocast_cache_enabled(false);
+  }
+  ~AutocastScope() {
+    before_.set();
+    at::autocast::set_autocast_cache_enabled(cache_);
+  }
+  AutocastScope(const AutocastScope&) = delete;
+  AutocastScope& operator=(const AutocastScope&) = delete;
+
+ private:
+  Autocast before_;
+  bool cache_ = at::autocast::is_autocast_cache_enabled();
+};
+
+/// Calls visit on the differentiable tensors of shared routings and records, in a fixed order.
+void each_tensor(RoutedStore& routed, Records* records, const std::function<void(at::Tensor&)>& visit) {
+  for (auto& [name, shared] : routed) {
+    Record decision;
+    decision.routed = *shared;
+    decision.each_differentiable(visit);
+    shared = std::make_shared<const Routed>(std::move(decision.routed));
+  }
+  if (records)
+    for (Record& record : records->all()) record.each_differentiable(visit);
+}
+
+size_t index_of(const std::vector<at::Tensor>& list, const at::Tensor& tensor) {
+  return std::find_if(list.begin(), list.end(), [&](const at::Tensor& t) { return t.is_same(tensor); }) - list.begin();
+}
+
+/// A call that can be made again: the segment and its own copy of everything its context points to.
+struct Call : torch::CustomClassHolder {
+  Call(const Context& context, Base base)
+      : segment(std::move(base)), facts(context.facts), random(context.random), overrides(context.wishes()),
+        overlay(context.overlay ? *context.overlay : Overlay{}), given(context.routed ? *context.routed : RoutedStore{}),
+        outer(context), records(context.records != nullptr), shares(context.routed != nullptr) {}
+
+  /// What one run leaves behind: its records, and the routings that it was the first to decide.
+  struct Trace {
+    Records records;
+    RoutedStore routed;
+  };
+  at::Tensor run(const at::Tensor& x, RoutedStore routed, Trace& trace) const {
+    trace.routed = std::move(routed);
+    const Context context{.facts = facts, .random = random, .phase = outer.phase, .step = outer.step, .micro = outer.micro,
+                          .place = outer.place, .overrides = &overrides, .records = records ? &trace.records : nullptr,
+                          .routed = shares ? &trace.routed : nullptr, .state = nullptr, .overlay = &overlay,
+                          .recompute = false};
+    AutocastScope scope(autocast);
+    at::Tensor y = segment(x, context);
+    for (const auto& [name, decision] : given) trace.routed.erase(name);
+    return y;
+  }
+
+  Base segment;
+  Facts facts;
+  Streams random;
+  Overrides overrides;
+  Overlay overlay;
+  RoutedStore given;  ///< routings decided before the segment
+  struct Outer {
+    explicit Outer(const Context& c) : phase(c.phase), step(c.step), micro(c.micro), place(c.place) {}
+    Phase phase;
+    int64_t step, micro;
+    Place place;
+  } outer;
+  bool records, shares;
+  Autocast autocast;
+  std::vector<size_t> output_of;  ///< the output that each tensor of the trace is (0 is y)
+};
+using CallPtr = c10::intrusive_ptr<Call>;
+
+class Recomputed : public torch::autograd::Function<Recomputed> {
+ public:
+  /// inputs: x, the shared routings' tensors, the parameters. Returns y, then the trace's tensors, each once.
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, at::TensorList inputs, const CallPtr& call,
+                                                Call::Trace* trace) {
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward(inputs.vec());
+    ctx->saved_data["call"] = c10::IValue::make_capsule(call);
+    std::vector<at::Tensor> outputs{call->run(inputs[0], call->given, *trace)};
+    each_tensor(trace->routed, &trace->records, [&](at::Tensor& tensor) {
+      const size_t index = index_of(outputs, tensor);
+      if (index == outputs.size()) outputs.push_back(tensor);
+      call->output_of.push_back(index);
+    });
+    return outputs;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    check(!at::GradMode::is_enabled(), "blocks.recompute_twice",
+          "a recomputed block has no second derivative; train with recompute: false");
+    const auto holder = ctx->saved_data.at("call").toCapsule();
+    const Call& call = static_cast<const Call&>(*holder);
+    torch::autograd::variable_list inputs = ctx->get_saved_variables();
+    at::AutoGradMode with_grad(true);
+
+    // What the segment is given begins a graph of its own.
+    inputs[0] = inputs[0].detach().requires_grad_();
+    RoutedStore routed = call.given;
+    std::vector<at::Tensor> before;
+    each_tensor(routed, nullptr, [&](at::Tensor& tensor) {
+      if (!tensor.requires_grad()) return;
+      const size_t index = index_of(before, tensor);
+      if (index == before.size()) {
+        before.push_back(tensor);
+        inputs[1 + index] = tensor.detach().requires_grad_();
+      }
+      tensor = inputs[1 + index];
+    });
+
+    Call::Trace trace;
+    std::vector<at::Tensor> outputs(grads.size());
+    outputs[0] = call.run(inputs[0], std::move(routed), trace);
+    size_t slot = 0;
+    each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
+      at::Tensor& output = outputs[call.output_of.at(slot++)];
+      if (!output.defined()) output = tensor;
+    });
+
+    torch::autograd::variable_list roots, root_grads, wanted, found;
+    for (size_t i = 0; i < outputs.size(); ++i)
+      if (grads[i].defined() && outputs[i].defined() && outputs[i].requires_grad()) {
+        roots.push_back(outputs[i]);
+        root_grads.push_back(grads[i]);
+      }
+    for (const at::Tensor& input : inputs)
+      if (input.requires_grad()) wanted.push_back(input);
+    if (!roots.empty())
+      found = torch::autograd::grad(roots, wanted, root_grads, /*retain_graph=*/false, /*create_graph=*/false,
+                                    /*allow_unused=*/true);
+    found.resize(wanted.size());
+    torch::autograd::variable_list result;
+    size_t next = 0;
+    for (const at::Tensor& input : inputs) result.push_back(input.requires_grad() ? found[next++] : at::Tensor());
+    result.resize(inputs.size() + 2);  // the call and the trace
+    return result;
+  }
+};
+
+}  // namespace
+
+at::Tensor recompute(const at::Tensor& x, const std::vector<Parameter>& parameters, const Context& context,
+                     const Base& segment) {
+  if (!at::GradMode::is_enabled() || context.state != nullptr) return segment(x, context);
+  const CallPtr call = c10::make_intrusive<Call>(context, segment);
+  std::vector<at::Tensor> inputs{x};
+  RoutedStore given = call->given;
+  each_tensor(given, nullptr, [&](at::Tensor& tensor) {
+    if (tensor.requires_grad() && index_of(inputs, tensor) == inputs.size()) inputs.push_back(tensor);
+  });
+  for (const Parameter& parameter : parameters) inputs.push_back(context[parameter]);
+
+  Call::Trace trace;
+  const std::vector<at::Tensor> outputs = Recomputed::apply(at::TensorList(inputs), call, &trace);
+  size_t slot = 0;
+  each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) { tensor = outputs[call->output_of.at(slot++)]; });
+  if (context.routed)
+    for (auto& [name, routed] : trace.routed) context.routed->emplace(name, std::move(routed));
+  if (context.records)
+    for (Record& record : trace.records.all()) context.records->add(std::move(record));
+  return outputs[0];
+}
+
+}  // namespace switchyard
