@@ -17,7 +17,7 @@ using switchyard::testing::randn;
 
 struct Shape { int64_t rows, experts, in, hidden, out; };
 const std::vector<Shape> kShapes = {{0, 3, 4, 6, 4},      {1, 1, 2, 2, 2},      {5, 3, 6, 10, 4},      {37, 4, 34, 50, 18},
-                                    {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}};
+                                    {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}, {14, 5, 70, 130, 66}};
 
 /// offset with some experts empty; all rows to the last one when `skewed`.
 at::Tensor offsets(int64_t rows, int64_t experts, bool skewed) {

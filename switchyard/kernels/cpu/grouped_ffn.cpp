@@ -5,6 +5,7 @@
 #include "switchyard/kernels/cpu/activation.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
+#include "switchyard/kernels/cpu/skinny.h"
 #include "switchyard/kernels/cpu/tiles.h"
 #include "switchyard/kernels/cpu/weight_gradient.h"
 
@@ -191,6 +192,9 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
 
 template <typename T>
 void ffn_forward(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_gate, T* keep_up) {
+  int64_t most = 0;
+  for (int64_t e = 0; e < w.experts; ++e) most = std::max(most, rows.offset[e + 1] - rows.offset[e]);
+  if (most <= kSkinnyRows) return ffn_forward_skinny(w, rows, y, keep_gate, keep_up);
   const std::vector<RowTile> tiles = row_tiles(rows.offset, w.experts, kRows);
   const int64_t operations = rows.offset[w.experts] * w.hidden * (2 * w.in + w.out);
   parallel_tasks(static_cast<int64_t>(tiles.size()), operations,

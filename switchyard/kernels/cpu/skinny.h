@@ -1,0 +1,16 @@
+// The feed-forward of experts with few rows each, as in decoding: every weight is read once and meets all rows of its
+// expert on the way. Bounded by memory, so work is cut over rows of weights, not over rows of x. Internal to kernels/.
+#pragma once
+
+#include "switchyard/kernels/cpu/grouped_ffn.h"
+
+namespace switchyard::kernels::cpu {
+
+/// Rows an expert up to which this path is taken.
+constexpr int64_t kSkinnyRows = 4;
+
+/// As ffn_forward; no expert has more than kSkinnyRows rows.
+template <typename T>
+void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_gate, T* keep_up);
+
+}  // namespace switchyard::kernels::cpu
