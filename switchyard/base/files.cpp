@@ -44,7 +44,8 @@ fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.
 /// Makes a file's bytes or a folder's entries durable.
 void sync_path(const fs::path& path, const fs::path& blamed) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.value < 0 || ::fsync(file.value) != 0) fail_write(blamed, errno);
+  // Some file systems cannot sync a folder and say so; nothing is lost that they could have kept.
+  if (file.value < 0 || (::fsync(file.value) != 0 && errno != EINVAL)) fail_write(blamed, errno);
 }
 
 std::string temporary_prefix(const fs::path& final_path) {
@@ -87,16 +88,19 @@ std::string read_file(const fs::path& path, uint64_t limit) {
     fail("file.read", "{} cannot be read: {}", path.string(), reason(errno));
   if (S_ISDIR(status.st_mode)) fail("file.read", "{} is a folder, where a file was expected", path.string());
 
+  // A regular file is read in one piece with one byte to spare, which finds its end; a pipe in growing pieces.
+  constexpr size_t kChunk = size_t{1} << 16;
   std::string bytes;
+  size_t used = 0, piece = kChunk;
   if (S_ISREG(status.st_mode)) {
-    uint64_t size = static_cast<uint64_t>(status.st_size);
+    const uint64_t size = static_cast<uint64_t>(status.st_size);
     check(size <= limit, "file.too_large", "{} has {} bytes; at most {} are read", path.string(), size, limit);
-    bytes.reserve(size);
+    piece = static_cast<size_t>(size) + 1;
   }
-  constexpr size_t kChunk = size_t{1} << 20;
-  for (size_t used = 0;;) {
-    bytes.resize(std::max(bytes.capacity(), used + kChunk));
-    ssize_t got = ::read(file.value, bytes.data() + used, bytes.size() - used);
+  for (;;) {
+    if (used == bytes.size()) bytes.resize(used + std::max(piece, used / 2));
+    piece = kChunk;
+    const ssize_t got = ::read(file.value, bytes.data() + used, bytes.size() - used);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("file.read", "{} cannot be read: {}", path.string(), reason(errno));
     used += static_cast<size_t>(got);

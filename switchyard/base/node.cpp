@@ -23,6 +23,7 @@ constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxYamlBytes = size_t{16} << 20;
 constexpr size_t kMaxYamlNodes = size_t{1} << 18;
 constexpr size_t kMaxJsonNodes = size_t{1} << 22;
+constexpr size_t kMaxIncludes = 256;  // files that one recipe draws in, repeats counted
 }  // namespace
 
 const Node* Node::find(std::string_view key) const {
@@ -136,7 +137,7 @@ class TreeBuilder {
 
   bool expects_key() const { return !stack_.empty() && stack_.back().node.is_map() && !stack_.back().has_key; }
   void refuse_as_key(int line) const {
-    if (expects_key()) refuse("key", line, "a key must be text");
+    if (expects_key()) refuse("key", line, "a list or map stands where a key was expected; is its bracket closed?");
   }
 
   void count(size_t more, int line) {
@@ -229,11 +230,17 @@ class YamlEvents : public YAML::EventHandler {
     tree_.value(std::move(node), line(mark));
   }
   void remember(YAML::anchor_t anchor, const Node* node) {
-    if (anchor != YAML::NullAnchor) anchors_[anchor] = {*node, count_nodes(*node)};
+    if (anchor == YAML::NullAnchor) return;
+    const size_t size = count_nodes(*node);
+    // Anchors within anchors are copied at each level.
+    if ((remembered_ += size) > kMaxYamlNodes)
+      tree_.refuse("size", node->mark().line, fmt::format("anchors hold more than {} values", kMaxYamlNodes));
+    anchors_[anchor] = {*node, size};
   }
 
   TreeBuilder tree_;
   std::vector<YAML::anchor_t> open_;
+  size_t remembered_ = 0;
   std::map<YAML::anchor_t, std::pair<Node, size_t>> anchors_;
 };
 
@@ -341,8 +348,15 @@ Node parse_json(std::string_view text, const std::string& source) {
 
 namespace {
 
-Node load_with_includes(const std::string& path, std::vector<std::filesystem::path>& open, const std::string& asked_at) {
+struct Including {
+  std::vector<std::filesystem::path> open;
+  size_t files = 0;
+};
+
+Node load_with_includes(const std::string& path, Including& state, const std::string& asked_at) {
   namespace fs = std::filesystem;
+  std::vector<fs::path>& open = state.open;
+  check(++state.files <= kMaxIncludes, "yaml.include", "{}: more than {} files are included", asked_at, kMaxIncludes);
   std::error_code ignored;
   fs::path canonical = fs::weakly_canonical(path, ignored);
   if (std::find(open.begin(), open.end(), canonical) != open.end())
@@ -360,7 +374,7 @@ Node load_with_includes(const std::string& path, std::vector<std::filesystem::pa
     check(name.is_scalar() && !name.scalar().empty(), "yaml.include", "{}: include takes a file name or a list of them",
           name.where());
     fs::path target = fs::path(path).parent_path() / name.scalar();
-    Node part = load_with_includes(target.string(), open, name.where());
+    Node part = load_with_includes(target.string(), state, name.where());
     check(part.is_map() || part.is_null(), "yaml.include", "{}: {} holds no map of settings", name.where(),
           target.string());
     if (part.is_map()) merge(whole, part);
@@ -378,8 +392,8 @@ Node load_with_includes(const std::string& path, std::vector<std::filesystem::pa
 }  // namespace
 
 Node load_yaml(const std::string& path) {
-  std::vector<std::filesystem::path> open;
-  return load_with_includes(path, open, "");
+  Including state;
+  return load_with_includes(path, state, "");
 }
 
 namespace {

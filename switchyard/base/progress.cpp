@@ -75,9 +75,8 @@ class TerminalReporter : public Reporter {
     if (level < lowest_) return;
     std::lock_guard lock(mutex_);
     if (line_open_) std::fputs("\r\033[K", out_);
-    fmt::print(out_, "{}{}\n", level == Level::warning ? "warning: " : "", text);
+    put(fmt::format("{}{}\n", level == Level::warning ? "warning: " : "", text));
     line_open_ = false;
-    std::fflush(out_);
   }
 
   void progress(std::string_view task, int64_t done, int64_t total,
@@ -98,12 +97,11 @@ class TerminalReporter : public Reporter {
     if (terminal_) {
       winsize size{};
       const size_t width = ::ioctl(::fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1 : 79;
-      fmt::print(out_, "\r{:.{}}\033[K", line, width);
+      put(fmt::format("\r{:.{}}\033[K", line, width));
       line_open_ = true;
     } else {
-      fmt::print(out_, "{}\n", line);
+      put(line + "\n");
     }
-    std::fflush(out_);
   }
 
   void finished(std::string_view task) override {
@@ -114,10 +112,13 @@ class TerminalReporter : public Reporter {
 
  private:
   void end_line() {
-    if (!line_open_) return;
-    std::fputs("\n", out_);
-    std::fflush(out_);
+    if (line_open_) put("\n");
     line_open_ = false;
+  }
+  /// Work goes on when nobody can read its messages (a closed pipe, a full disk), so failures are ignored.
+  void put(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), out_);
+    std::fflush(out_);
   }
 
   static constexpr Clock::duration fast_ = std::chrono::milliseconds(100), slow_ = std::chrono::seconds(10);

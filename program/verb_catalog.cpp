@@ -1,0 +1,139 @@
+// switchyard catalog: the methods that recipes can name, from the cards beside their code.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <nlohmann/json.hpp>
+
+#include "program/verb.h"
+#include "switchyard/base/error.h"
+#include "switchyard/base/registry.h"
+
+namespace switchyard::program {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The interfaces that the method of this card implements; empty for a preset.
+std::vector<const Method*> methods_of(const Card& card) {
+  std::vector<const Method*> found;
+  for (const std::string& interface : Registry::instance().interfaces())
+    for (const Method* method : Registry::instance().of(interface))
+      if (method->card.slug == card.slug) found.push_back(method);
+  return found;
+}
+
+std::string roles(const Card& card) {
+  std::vector<std::string> names;
+  for (const Method* method : methods_of(card)) names.push_back(method->interface);
+  return names.empty() ? "preset" : fmt::format("{}", fmt::join(names, ", "));
+}
+
+std::map<std::string, std::vector<const Card*>> by_room() {
+  std::map<std::string, std::vector<const Card*>> rooms;
+  for (const Card* card : Registry::instance().cards()) rooms[card->room].push_back(card);
+  return rooms;
+}
+
+std::string source(const Card& card) {
+  if (card.paper.empty()) return card.year ? std::to_string(card.year) : "";
+  return card.year ? fmt::format("{} ({})", card.paper, card.year) : card.paper;
+}
+
+Json json_of(const Card& card) {
+  Json out{{"slug", card.slug},     {"name", card.name},         {"paper", card.paper}, {"year", card.year},     {"section", card.section},
+           {"room", card.room},     {"coupling", card.coupling}, {"line", card.line},   {"recipe", card.recipe}};
+  out["interfaces"] = Json::array();
+  for (const Method* method : methods_of(card)) out["interfaces"].push_back(method->interface);
+  return out;
+}
+
+std::string list_text() {
+  std::string out;
+  for (const auto& [room, cards] : by_room()) {
+    out += room + "\n";
+    for (const Card* card : cards) out += fmt::format("  {:<24}{}\n", card->slug, card->line);
+  }
+  return out + fmt::format("\n{} methods; `switchyard catalog SLUG` shows one.\n", Registry::instance().cards().size());
+}
+
+std::string card_text(const Card& card) {
+  std::string out = fmt::format("{} ({})\n{}\n\n", card.name, card.slug, card.line);
+  auto row = [&](const char* name, const std::string& value) {
+    if (!value.empty()) out += fmt::format("{:<10}{}\n", name, value);
+  };
+  row("is", roles(card));
+  row("paper", source(card));
+  row("survey", card.section);
+  row("room", "switchyard/" + card.room);
+  row("looks at", card.coupling == "none" ? "its own row" : card.coupling.empty() ? "" : "the " + card.coupling);
+  row("recipe", card.recipe);
+  for (const Method* method : methods_of(card)) {
+    const Description options = method->defaults();
+    out += fmt::format("\nOptions as a {}:\n{}", method->interface, options.fields.empty() ? "  none\n" : help_text(options));
+  }
+  return out;
+}
+
+std::string cell(std::string text) {
+  for (size_t i = 0; (i = text.find('|', i)) != std::string::npos; i += 2) text.insert(i, "\\");
+  return text;
+}
+
+std::string markdown() {
+  std::string out = fmt::format(
+      "# Catalogue\n\nWritten by `switchyard catalog --markdown`; {} methods. A recipe names a method by its slug; its options are in "
+      "[reference.md](reference.md).\n",
+      Registry::instance().cards().size());
+  for (const auto& [room, cards] : by_room()) {
+    out += fmt::format("\n## {}\n\n| slug | name | what it does | is | source | survey | recipe |\n| --- | --- | --- | --- | --- | --- | --- |\n", room);
+    for (const Card* card : cards)
+      out += fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |\n", card->slug, cell(card->name), cell(card->line), roles(*card),
+                         cell(source(*card)), card->section,
+                         card->recipe.empty() ? "" : fmt::format("[{}](../{})", card->recipe.substr(card->recipe.rfind('/') + 1), card->recipe));
+  }
+  return out;
+}
+
+const Card& find(const std::string& slug) {
+  if (const Card* card = Registry::instance().card(slug)) return *card;
+  std::vector<std::string> slugs;
+  for (const Card* card : Registry::instance().cards()) slugs.push_back(card->slug);
+  const std::string near = nearest(slug, slugs);
+  fail("registry.unknown", "the catalogue has no method '{}'{}; `switchyard catalog` lists all", slug,
+       near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+}
+
+}  // namespace
+
+Verb catalog_verb() {
+  return {.name = "catalog",
+          .summary = "the methods that recipes can name",
+          .example = "switchyard catalog switch-top1",
+          .setup = [](CLI::App& app) -> std::function<int()> {
+            struct Arguments {
+              std::string slug;
+              bool json = false, markdown = false;
+            };
+            auto given = std::make_shared<Arguments>();
+            app.add_option("slug", given->slug, "show this method's card and options");
+            CLI::Option* as_json = app.add_flag("--json", given->json, "the cards as JSON");
+            app.add_flag("--markdown", given->markdown, "the documentation's catalogue page")->excludes(as_json);
+            return [given] {
+              const Arguments& a = *given;
+              if (!a.slug.empty()) {
+                check(!a.markdown, "program.usage", "--markdown writes the whole page; leave out the slug '{}'", a.slug);
+                print(a.json ? json_of(find(a.slug)).dump(2) + "\n" : card_text(find(a.slug)));
+              } else if (a.json) {
+                Json all = Json::array();
+                for (const Card* card : Registry::instance().cards()) all.push_back(json_of(*card));
+                print(all.dump(2) + "\n");
+              } else {
+                print(a.markdown ? markdown() : list_text());
+              }
+              return 0;
+            };
+          }};
+}
+
+}  // namespace switchyard::program
