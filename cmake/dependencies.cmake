@@ -1,45 +1,6 @@
-# What the library stands on: libtorch from a Python wheel, and packages of the distribution.
-# The wheel is looked for in the project's .venv unless CMAKE_PREFIX_PATH or SWITCHYARD_PYTHON says otherwise.
+# Libraries, compiler cache, linker and warnings of our own build.
 set(SWITCHYARD_PYTHON "${CMAKE_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python whose torch package is linked")
-if(NOT Torch_DIR AND EXISTS ${SWITCHYARD_PYTHON})
-  execute_process(
-    COMMAND ${SWITCHYARD_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
-    OUTPUT_VARIABLE torch_folder OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-  if(torch_folder)
-    set(Torch_DIR ${torch_folder}/share/cmake/Torch CACHE PATH "libtorch's package config" FORCE)
-  endif()
-endif()
-find_package(Torch REQUIRED)
-find_package(Threads REQUIRED)
-find_package(yaml-cpp REQUIRED)
-find_package(nlohmann_json REQUIRED)
-find_package(CLI11 REQUIRED)
-find_package(fmt REQUIRED)
-find_package(ZLIB REQUIRED)
-
-get_filename_component(torch_lib_folder ${TORCH_LIBRARY} DIRECTORY)
-file(GLOB torch_gomp ${torch_lib_folder}/libgomp*.so*)
-if(NOT torch_gomp)
-  set(torch_gomp gomp)
-endif()
-
-# Public: what our headers name. OpenMP is compiled in, or at::parallel_for runs on one thread;
-# it links the libgomp that torch ships, so that a process has only one.
-# fmt is header-only here: libtorch may carry headers of another version than the system's library.
-add_library(switchyard_dependencies INTERFACE)
-separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
-target_include_directories(switchyard_dependencies SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-target_compile_options(switchyard_dependencies INTERFACE ${torch_flags} -fopenmp)
-target_link_libraries(switchyard_dependencies INTERFACE
-  ${TORCH_LIBRARIES} ${torch_gomp} fmt::fmt-header-only Threads::Threads)
-
-# Private: what only sources use.
-find_library(sentencepiece_library sentencepiece REQUIRED)
-find_library(sentencepiece_train_library sentencepiece_train REQUIRED)
-add_library(switchyard_private_dependencies INTERFACE)
-target_link_libraries(switchyard_private_dependencies INTERFACE
-  yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB
-  ${sentencepiece_train_library} ${sentencepiece_library})
+include(libraries)         # targets switchyard_dependencies, switchyard_private_dependencies
 
 find_program(ccache_program ccache)
 if(ccache_program AND NOT CMAKE_CXX_COMPILER_LAUNCHER)

@@ -125,7 +125,7 @@ TEST(Options, UnknownKeysNameTheNearestAndTheLine) {
   EXPECT_EQ(error.message(), "recipe.yaml:2: outer has no option 'cuont'; did you mean 'count'?");
   EXPECT_THAT(refused("inner:\n  dpeth: 3\n").message(), HasSubstr("recipe.yaml:2: inner has no option 'dpeth'; did you mean 'depth'?"));
   EXPECT_THAT(refused("zzzzzz: 3").message(), HasSubstr("its options: rate, on, count"));
-  EXPECT_THAT(refused("inners: [{depth: 1}, {deep: 1}]").message(), HasSubstr("did you mean 'depth'?"));
+  EXPECT_THAT(refused("inners: [{depth: 1}, {dpth: 1}]").message(), HasSubstr("did you mean 'depth'?"));
 }
 
 TEST(Options, WrongTypesNameWhatStoodThere) {

@@ -1,0 +1,64 @@
+# What the library stands on: libtorch from a Python wheel, and packages of the distribution.
+# Included by our own build and by the installed package alike; each sets SWITCHYARD_PYTHON's default first. Torch_DIR or
+# CMAKE_PREFIX_PATH may name another libtorch.
+if(NOT Torch_DIR AND EXISTS ${SWITCHYARD_PYTHON})
+  execute_process(
+    COMMAND ${SWITCHYARD_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+    OUTPUT_VARIABLE torch_folder OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(torch_folder)
+    set(Torch_DIR ${torch_folder}/share/cmake/Torch CACHE PATH "libtorch's package config" FORCE)
+  endif()
+endif()
+
+# A CUDA build's package config asks for the CUDA toolkit, which linking does not need; without one its libraries are
+# named here.
+get_filename_component(torch_root "${Torch_DIR}/../../.." ABSOLUTE)
+if(EXISTS ${torch_root}/lib/libtorch_cuda.so)
+  find_package(CUDAToolkit QUIET)
+endif()
+if(SWITCHYARD_PLAIN_TORCH OR (EXISTS ${torch_root}/lib/libtorch_cuda.so AND NOT CUDAToolkit_FOUND))
+  set(TORCH_LIBRARY ${torch_root}/lib/libtorch.so)
+  set(TORCH_LIBRARIES ${TORCH_LIBRARY} ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
+  set(TORCH_INCLUDE_DIRS ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
+  set(TORCH_CXX_FLAGS "")
+  foreach(library libtorch_cuda libc10_cuda)
+    if(EXISTS ${torch_root}/lib/${library}.so)
+      list(APPEND TORCH_LIBRARIES ${torch_root}/lib/${library}.so)
+    endif()
+  endforeach()
+  # The CUDA libraries lie in packages of their own, which libtorch finds beside itself at run time.
+  list(APPEND TORCH_LIBRARIES -Wl,--allow-shlib-undefined)
+  message(STATUS "libtorch in ${torch_root}, linked without its package config")
+else()
+  find_package(Torch REQUIRED)
+endif()
+find_package(Threads REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(fmt REQUIRED)
+find_package(ZLIB REQUIRED)
+
+get_filename_component(torch_lib_folder ${TORCH_LIBRARY} DIRECTORY)
+file(GLOB torch_gomp ${torch_lib_folder}/libgomp*.so*)
+if(NOT torch_gomp)
+  set(torch_gomp gomp)
+endif()
+
+# Public: what our headers name. OpenMP is compiled in, or at::parallel_for runs on one thread;
+# it links the libgomp that torch ships, so that a process has only one.
+# fmt is header-only here: libtorch may carry headers of another version than the system's library.
+add_library(switchyard_dependencies INTERFACE)
+separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+target_include_directories(switchyard_dependencies SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+target_compile_options(switchyard_dependencies INTERFACE ${torch_flags} -fopenmp)
+target_link_libraries(switchyard_dependencies INTERFACE
+  ${TORCH_LIBRARIES} ${torch_gomp} fmt::fmt-header-only Threads::Threads)
+
+# Private: what only sources use.
+find_library(sentencepiece_library sentencepiece REQUIRED)
+find_library(sentencepiece_train_library sentencepiece_train REQUIRED)
+add_library(switchyard_private_dependencies INTERFACE)
+target_link_libraries(switchyard_private_dependencies INTERFACE
+  yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB
+  ${sentencepiece_train_library} ${sentencepiece_library})
