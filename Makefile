@@ -2,7 +2,7 @@
 PREFIX ?= /usr/local
 BUILD := build
 
-.PHONY: build test demo install clean setup configure
+.PHONY: build test demo install docs clean setup configure
 build: configure
 	@cmake --build $(BUILD)
 	@echo "The program is at $(BUILD)/bin/switchyard"
@@ -18,6 +18,11 @@ demo: configure
 install: configure
 	@cmake --build $(BUILD) --target switchyard switchyard_program
 	@cmake --install $(BUILD) --prefix "$(PREFIX)"
+
+docs: configure
+	@cmake --build $(BUILD) --target switchyard_program
+	@$(BUILD)/bin/switchyard catalog --markdown > .cache/page && mv .cache/page docs/catalogue.md
+	@$(BUILD)/bin/switchyard reference --markdown > .cache/page && mv .cache/page docs/reference.md
 
 setup:
 	@tools/setup.sh

@@ -15,6 +15,7 @@ int main() {
   MoeOptions options;
   options.experts = 4;
   options.router = "skeleton";
+  options.expert.options["hidden"] = Node("32");
   MoeLayer layer(options, /*in=*/16, /*out=*/16);
   Schema schema;
   layer.declare(schema.in("moe"));
