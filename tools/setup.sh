@@ -9,11 +9,13 @@ say() { echo "setup: $*"; }
 refuse() { echo "setup: $*" >&2; exit 1; }
 
 # --- system packages -----------------------------------------------------------------------------------------------
-# Names, in the order of the files; $1 = needed or optional.
+shopt -s nullglob
+lists=(tools/packages.txt tools/*-packages.txt)
+# Package names; $1 = needed or optional.
 listed() {
   local pattern='^[a-z0-9]'
-  [ "$1" = optional ] && pattern='^\? '
-  cat tools/packages.txt tools/*-packages.txt 2>/dev/null | grep -E "$pattern" | sed -e 's/^? *//' -e 's/ *#.*//' -e 's/[[:space:]]*$//' | sort -u
+  if [ "$1" = optional ]; then pattern='^\? '; fi
+  sed -n -E "/$pattern/{s/^\? *//;s/ *#.*//;s/[[:space:]]+\$//;p}" "${lists[@]}" | sort -u
 }
 missing() {
   local name
@@ -29,7 +31,7 @@ wanted=""
 for name in $(missing needed); do answered "$name" || wanted="$wanted $name"; done
 # What was refused once is not asked for again until the lists change.
 mkdir -p .cache
-tried=.cache/optional-$(cat tools/packages.txt tools/*-packages.txt 2>/dev/null | sha256sum | cut -c1-16)
+tried=.cache/optional-$(cat "${lists[@]}" | sha256sum | cut -c1-16)
 optional=""
 if [ ! -e "$tried" ]; then
   for name in $(missing optional); do answered "$name" || optional="$optional $name"; done

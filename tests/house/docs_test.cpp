@@ -74,18 +74,6 @@ TEST(Docs, QuotesStandInTheSources) {
   EXPECT_GE(quotes, 8);
 }
 
-TEST(Docs, LinksLeadSomewhere) {
-  const std::regex link("\\]\\(([^)#]+)(#[^)]*)?\\)");
-  for (const auto& path : pages()) {
-    const std::string text = read_file(path);
-    for (auto it = std::sregex_iterator(text.begin(), text.end(), link); it != std::sregex_iterator(); ++it) {
-      const std::string target = (*it)[1];
-      if (target.find("://") != std::string::npos) continue;
-      EXPECT_TRUE(std::filesystem::exists(path.parent_path() / target)) << name_of(path) << " links to " << target;
-    }
-  }
-}
-
 TEST(Docs, CiRunsExactlyTheReadmesTestCommand) {
   const std::string readme = read_file(root() / "README.md"), ci = read_file(root() / ".ci/run");
   EXPECT_NE(readme.find("    make test "), std::string::npos);
