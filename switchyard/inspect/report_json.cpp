@@ -38,7 +38,8 @@ Json load_of(const LoadReport& load) {
   return {{"engaged", numbers(load.engaged)}, {"admitted", numbers(load.admitted)}, {"cv", number(load.cv)},
           {"max_violation", number(load.max_violation)}, {"gini", number(load.gini)},
           {"entropy_ratio", number(load.entropy_ratio)}, {"divergence", number(load.divergence)},
-          {"dead_share", number(load.dead_share)}, {"admitted_cv", number(load.admitted_cv)}, {"drop_rate", number(load.drop_rate)}};
+          {"dead_share", number(load.dead_share)}, {"admitted_cv", number(load.admitted_cv)}, {"drop_rate", number(load.drop_rate)},
+          {"importance_cv", number(load.importance_cv)}, {"importance_correlation", number(load.importance_correlation)}};
 }
 
 Json history_of(const LoadHistory& history) {
@@ -62,6 +63,7 @@ Json domain_of(const DomainReport& domain) {
   return {{"share", matrix(domain.share)}, {"best_share", matrix(domain.best_share)},
           {"experts_per_token", number(domain.experts_per_token)}, {"chance", number(domain.chance)},
           {"max_ratio", number(domain.max_ratio)}, {"variation", matrix(domain.variation)},
+          {"mean_variation", number(domain.mean_variation)}, {"chance_variation_high", number(domain.chance_variation_high)},
           {"information", number(domain.information)}, {"normalised", number(domain.normalised)},
           {"chance_information", number(domain.chance_information)}, {"chance_normalised", number(domain.chance_normalised)},
           {"chance_high", number(domain.chance_high)}, {"p_value", number(domain.p_value)}};

@@ -59,6 +59,38 @@ std::vector<double> row_of(const Table& table, int64_t r) {
   return {begin, begin + table.columns};
 }
 
+/// [a, b] total variation between two rows of counts; the mean over pairs of rows that are not empty.
+double mean_variation(const Table& counts, Table* pairs = nullptr) {
+  double total = 0, number = 0;
+  for (int64_t a = 0; a < counts.rows; ++a)
+    for (int64_t b = 0; b < counts.rows; ++b) {
+      const std::vector<double> of_a = row_of(counts, a), of_b = row_of(counts, b);
+      const double variation = total_variation(of_a, of_b);
+      if (pairs) pairs->at(a, b) = variation;
+      if (a >= b || sum(of_a) <= 0 || sum(of_b) <= 0) continue;
+      total += variation;
+      number += 1;
+    }
+  return number > 0 ? total / number : 0;
+}
+
+/// The value that 99 of 100 do not exceed.
+double percentile_99(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(std::ceil(0.99 * static_cast<double>(values.size()))) - 1];
+}
+
+double correlation(const std::vector<double>& a, const std::vector<double>& b) {
+  const double n = static_cast<double>(a.size()), mean_a = sum(a) / n, mean_b = sum(b) / n;
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += (a[i] - mean_a) * (b[i] - mean_b);
+    aa += (a[i] - mean_a) * (a[i] - mean_a);
+    bb += (b[i] - mean_b) * (b[i] - mean_b);
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0;
+}
+
 /// Experts in the order of a greedy chain: next comes the most similar one not yet placed (average linkage would give the
 /// same blocks for far more code).
 std::vector<int64_t> chain_order(const Table& similarity) {
@@ -113,7 +145,22 @@ LoadReport load_report(const LayerTrace& layer) {
     engaged[static_cast<size_t>(layer.expert[p])] += 1;
     admitted[static_cast<size_t>(layer.expert[p])] += layer.kept[p] ? 1 : 0;
   }
-  return load_report(std::move(engaged), std::move(admitted));
+  LoadReport report = load_report(std::move(engaged), std::move(admitted));
+  if (const std::vector<double> mass = importance(layer); !mass.empty()) {
+    report.importance_cv = coefficient_of_variation(mass);
+    report.importance_correlation = correlation(report.engaged, mass);
+  }
+  return report;
+}
+
+std::vector<double> grouped_load(const std::vector<double>& load, const std::vector<int64_t>& place, int64_t groups) {
+  check(load.size() == place.size(), "inspect.shape", "{} loads, but {} places", load.size(), place.size());
+  std::vector<double> result(static_cast<size_t>(groups));
+  for (size_t e = 0; e < load.size(); ++e) {
+    check(place[e] >= 0 && place[e] < groups, "inspect.shape", "expert {} is placed in group {}, but there are {}", e, place[e], groups);
+    result[static_cast<size_t>(place[e])] += load[e];
+  }
+  return result;
 }
 
 std::vector<double> importance(const LayerTrace& layer) {
@@ -150,27 +197,27 @@ DomainReport domain_report(const RoutingTrace& trace, const LayerTrace& layer, i
     report.max_ratio = *std::max_element(report.share.values.begin(), report.share.values.end()) / report.chance;
 
   report.variation = Table(domains, domains);
-  for (int64_t a = 0; a < domains; ++a)
-    for (int64_t b = 0; b < domains; ++b) report.variation.at(a, b) = total_variation(row_of(report.share, a), row_of(report.share, b));
+  report.mean_variation = mean_variation(counts, &report.variation);
 
   report.information = mutual_information(counts);
   report.normalised = normalised_mutual_information(counts);
   if (permutations <= 0) return report;
   Draws draws(seed, "inspect.domains");
   std::vector<int32_t> labels = trace.segment_domain;
-  std::vector<double> by_chance;
+  std::vector<double> by_chance, variation_by_chance;
   int64_t as_much = 0;
   for (int64_t i = 0; i < permutations; ++i) {
     draws.shuffle(labels);
     const Table permuted = by_domain(by_segment, labels, domains);
     by_chance.push_back(mutual_information(permuted));
+    variation_by_chance.push_back(mean_variation(permuted));
     report.chance_normalised += normalised_mutual_information(permuted) / static_cast<double>(permutations);
     // Equal sums in another order differ in the last bits.
     if (by_chance.back() >= report.information * (1 - 1e-9)) ++as_much;
   }
   report.chance_information = sum(by_chance) / static_cast<double>(permutations);
-  std::sort(by_chance.begin(), by_chance.end());
-  report.chance_high = by_chance[static_cast<size_t>(std::ceil(0.99 * static_cast<double>(permutations))) - 1];
+  report.chance_high = percentile_99(std::move(by_chance));
+  report.chance_variation_high = percentile_99(std::move(variation_by_chance));
   report.p_value = static_cast<double>(as_much + 1) / static_cast<double>(permutations + 1);
   return report;
 }

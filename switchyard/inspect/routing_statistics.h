@@ -17,10 +17,14 @@ struct LoadReport {
   double cv = 0, max_violation = 0, gini = 0, entropy_ratio = 1, divergence = 0, dead_share = 0;  ///< of `engaged`
   double admitted_cv = 0;
   double drop_rate = 0;                    ///< 1 − Σ admitted / Σ engaged
+  double importance_cv = 0;                ///< of Σ probabilities; 0 when the router gives none
+  double importance_correlation = 0;       ///< Pearson, between `engaged` and Σ probabilities; 0 when either is constant
 };
 LoadReport load_report(std::vector<double> engaged, std::vector<double> admitted, double dead_threshold = 0.01);
 /// Of a traced layer; a dense one counts its weights.
 LoadReport load_report(const LayerTrace& layer);
+/// Loads of devices, or of any other grouping: place[e] is expert e's group. Throws inspect.shape.
+std::vector<double> grouped_load(const std::vector<double>& load, const std::vector<int64_t>& place, int64_t groups);
 /// [E] Σ of probabilities (importance); empty when the router gives none.
 std::vector<double> importance(const LayerTrace& layer);
 
@@ -32,6 +36,8 @@ struct DomainReport {
   double chance = 0;         ///< experts_per_token / E
   double max_ratio = 0;      ///< the largest share / chance
   Table variation;           ///< [domains, domains] total variation between the domains' expert distributions
+  double mean_variation = 0;        ///< over the pairs of domains that have tokens
+  double chance_variation_high = 0; ///< the permutations' 99th percentile of it
   double information = 0;    ///< I(expert; domain) in nats, hard counts
   double normalised = 0;     ///< by min(H(expert), H(domain))
   double chance_information = 0, chance_normalised = 0;  ///< mean over permutations of the domains among the segments

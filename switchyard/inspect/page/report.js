@@ -116,7 +116,7 @@ section("domains", "Domains", "Experts and domains", "How much more often than b
     label: "Mutual information by layer", format: percent, on: state.layer, pick: choose,
     bars: layers.map((l) => ({ name: l.name, value: l.domain.normalised, mark: l.domain.chance_normalised, tell: [["information", short(l.domain.information) + " nats"],
       ["normalised", percent(l.domain.normalised)], ["by chance", percent(l.domain.chance_normalised)], ["chance, 99th percentile", short(l.domain.chance_high) + " nats"], ["p-value", short(l.domain.p_value)]] })) });
-  const far = figure(more, `How differently domains are routed: ${chosen().name}`, "total variation: 0 = the same experts, 100 % = none in common");
+  const far = figure(more, `How differently domains are routed: ${chosen().name}`, `total variation: 0 = the same experts, 100 % = none in common; ${percent(chosen().domain.mean_variation)} on average, chance stays below ${percent(chosen().domain.chance_variation_high)}`);
   const most = d3.max(chosen().domain.variation.flat()) || 1;
   heatMap(far, { rows: domains, columns: domains, cell: 40, label: "Distance between domains", value: (r, c) => chosen().domain.variation[r][c], colour: amountColour(most),
     tell: (r, c) => [`${domains[r]} and ${domains[c]}`, [["total variation", percent(chosen().domain.variation[r][c])]]] });
