@@ -28,7 +28,7 @@ using Sets = std::vector<std::vector<int64_t>>;
 
 /// Independent uniform sets of k of E experts.
 Sets random_sets(int64_t rows, int64_t experts, int64_t k, uint64_t seed) {
-  const at::Tensor draws = Streams(seed).uniform({rows, experts}, {.purpose = "sets"}, at::kDouble).argsort(1).slice(1, 0, k).contiguous();
+  const at::Tensor draws = Streams(seed).uniform({rows, experts}, {.purpose = "sets"}, at::kDouble).argsort(int64_t{1}, false).slice(1, 0, k).contiguous();
   Sets sets;
   for (int64_t r = 0; r < rows; ++r) sets.emplace_back(draws.const_data_ptr<int64_t>() + r * k, draws.const_data_ptr<int64_t>() + (r + 1) * k);
   return sets;
@@ -305,7 +305,7 @@ TEST(Catalogue, tool_coactivation_across_layers) {
 RoutingTrace admitted_trace(const std::string& admission, const std::string& options, const Sets& sets, int64_t experts, int64_t sequences,
                             int64_t step = 0) {
   const auto rows = static_cast<int64_t>(sets.size());
-  Pass pass(rows, sequences);
+  Pass pass(rows, sequences, Phase::train);
   pass.context.step = step;
   Record record = record_of({.sets = sets, .experts = experts}, pass.facts.segments);
   auto& selection = std::get<Selection>(record.routed.engagement);
@@ -321,14 +321,14 @@ RoutingTrace admitted_trace(const std::string& admission, const std::string& opt
 }
 
 TEST(Catalogue, tool_drop_end_profile_by_hand) {
-  const RoutingTrace trace = admitted_trace("capacity", "{evaluation_factor: 0.5, minimum: 1}", Sets(8, {0}), 1, 1);
+  const RoutingTrace trace = admitted_trace("capacity", "{factor: 0.5, minimum: 1}", Sets(8, {0}), 1, 1);
   const DropReport drops = drop_report(trace, trace.layers[0], 8);
   EXPECT_EQ(drops.dropped, (std::vector<double>{0, 0, 0, 0, 1, 1, 1, 1}));
   EXPECT_EQ(drops.engaged, std::vector<double>(8, 1));
   EXPECT_DOUBLE_EQ(drops.rate, 0.5);
   EXPECT_DOUBLE_EQ(drops.end_minus_start, 1);
   EXPECT_GT(drops.trend.slope, 1);
-  const RoutingTrace room = admitted_trace("capacity", "{evaluation_factor: 1, minimum: 1}", Sets(8, {0}), 1, 1);
+  const RoutingTrace room = admitted_trace("capacity", "{factor: 1, minimum: 1}", Sets(8, {0}), 1, 1);
   EXPECT_EQ(drop_report(room, room.layers[0], 8).rate, 0);
   EXPECT_EQ(drop_report(room, room.layers[0], 8).end_minus_start, 0);
 }
@@ -338,7 +338,7 @@ TEST(Catalogue, tool_drop_end_is_flat_for_random_priority) {
   total.engaged.assign(8, 0);
   total.dropped.assign(8, 0);
   for (int64_t draw = 0; draw < 1000; ++draw) {
-    const RoutingTrace trace = admitted_trace("random-priority", "{evaluation_factor: 0.5, minimum: 1}", Sets(8, {0}), 1, 1, draw);
+    const RoutingTrace trace = admitted_trace("random-priority", "{factor: 0.5, minimum: 1}", Sets(8, {0}), 1, 1, draw);
     const DropReport one = drop_report(trace, trace.layers[0], 8);
     for (size_t b = 0; b < 8; ++b) {
       total.engaged[b] += one.engaged[b];
@@ -353,12 +353,12 @@ TEST(Catalogue, tool_drop_end_is_flat_for_random_priority) {
 
 TEST(Catalogue, tool_drop_end_tells_later_sequences_from_later_positions) {
   const Sets sets(64, {0});  // four sequences of 16, half of the pairs fit
-  const RoutingTrace batch = admitted_trace("capacity", "{evaluation_factor: 0.5, minimum: 1, scope: batch}", sets, 1, 4);
+  const RoutingTrace batch = admitted_trace("capacity", "{factor: 0.5, minimum: 1, scope: batch}", sets, 1, 4);
   const DropReport by_sequence = drop_report(batch, batch.layers[0], 16);
   EXPECT_DOUBLE_EQ(by_sequence.end_minus_start, 0) << "served sequence by sequence, every position loses alike";
   EXPECT_DOUBLE_EQ(by_sequence.by_sequence.front(), 0);
   EXPECT_DOUBLE_EQ(by_sequence.by_sequence[12], 1);
-  const RoutingTrace each = admitted_trace("capacity", "{evaluation_factor: 0.5, minimum: 1, scope: sequence}", sets, 1, 4);
+  const RoutingTrace each = admitted_trace("capacity", "{factor: 0.5, minimum: 1, scope: sequence}", sets, 1, 4);
   const DropReport by_position = drop_report(each, each.layers[0], 16);
   EXPECT_DOUBLE_EQ(by_position.end_minus_start, 1);
   EXPECT_DOUBLE_EQ(by_position.by_sequence[0], by_position.by_sequence[12]);
@@ -376,7 +376,7 @@ TEST(Catalogue, tool_drop_end_of_a_zipf_router) {
     while (e < 7 && left > 1.0 / static_cast<double>(e + 1)) left -= 1.0 / static_cast<double>(++e);
     sets.push_back({e});
   }
-  const std::string options = "{evaluation_factor: 1, minimum: 1}";
+  const std::string options = "{factor: 1, minimum: 1}";
   const auto dte = [&](const std::string& admission, const std::string& with) {
     const RoutingTrace trace = admitted_trace(admission, with, sets, 8, 1);
     return drop_report(trace, trace.layers[0]).end_minus_start;
