@@ -15,6 +15,7 @@
 #include <charconv>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "switchyard/base/error.h"
 
