@@ -1,10 +1,10 @@
 #include "switchyard/blocks/depth_routing.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/binary_cross_entropy_with_logits.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "switchyard/contract/record.h"
 #include "switchyard/kernels/permutation.h"
 #include "switchyard/kernels/topk.h"
+#include "switchyard/routing/gate.h"
 
 namespace switchyard {
 
@@ -35,23 +36,36 @@ Reach DepthRouting::reach(const Overrides&, Phase phase) const {
 
 at::Tensor DepthRouting::choose(const at::Tensor& scores, const Context& context) const {
   if (context.phase == Phase::generate) return (scores > 0).nonzero().squeeze(1);
+  const auto places = [this](int64_t length) {
+    if (length == 0 || options_.capacity == 0) return int64_t{0};
+    return std::max<int64_t>(1, std::llround(options_.capacity * static_cast<double>(length)));
+  };
+  // [n, length] scores of n sequences → their chosen rows, counted within each, ascending.
+  const auto best = [&](const at::Tensor& each) {
+    return std::get<0>(kernels::top_k(each, places(each.size(1))).indices.sort(1));
+  };
   const Segments& segments = context.facts.segments;
-  const double share = context.wishes().capacity.value_or(options_.capacity);
+  if (segments.uniform() && segments.count() > 0) {
+    const int64_t count = segments.count(), length = segments.length(0);
+    if (places(length) == 0) return at::empty({0}, at::kLong);
+    const at::Tensor begin = at::arange(count, at::kLong).unsqueeze(1) * length;
+    return (best(scores.view({count, length})) + begin).reshape({-1});
+  }
   std::vector<at::Tensor> chosen;
   for (int64_t s = 0; s < segments.count(); ++s) {
-    const int64_t length = segments.length(s);
-    const int64_t count = std::min(length, static_cast<int64_t>(std::llround(share * static_cast<double>(length))));
-    if (count == 0) continue;
-    const at::Tensor row = scores.slice(0, segments.begin[s], segments.begin[s + 1]).unsqueeze(0);
-    chosen.push_back(std::get<0>(kernels::top_k(row, count).indices.squeeze(0).sort()) + segments.begin[s]);
+    if (places(segments.length(s)) == 0) continue;
+    chosen.push_back(best(scores.slice(0, segments.begin[s], segments.begin[s + 1]).unsqueeze(0)).squeeze(0) + segments.begin[s]);
   }
   return chosen.empty() ? at::empty({0}, at::kLong) : at::cat(chosen);
 }
 
+at::Tensor DepthRouting::score(const at::Tensor& x, const Context& context) const {
+  RoutingPrecision precision;
+  return router_logits(x, context[weight_]).squeeze(1);
+}
+
 at::Tensor DepthRouting::call(const at::Tensor& x, const Base& base, const Context& context) const {
-  const at::Tensor weight = context[weight_];
-  const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor scores = at::linear(x.to(wide), weight.to(wide)).squeeze(1);
+  const at::Tensor scores = score(x, context);
   const at::Tensor index = choose(scores.detach(), context);
   if (context.records && context.training() && options_.auxiliary > 0 && x.size(0) > 0) {
     at::Tensor target = at::zeros_like(scores);
@@ -60,8 +74,7 @@ at::Tensor DepthRouting::call(const at::Tensor& x, const Base& base, const Conte
     record.place = context.at(where_.site).place;
     record.micro = context.micro;
     record.segments = context.facts.segments;
-    record.losses["mod"] =
-        at::binary_cross_entropy_with_logits(scores, target) * options_.auxiliary;
+    record.losses["mod"] = at::binary_cross_entropy_with_logits(scores, target) * options_.auxiliary;
     context.records->add(std::move(record));
   }
   if (index.size(0) == 0) return x;

@@ -8,7 +8,7 @@
 namespace switchyard {
 
 struct DepthRoutingOptions {
-  double capacity = 0.125;       ///< C / S, at least one row a sequence
+  double capacity = 0.125;       ///< C / S, rounded; above 0 at least one row a sequence
   double auxiliary = 0.01;       ///< weight of the loss that makes sigmoid(score) predict the choice
   static void describe(Fields<DepthRoutingOptions>& f);
 };
@@ -23,6 +23,8 @@ class DepthRouting : public Around {
   Reach reach(const Overrides& overrides, Phase phase) const override;
 
  private:
+  /// [T] float32, whatever autocast says.
+  at::Tensor score(const at::Tensor& x, const Context& context) const;
   /// [n] int64 ascending rows that pass, from scores [T].
   at::Tensor choose(const at::Tensor& scores, const Context& context) const;
   DepthRoutingOptions options_;
