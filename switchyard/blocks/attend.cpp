@@ -18,22 +18,26 @@ namespace {
 /// q: [B·n, H, d], k, v: [B·m, Hk, ·] of B sequences of n queries and m keys → [B·n, H, dv]. The last query of a
 /// sequence stands at its last key.
 at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t batch, bool causal,
-                        std::optional<double> scale) {
+                        const AttendOptions& options) {
   const int64_t n = q.size(0) / batch, m = k.size(0) / batch;
   const auto heads_first = [batch](const at::Tensor& t, int64_t length) {
     return t.view({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
   };
   std::optional<at::Tensor> mask;
-  if (causal && n > 1 && n != m) mask = at::ones({n, m}, q.options().dtype(at::kBool)).tril(m - n);
+  const bool narrow = causal && options.window > 0 && options.window < m;
+  if (narrow || (causal && n > 1 && n != m)) {
+    mask = at::ones({n, m}, q.options().dtype(at::kBool)).tril(m - n);
+    if (narrow) mask = mask->triu(m - n - options.window + 1);
+  }
   const at::Tensor y = at::scaled_dot_product_attention(
       heads_first(q, n), heads_first(k, m), heads_first(v, m), mask, /*dropout_p=*/0,
-      /*is_causal=*/causal && n > 1 && n == m, scale, /*enable_gqa=*/q.size(1) != k.size(1));
+      /*is_causal=*/causal && n > 1 && !mask, options.scale, /*enable_gqa=*/q.size(1) != k.size(1));
   return y.transpose(1, 2).reshape({batch * n, q.size(1), v.size(2)});
 }
 
 /// Whole sequences: rows of equal length go together, whatever lies between them.
 at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Segments& segments,
-                        std::optional<double> scale) {
+                        const AttendOptions& options) {
   std::vector<int64_t> order;
   for (int64_t s = 0; s < segments.count(); ++s)
     if (segments.length(s) > 0) order.push_back(s);
@@ -60,7 +64,7 @@ at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tens
     while (last < order.size() && segments.length(order[last]) == length) ++last;
     const int64_t batch = static_cast<int64_t>(last - first), rows = batch * length;
     outputs.push_back(attend_batch(sorted_q.narrow(0, begin, rows), sorted_k.narrow(0, begin, rows),
-                                   sorted_v.narrow(0, begin, rows), batch, segments.causal, scale));
+                                   sorted_v.narrow(0, begin, rows), batch, segments.causal, options));
     begin += rows;
     first = last;
   }
@@ -75,7 +79,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttendOptions& options) {
   const Segments& segments = context.facts.segments;
   StateStore* state = context.state;
-  if (state == nullptr) return attend_whole(q, k, v, segments, options.scale);
+  if (state == nullptr) return attend_whole(q, k, v, segments, options);
 
   const std::string key = options.name + ".key", value = options.name + ".value";
   bool fresh = true;  // nothing held yet: what this pass brings is all there is
@@ -88,9 +92,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
     const at::Tensor keys = state->append(key, sequence, k.narrow(0, begin, length));
     const at::Tensor values = state->append(value, sequence, v.narrow(0, begin, length));
     if (!fresh)
-      outputs.push_back(attend_batch(q.narrow(0, begin, length), keys, values, 1, segments.causal, options.scale));
+      outputs.push_back(attend_batch(q.narrow(0, begin, length), keys, values, 1, segments.causal, options));
   }
-  if (fresh) return attend_whole(q, k, v, segments, options.scale);
+  if (fresh) return attend_whole(q, k, v, segments, options);
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 

@@ -16,6 +16,7 @@ namespace switchyard {
 struct AttendOptions {
   std::string name;             ///< keys and values are cached as name.key and name.value
   std::optional<double> scale;  ///< of the scores; unset = 1/sqrt(d)
+  int64_t window = 0;           ///< a row sees itself and the window - 1 rows before it; 0 = all before it
 };
 
 /// q: [T, H, d]; k: [T, Hk, d]; v: [T, Hk, dv], H a multiple of Hk: query head h reads key head h / (H/Hk).

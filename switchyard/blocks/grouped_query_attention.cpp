@@ -19,9 +19,10 @@ enum class QueryKeyNorm {
 };
 
 struct GroupedQueryOptions {
-  int64_t heads = 8, kv_heads = 0, head_dim = 0;
+  int64_t heads = 8, kv_heads = 0, head_dim = 0, window = 0;
   bool bias = false, output_bias = false;
   QueryKeyNorm qk_norm = QueryKeyNorm::none;
+  double clip = 0;
 
   static void describe(Fields<GroupedQueryOptions>& f) {
     using O = GroupedQueryOptions;
@@ -33,6 +34,8 @@ struct GroupedQueryOptions {
     f("output_bias", &O::output_bias, "a bias on the output");
     f("qk_norm", &O::qk_norm, "RMSNorm of queries and keys: none, each head by itself, or the full width")
         .choices({"none", "head", "full"});
+    f("clip", &O::clip, "queries, keys and values are cut at this size; 0 = never (OLMoE, DBRX)").range(0);
+    f("window", &O::window, "a row sees itself and the window - 1 rows before it; 0 = all before it").range(0).unit("tokens");
   }
 };
 
@@ -70,13 +73,13 @@ class GroupedQueryAttention : public Body {
   at::Tensor forward(const at::Tensor& x, const Context& context) const override {
     at::Tensor q = in_heads(query_(x, context), query_norm_, heads_, context);
     at::Tensor k = in_heads(key_(x, context), key_norm_, kv_heads_, context);
-    const at::Tensor v = value_(x, context).view({x.size(0), kv_heads_, head_dim_});
+    const at::Tensor v = in_heads(value_(x, context), {}, kv_heads_, context);
     if (rotary_) {
       const Rotary::Angles angles = rotary_->angles(context.facts.row("position", name_), x.scalar_type() == at::kDouble);
       q = rotary_->turn(q, angles);
       k = rotary_->turn(k, angles);
     }
-    const at::Tensor y = attend(q, k, v, context, {.name = name_});
+    const at::Tensor y = attend(q, k, v, context, {.name = name_, .scale = {}, .window = options_.window});
     return output_(y.reshape({x.size(0), heads_ * head_dim_}), context);
   }
 
@@ -96,11 +99,12 @@ class GroupedQueryAttention : public Body {
   }
 
  private:
-  /// [T, heads · d] → [T, heads, d], normed where the options say.
+  /// [T, heads · d] → [T, heads, d], normed and cut where the options say.
   at::Tensor in_heads(at::Tensor rows, const std::shared_ptr<RmsNorm>& norm, int64_t heads, const Context& context) const {
     if (norm && options_.qk_norm == QueryKeyNorm::full) rows = norm->forward(rows, context);
     rows = rows.view({rows.size(0), heads, head_dim_});
-    return norm && options_.qk_norm == QueryKeyNorm::head ? norm->forward(rows, context) : rows;
+    if (norm && options_.qk_norm == QueryKeyNorm::head) rows = norm->forward(rows, context);
+    return options_.clip > 0 ? rows.clamp(-options_.clip, options_.clip) : rows;
   }
 
   GroupedQueryOptions options_;

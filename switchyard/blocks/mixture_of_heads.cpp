@@ -115,7 +115,7 @@ class MixtureOfHeads : public Body, public HasRouting {
       q = rotary_->turn(q, angles);
       k = rotary_->turn(k, angles);
     }
-    const at::Tensor seen = attend(q, k, v, context, {.name = name_})
+    const at::Tensor seen = attend(q, k, v, context, {.name = name_, .scale = {}})
                                 .view({rows, heads, most, d}).transpose(1, 2).reshape({rows * most, inner_});
     const at::Tensor out = output_->run_sorted(kernels::gather_rows(seen, place), plan, context);
     return output_->combine(out, routed, rows);

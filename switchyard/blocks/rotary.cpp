@@ -12,19 +12,46 @@
 
 namespace switchyard {
 
+void RotaryScaling::describe(Fields<RotaryScaling>& f) {
+  using R = RotaryScaling;
+  f.title("Rotary scaling", "Lower rotary frequencies, for contexts longer than the training's.");
+  f("kind", &R::kind, "which frequencies: none, all of them, or the long waves as Llama 3.1").choices({"none", "linear", "llama3"});
+  f("factor", &R::factor, "divides the frequencies").range(1);
+  f("low", &R::low, "llama3: waves longer than original / low are divided").range(1e-6);
+  f("high", &R::high, "llama3: waves shorter than original / high are left alone").range(1e-6);
+  f("original", &R::original, "context of the training").range(1).unit("tokens");
+}
+
+namespace {
+
+/// frequency: [n/2].
+at::Tensor scaled(const at::Tensor& frequency, const RotaryScaling& scaling) {
+  if (scaling.kind == RotaryScaling::Kind::none) return frequency;
+  const at::Tensor divided = frequency / scaling.factor;
+  if (scaling.kind == RotaryScaling::Kind::linear) return divided;
+  const at::Tensor turns = frequency * (static_cast<double>(scaling.original) / (2 * M_PI));  // original / wavelength
+  const at::Tensor keep = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1);
+  return frequency * keep + divided * (1 - keep);
+}
+
+}  // namespace
+
 Rotary::Rotary(RotaryOptions options, int64_t head_dim)
     : options_(options), head_dim_(head_dim),
       turning_(static_cast<int64_t>(std::llround(options.fraction * static_cast<double>(head_dim)))) {
   check(turning_ % 2 == 0 && turning_ > 0 && turning_ <= head_dim, "blocks.rotary",
         "rotary positions turn pairs of coordinates, but {} of a head's {} would turn; choose an even head_dim",
         turning_, head_dim);
+  check(options.scaling.kind != RotaryScaling::Kind::llama3 || options.scaling.low < options.scaling.high, "blocks.rotary",
+        "rotary scaling blends between low {} and high {}, so low must be the smaller", options.scaling.low,
+        options.scaling.high);
 }
 
 Rotary::Angles Rotary::angles(const at::Tensor& positions, bool wide) const {
   const at::ScalarType type = wide ? at::kDouble : at::kFloat;
   const at::Tensor exponent = at::arange(0, turning_, 2, at::TensorOptions().dtype(type).device(positions.device())) /
                               static_cast<double>(turning_);
-  const at::Tensor frequency = at::pow(options_.theta, exponent).reciprocal();
+  const at::Tensor frequency = scaled(at::pow(options_.theta, exponent).reciprocal(), options_.scaling);
   const at::Tensor angle = positions.to(type).unsqueeze(1) * frequency;
   return {angle.cos(), angle.sin()};
 }

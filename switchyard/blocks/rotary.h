@@ -7,11 +7,28 @@
 
 #include <cstdint>
 
+#include "switchyard/base/options.h"
+
 namespace switchyard {
+
+/// How frequencies f change so that a model reads further than it was trained.
+struct RotaryScaling {
+  enum class Kind {
+    none,
+    linear,  ///< f / factor (Chen et al. 2023)
+    llama3,  ///< f / factor for waves longer than original / low, f for those shorter than original / high, between them
+             ///< a blend that is linear in original / wavelength (Llama 3.1)
+  };
+  Kind kind = Kind::none;
+  double factor = 1, low = 1, high = 4;
+  int64_t original = 8192;  ///< the context of the training, in tokens
+  static void describe(Fields<RotaryScaling>& f);
+};
 
 struct RotaryOptions {
   double theta = 10000;    ///< angle of pair i at position p: p · theta^(−2i/n)
   double fraction = 1;     ///< share of the head's coordinates that turn, the first ones
+  RotaryScaling scaling;
 };
 
 class Rotary {

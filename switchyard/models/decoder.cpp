@@ -95,7 +95,8 @@ class Decoder::Builder {
     BodyPlace place{.layer = layer, .layers = options_.layers, .width = options_.width, .name = block + "." + which,
                     .init_deviation = options_.init_deviation, .norm_eps = options_.norm_eps, .rotary = {}, .site = {}};
     if (options_.positions == Positions::rope)
-      place.rotary = RotaryOptions{.theta = options_.rope_theta, .fraction = options_.rope_fraction};
+      place.rotary = RotaryOptions{.theta = options_.rope_theta, .fraction = options_.rope_fraction,
+                                   .scaling = options_.rope_scaling};
     place.site = [this, layer, block, which](const std::string& inner, int64_t in, int64_t out) {
       return site(layer, block, which + "." + inner, in, out);
     };

@@ -55,6 +55,7 @@ void ModelOptions::describe(Fields<ModelOptions>& f) {
   f("positions", &M::positions, "rotary, a learned vector a position, or none").choices({"rope", "learned", "none"});
   f("rope_theta", &M::rope_theta, "base of the rotary frequencies").range(1);
   f("rope_fraction", &M::rope_fraction, "share of a head's coordinates that turn").range(0, 1);
+  f("rope_scaling", &M::rope_scaling, "lower rotary frequencies for long contexts");
   f("block", &M::block, "attention, then feed-forward, each with its norm; or both beside each other behind one norm")
       .choices({"pre_norm", "parallel"});
   f("attention", &M::attention, "the attention of every layer");

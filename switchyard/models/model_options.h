@@ -67,6 +67,7 @@ struct ModelOptions {
   Positions positions = Positions::rope;
   double rope_theta = 10000;
   double rope_fraction = 1;
+  RotaryScaling rope_scaling;
   BlockForm block = BlockForm::pre_norm;
   Choice<Body> attention = "gqa";
   Choice<Body> feed_forward = "feed-forward";
