@@ -6,18 +6,26 @@
 #include <map>
 
 namespace switchyard {
+namespace {
 
-std::vector<LossTerm> routing_losses(const std::vector<std::shared_ptr<RoutingStation>>& stations, const Records& records,
-                                     const Outcome& outcome, const Context& context) {
+void add_term(std::vector<LossTerm>& terms, const std::string& name, at::Tensor value, double coefficient) {
+  if (!value.defined()) return;
+  for (LossTerm& term : terms)
+    if (term.name == name && term.coefficient == coefficient) {
+      term.value = term.value + value;
+      return;
+    }
+  terms.push_back({name, std::move(value), coefficient});
+}
+
+}  // namespace
+
+std::vector<LossGroup> summarise_losses(const std::vector<std::shared_ptr<RoutingStation>>& stations, const Records& records,
+                                        const Context& context) {
   std::map<std::string, const RoutingStation*> by_site;
   for (const auto& station : stations) by_site[station->site()] = station.get();
 
-  struct Pending {
-    std::string name;
-    const RoutingLoss* loss;
-    std::vector<at::Tensor> summaries;
-  };
-  std::vector<Pending> pending;  // one finish() each
+  std::vector<LossGroup> groups;
   for (const Record& record : records.all()) {
     const auto found = by_site.find(record.place.site);
     if (found == by_site.end()) continue;
@@ -27,28 +35,34 @@ std::vector<LossTerm> routing_losses(const std::vector<std::shared_ptr<RoutingSt
       at::Tensor summary = loss.summarise(record, context);
       if (!summary.defined()) continue;
       const std::string& name = station.options().losses[i].slug;
-      Pending* group = nullptr;
+      LossGroup* group = nullptr;
       if (loss.scope() == LossScope::model)
-        for (Pending& p : pending)
-          if (p.name == name && p.loss->scope() == LossScope::model) group = &p;
-      if (group == nullptr) group = &pending.emplace_back(Pending{name, &loss, {}});
+        for (LossGroup& g : groups)
+          if (g.name == name && g.loss->scope() == LossScope::model) group = &g;
+      if (group == nullptr) group = &groups.emplace_back(LossGroup{name, &loss, {}});
       group->summaries.push_back(std::move(summary));
     }
   }
+  return groups;
+}
 
+std::vector<LossTerm> finish_losses(const std::vector<LossGroup>& groups, const Outcome& outcome) {
   std::vector<LossTerm> terms;
-  const auto add = [&](const std::string& name, at::Tensor value, double coefficient) {
-    if (!value.defined()) return;
-    for (LossTerm& term : terms)
-      if (term.name == name && term.coefficient == coefficient) {
-        term.value = term.value + value;
-        return;
-      }
-    terms.push_back({name, std::move(value), coefficient});
-  };
-  for (const Pending& p : pending) add(p.name, p.loss->finish(p.summaries, outcome), p.loss->coefficient());
+  for (const LossGroup& g : groups) add_term(terms, g.name, g.loss->finish(g.summaries, outcome), g.loss->coefficient());
+  return terms;
+}
+
+std::vector<LossTerm> place_losses(const Records& records) {
+  std::vector<LossTerm> terms;
   for (const Record& record : records.all())
-    for (const auto& [name, value] : record.losses) add(name, value, 1);
+    for (const auto& [name, value] : record.losses) add_term(terms, name, value, 1);
+  return terms;
+}
+
+std::vector<LossTerm> routing_losses(const std::vector<std::shared_ptr<RoutingStation>>& stations, const Records& records,
+                                     const Outcome& outcome, const Context& context) {
+  std::vector<LossTerm> terms = finish_losses(summarise_losses(stations, records, context), outcome);
+  for (LossTerm& term : place_losses(records)) add_term(terms, term.name, std::move(term.value), term.coefficient);
   return terms;
 }
 
