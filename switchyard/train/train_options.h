@@ -5,9 +5,12 @@
 #include <optional>
 #include <string>
 
-#include "switchyard/base/options.h"
+#include "switchyard/base/registry.h"
 
 namespace switchyard {
+
+class Objective;
+class Scheme;
 
 enum class ScheduleShape { constant, cosine, linear, wsd };
 enum class Precision { float32, bfloat16 };
@@ -18,6 +21,10 @@ struct ScheduleOptions {
   double floor = 0.1;            ///< final rate as a share of the peak
   double decay = 0.2;            ///< wsd: the share of steps at the end that decay
   static void describe(Fields<ScheduleOptions>& f);
+
+  /// The share of the peak rate that step `step` (0, 1, ...) of `steps` runs at: (step + 1) / warmup while it rises; the
+  /// shape's end is reached at the last step.
+  double at(int64_t step, int64_t steps) const;
 };
 
 struct OptimiserOptions {
@@ -31,6 +38,8 @@ struct OptimiserOptions {
 };
 
 struct TrainOptions {
+  Choice<Scheme> scheme = "original-scheme";   ///< owns the step (train/scheme.h)
+  Choice<Objective> objective = "next-token";  ///< owns the forwards and the loss (train/objective.h)
   int64_t steps = 1000;
   int64_t batch = 16;            ///< sequences a step
   int64_t accumulate = 1;        ///< micro-batches a step; the gradient is the same as in one

@@ -1,0 +1,26 @@
+// switchyard resume: go on with a run that was stopped, bit for bit.
+#include <memory>
+
+#include "program/training.h"
+#include "program/verb.h"
+#include "switchyard/train/run.h"
+
+namespace switchyard::program {
+
+Verb resume_verb() {
+  return {.name = "resume",
+          .summary = "go on with a run from its newest checkpoint",
+          .example = "switchyard resume runs/quickstart",
+          .setup = [](CLI::App& app) -> std::function<int()> {
+            struct Arguments {
+              std::string run;
+              std::vector<std::string> overrides;
+            };
+            auto arguments = std::make_shared<Arguments>();
+            app.add_option("run", arguments->run, "the run's folder")->required();
+            app.add_option("overrides", arguments->overrides, "train.KEY=value, such as train.steps=2000");
+            return [arguments] { return report_run(resume(arguments->run, arguments->overrides)); };
+          }};
+}
+
+}  // namespace switchyard::program

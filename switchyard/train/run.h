@@ -1,0 +1,30 @@
+// A training run from a recipe to its folder (train/run_folder.h): prepares tokenizer and data, runs steps, keeps
+// metrics and checkpoints, and can go on from any of them bit for bit.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "switchyard/train/recipe.h"
+
+namespace switchyard {
+
+struct RunResult {
+  std::filesystem::path folder;
+  int64_t step = 0, steps = 0;
+  bool interrupted = false;   ///< Ctrl-C: a checkpoint was written at `step`
+  double loss = 0;            ///< of the last line of metrics
+  double held_out = 0;        ///< of the last evaluation; 0 when there was none
+  int64_t parameters = 0, active_parameters = 0;
+};
+
+/// Throws train.run_exists when the output folder holds a run, train.output when it holds something else, file.locked.
+RunResult train(Recipe recipe);
+
+/// Goes on from the newest checkpoint (from the beginning when there is none). Overrides may touch `train.` only:
+/// model, data and seed stay. Throws train.no_run, train.override, train.checkpoint, file.locked.
+RunResult resume(const std::filesystem::path& folder, const std::vector<std::string>& overrides = {});
+
+}  // namespace switchyard

@@ -1,0 +1,151 @@
+#include "switchyard/train/trainer.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/isfinite.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "switchyard/base/error.h"
+
+namespace switchyard {
+namespace {
+
+bool finite(const at::Tensor& t) { return !t.defined() || at::isfinite(t).all().item<bool>(); }
+
+constexpr const char* kWayOut =
+    "Nothing was changed by this step and the last checkpoint stands; resume with a lower train.optimiser.lr, a longer "
+    "train.schedule.warmup or a smaller train.optimiser.clip";
+
+}  // namespace
+
+PrecisionScope::PrecisionScope(Precision precision)
+    : enabled_(at::autocast::is_autocast_enabled(at::kCPU)),
+      cached_(at::autocast::is_autocast_cache_enabled()),
+      type_(at::autocast::get_autocast_dtype(at::kCPU)) {
+  at::autocast::set_autocast_enabled(at::kCPU, precision == Precision::bfloat16);
+  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  // A cast that was cached without gradient (evaluation, recomputation) would be found again with one.
+  at::autocast::set_autocast_cache_enabled(false);
+}
+
+PrecisionScope::~PrecisionScope() {
+  at::autocast::set_autocast_enabled(at::kCPU, enabled_);
+  at::autocast::set_autocast_dtype(at::kCPU, type_);
+  at::autocast::set_autocast_cache_enabled(cached_);
+}
+
+std::vector<Batch> split(const Batch& batch, int64_t count) {
+  if (count == 1) return {batch};
+  const int64_t rows = batch.ids.size(0);
+  check(rows % count == 0, "train.accumulate", "a batch of {} rows cannot be cut into {} micro-batches", rows, count);
+  const int64_t part = rows / count;
+  const std::vector<int64_t>& begins = batch.facts.segments.begin;
+  std::vector<Batch> parts;
+  for (int64_t i = 0; i < count; ++i) {
+    check(std::binary_search(begins.begin(), begins.end(), i * part), "train.accumulate",
+          "a document's segment crosses row {} of the batch, where micro-batch {} begins", i * part, i);
+    Batch one;
+    one.ids = batch.ids.narrow(0, i * part, part);
+    one.targets = batch.targets.narrow(0, i * part, part);
+    one.facts = batch.facts.take(at::arange(i * part, (i + 1) * part, at::kLong));
+    one.predicted = one.targets.ge(0).sum().item<int64_t>();
+    parts.push_back(std::move(one));
+  }
+  return parts;
+}
+
+Trainer::Trainer(const TrainOptions& options, std::shared_ptr<Decoder> decoder, std::function<Batch(int64_t)> next_batch,
+                 uint64_t seed)
+    : options_(options), model_(std::move(decoder)), next_batch_(std::move(next_batch)), random_(seed),
+      objective_(options.objective.make()), scheme_(options.scheme.make()),
+      optimiser_(model_->schema(), options.optimiser) {
+  for (const PlacedRouting& routing : model_->routings()) stations_.push_back(routing.station);
+}
+
+std::vector<Batch> Trainer::next_micro_batches() { return split(next_batch_(options_.batch), options_.accumulate); }
+
+Context Trainer::context(const Batch& batch, int64_t micro) const {
+  return Context{.facts = batch.facts, .random = random_, .phase = Phase::train, .step = step(), .micro = micro, .place = {},
+                 .recompute = options_.recompute};
+}
+
+void Trainer::check_finite(const std::string& term, double value, const Batch& batch, int64_t micro,
+                           const Records& records) const {
+  if (std::isfinite(value)) return;
+  std::string where = "every block's output is finite, so it arises in the loss itself";
+  for (const Parameter& parameter : model_->schema().all())
+    if (!finite(parameter.tensor().detach()))
+      fail("train.not_finite", "step {}: the loss term '{}' is {}, because the parameter {} holds values that are not finite. {}",
+           step() + 1, term, value, parameter.name(), kWayOut);
+  const at::NoGradGuard guard;
+  const PrecisionScope precision(options_.precision);
+  Records again;
+  RoutedStore routed;
+  Context context = this->context(batch, micro);
+  context.records = &again;
+  context.routed = &routed;
+  std::vector<at::Tensor> hidden;
+  model_->forward(batch.ids, context, &hidden);
+  for (size_t i = 0; i < hidden.size(); ++i)
+    if (!finite(hidden[i])) {
+      where = i == 0 ? "the embedding's output is the first that is not finite"
+                     : fmt::format("the output of layers.{} is the first that is not finite", i - 1);
+      break;
+    }
+  for (const Record& record : records.all())
+    for (const Gate& gate : record.gates())
+      if (!finite(gate.logits)) {
+        where += fmt::format("; so are the router's logits of {}", record.place.site);
+        fail("train.not_finite", "step {}: the loss term '{}' is {}: {}. {}", step() + 1, term, value, where, kWayOut);
+      }
+  fail("train.not_finite", "step {}: the loss term '{}' is {}: {}. {}", step() + 1, term, value, where, kWayOut);
+}
+
+void Trainer::check_gradient(double norm) const {
+  if (std::isfinite(norm)) return;
+  const std::string name = optimiser_.first_not_finite();
+  fail("train.not_finite", "step {}: the loss is finite, but the gradient of {} is not. {}", step() + 1,
+       name.empty() ? "all parameters together" : name, kWayOut);
+}
+
+void Trainer::update(double gradient_norm, const std::vector<LayerLoad>& loads) {
+  optimiser_.step(options_.schedule.at(step(), options_.steps), gradient_norm);
+  for (const auto& station : stations_)
+    for (const LayerLoad& one : loads)
+      if (one.site == station->site())
+        for (const auto& controller : station->controllers()) controller->after_step(one.load);
+}
+
+Evaluation evaluate(const Trainer& trainer, const std::vector<Batch>& held_out, const std::vector<std::string>& domains) {
+  const at::NoGradGuard guard;
+  const PrecisionScope precision(trainer.options().precision);
+  std::vector<double> sums(domains.size());
+  std::vector<int64_t> counts(domains.size());
+  Evaluation result;
+  double sum = 0;
+  for (const Batch& batch : held_out) {
+    Context context = trainer.context(batch, 0);
+    context.phase = Phase::evaluate;
+    Runner runner(trainer.model(), batch, context);
+    const at::Tensor losses = trainer.objective().loss(runner).per_row;
+    sum += losses.sum(at::kDouble).item<double>();
+    result.tokens += batch.predicted;
+    if (!batch.facts.has("domain")) continue;
+    const at::Tensor domain = batch.facts.row("domain", "evaluation");
+    for (size_t d = 0; d < domains.size(); ++d) {
+      const at::Tensor here = domain.eq(static_cast<int64_t>(d)).logical_and(batch.targets.ge(0));
+      sums[d] += losses.masked_select(here).sum(at::kDouble).item<double>();
+      counts[d] += here.sum().item<int64_t>();
+    }
+  }
+  if (result.tokens > 0) result.loss = sum / static_cast<double>(result.tokens);
+  for (size_t d = 0; d < domains.size(); ++d)
+    if (counts[d] > 0) result.domains.emplace_back(domains[d], sums[d] / static_cast<double>(counts[d]));
+  return result;
+}
+
+}  // namespace switchyard
