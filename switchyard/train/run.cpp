@@ -1,7 +1,9 @@
 #include "switchyard/train/run.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/clone.h>
+
 #include <chrono>
-#include <cmath>
 #include <optional>
 
 #include "switchyard/base/error.h"
@@ -69,10 +71,10 @@ std::string count_text(int64_t n) {
   return n < 1000000 ? fmt::format("{:.1f} thousand", n / 1e3) : fmt::format("{:.2f} million", n / 1e6);
 }
 
-/// One run between its start (or resumption) and its end.
-class Run {
+/// A run between its start (or resumption) and its end.
+class Training {
  public:
-  Run(const fs::path& folder, const Recipe& recipe, std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<Decoder> decoder)
+  Training(const fs::path& folder, const Recipe& recipe, std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<Decoder> decoder)
       : folder_(folder), recipe_(recipe), options_(recipe_.train), tokenizer_(std::move(tokenizer)), decoder_(std::move(decoder)),
         data_(recipe.data, tokenizer_, static_cast<uint64_t>(recipe.seed)),
         trainer_(options_, decoder_, [this](int64_t sequences) { return data_.next(sequences); },
@@ -229,6 +231,15 @@ std::shared_ptr<Decoder> fresh_model(const Recipe& recipe) {
   return decoder;
 }
 
+/// The model of a checkpoint in memory of its own: a mapped file lies at other alignments, which may change the low bits
+/// of a product.
+std::shared_ptr<Decoder> checkpoint_model(const fs::path& checkpoint) {
+  const std::shared_ptr<Decoder> decoder = load_model(checkpoint).decoder;
+  const at::NoGradGuard guard;
+  for (const Parameter& parameter : decoder->schema().all()) parameter.bind(parameter.tensor().detach().clone());
+  return decoder;
+}
+
 void write_recipe(const fs::path& folder, const Recipe& recipe) {
   write_file_atomically(folder / "recipe.yaml", to_yaml(write_options(recipe)));
 }
@@ -243,7 +254,7 @@ RunResult train(Recipe recipe) {
   const FolderLock lock(folder);
   const auto tokenizer = run_tokenizer(folder, recipe);
   recipe.model = sized(recipe.model, *tokenizer);
-  Run run(folder, recipe, tokenizer, fresh_model(recipe));
+  Training run(folder, recipe, tokenizer, fresh_model(recipe));
   write_recipe(folder, recipe);
   return run.go();
 }
@@ -262,13 +273,12 @@ RunResult resume(const fs::path& folder, const std::vector<std::string>& overrid
   const auto all = checkpoints(folder);
   if (all.empty()) {
     log_info(fmt::format("{} has no checkpoint yet; the run begins again", folder.string()));
-    Run run(folder, recipe, tokenizer, fresh_model(recipe));
+    Training run(folder, recipe, tokenizer, fresh_model(recipe));
     return run.go();
   }
   const fs::path& checkpoint = all.back().second;
   try {
-    const LoadedModel loaded = load_model(checkpoint);
-    Run run(folder, recipe, tokenizer, loaded.decoder);
+    Training run(folder, recipe, tokenizer, checkpoint_model(checkpoint));
     run.restore(checkpoint);
     if (!overrides.empty()) write_recipe(folder, recipe);
     if (run.trainer().step() >= recipe.train.steps) {
