@@ -36,7 +36,7 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
  public:
   /// parameters: every leaf that the head may use.
   static at::Tensor forward(torch::autograd::AutogradContext* saved, const at::Tensor& hidden,
-                            const std::vector<at::Tensor>& parameters, Job* job) {
+                            at::TensorList parameters, Job* job) {
     const int64_t rows = hidden.size(0);
     at::Tensor sum = at::zeros({}, hidden.options().dtype(job->per_row.scalar_type()));
     at::Tensor d_hidden = at::empty_like(hidden);
@@ -102,7 +102,7 @@ CrossEntropy cross_entropy(const Decoder& model, const at::Tensor& hidden, const
   std::vector<at::Tensor> parameters;
   for (const Parameter& parameter : model.schema().all())
     if (parameter.bound() && parameter.tensor().requires_grad()) parameters.push_back(parameter.tensor());
-  at::Tensor sum = ChunkedCrossEntropy::apply(hidden, parameters, &job);
+  at::Tensor sum = ChunkedCrossEntropy::apply(hidden, at::TensorList(parameters), &job);
   return {std::move(sum), std::move(job.per_row)};
 }
 

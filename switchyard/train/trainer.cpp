@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "switchyard/base/error.h"
 
@@ -73,36 +74,47 @@ Context Trainer::context(const Batch& batch, int64_t micro) const {
                  .recompute = options_.recompute};
 }
 
-void Trainer::check_finite(const std::string& term, double value, const Batch& batch, int64_t micro,
-                           const Records& records) const {
-  if (std::isfinite(value)) return;
-  std::string where = "every block's output is finite, so it arises in the loss itself";
+LossSum Trainer::forward(Runner& runner, int64_t micro) const {
+  try {
+    return objective_->loss(runner);
+  } catch (const Error& error) {
+    if (error.code() != "routing.nan") throw;  // a router met it before the loss did
+    check_finite(objective_->name(), std::numeric_limits<double>::quiet_NaN(), runner.batch(), micro);
+    throw;
+  }
+}
+
+std::string Trainer::first_not_finite(const Batch& batch, int64_t micro) const {
   for (const Parameter& parameter : model_->schema().all())
     if (!finite(parameter.tensor().detach()))
-      fail("train.not_finite", "step {}: the loss term '{}' is {}, because the parameter {} holds values that are not finite. {}",
-           step() + 1, term, value, parameter.name(), kWayOut);
+      return fmt::format("the parameter {} holds values that are not finite", parameter.name());
   const at::NoGradGuard guard;
   const PrecisionScope precision(options_.precision);
-  Records again;
+  Records records;
   RoutedStore routed;
   Context context = this->context(batch, micro);
-  context.records = &again;
+  context.records = &records;
   context.routed = &routed;
   std::vector<at::Tensor> hidden;
-  model_->forward(batch.ids, context, &hidden);
+  std::string routing;
+  try {
+    model_->forward(batch.ids, context, &hidden);
+  } catch (const Error& error) {
+    routing = error.message();
+  }
   for (size_t i = 0; i < hidden.size(); ++i)
-    if (!finite(hidden[i])) {
-      where = i == 0 ? "the embedding's output is the first that is not finite"
-                     : fmt::format("the output of layers.{} is the first that is not finite", i - 1);
-      break;
-    }
-  for (const Record& record : records.all())
-    for (const Gate& gate : record.gates())
-      if (!finite(gate.logits)) {
-        where += fmt::format("; so are the router's logits of {}", record.place.site);
-        fail("train.not_finite", "step {}: the loss term '{}' is {}: {}. {}", step() + 1, term, value, where, kWayOut);
-      }
-  fail("train.not_finite", "step {}: the loss term '{}' is {}: {}. {}", step() + 1, term, value, where, kWayOut);
+    if (!finite(hidden[i]))
+      return i == 0 ? "the embedding's output is the first that is not finite"
+                    : fmt::format("the output of layers.{} is the first that is not finite", i - 1);
+  if (!routing.empty() && !hidden.empty())
+    return fmt::format("inside layers.{}, whose input is finite, {}", hidden.size() - 1, routing);
+  return "every block's output is finite, so it arises in the loss itself";
+}
+
+void Trainer::check_finite(const std::string& term, double value, const Batch& batch, int64_t micro) const {
+  if (!std::isfinite(value))
+    fail("train.not_finite", "step {}: the loss term '{}' is {}: {}. {}", step() + 1, term, value, first_not_finite(batch, micro),
+         kWayOut);
 }
 
 void Trainer::check_gradient(double norm) const {

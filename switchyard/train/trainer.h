@@ -58,14 +58,19 @@ class Trainer {
   /// The step's batch as micro-batches.
   std::vector<Batch> next_micro_batches();
   Context context(const Batch& batch, int64_t micro) const;
-  /// Throws train.not_finite unless `value` is finite; names the term and the first place of the forward that is not.
-  void check_finite(const std::string& term, double value, const Batch& batch, int64_t micro, const Records& records) const;
+  /// The objective's loss; a router that meets NaN first is reported like a loss that is NaN.
+  LossSum forward(Runner& runner, int64_t micro) const;
+  /// Throws train.not_finite unless `value` is finite; names the term and what is the first without finite values:
+  /// a parameter, a block's output, or the loss itself.
+  void check_finite(const std::string& term, double value, const Batch& batch, int64_t micro) const;
   /// Throws train.not_finite unless the norm is finite; names the parameter.
   void check_gradient(double norm) const;
   /// The optimiser's step at the schedule's rate, then the controllers of every place that routes.
   void update(double gradient_norm, const std::vector<LayerLoad>& loads);
 
  private:
+  std::string first_not_finite(const Batch& batch, int64_t micro) const;
+
   TrainOptions options_;
   std::shared_ptr<Decoder> model_;
   std::function<Batch(int64_t)> next_batch_;

@@ -35,7 +35,7 @@ double distance_after_steps(at::ScalarType type, at::ScalarType grad_type, int64
   at::Tensor p = randn({n}, 1, type);
   const at::ScalarType moments = type == at::kDouble ? at::kDouble : at::kFloat;
   at::Tensor m = at::zeros({n}, moments), v = at::zeros({n}, moments);
-  Reference reference{p.to(at::kDouble), m.to(at::kDouble), v.to(at::kDouble)};
+  Reference reference{p.to(at::kDouble).clone(), m.to(at::kDouble).clone(), v.to(at::kDouble).clone()};
   for (int64_t step = 1; step <= 5; ++step) {
     const at::Tensor g = step == 3 ? at::Tensor() : randn({n}, 10 + step, grad_type);
     const AdamW options{.lr = 0.05, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = step, .grad_scale = 0.5};
@@ -76,7 +76,7 @@ TEST(AdamW, EveryInstructionLevelAgrees) {
   };
   const at::Tensor plain = run(kernels::CpuLevel::portable);
   for (const auto level : {kernels::CpuLevel::avx2, kernels::CpuLevel::avx512})
-    if (level <= kernels::detected_cpu_level()) EXPECT_TRUE(at::equal(plain, run(level))) << kernels::name(level);
+    if (level <= kernels::detected_cpu_level()) { EXPECT_TRUE(at::equal(plain, run(level))) << kernels::name(level); }
 }
 
 TEST(AdamW, BitsDoNotDependOnThreads) {
@@ -102,11 +102,11 @@ TEST(AdamW, BfloatRoundsToEvenAndKeepsNaN) {
   // 1 + 2^-8 lies halfway between two bf16 numbers: the even one is 1. 1 + 3·2^-8 goes up to 1 + 2^-6.
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const at::Tensor target = at::tensor({1 + 1.0f / 256, 1 + 3.0f / 256, -1 - 1.0f / 256, nan}, at::kFloat);
-  at::Tensor p = at::zeros({4}, at::kBFloat16), m = -target, v = at::ones({4});
-  // beta = 1 keeps the moments; lr 1 and v = 1 make the parameter -m.
-  adamw_step(p, {}, m, v, {.lr = 1, .beta1 = 0.5, .beta2 = 0.5, .eps = 0, .weight_decay = 0, .step = 1});
-  const at::Tensor expected = (target * 0.5 / 0.5 / std::sqrt(0.5 / 0.5)).to(at::kBFloat16);
-  EXPECT_TRUE(at::equal(p.narrow(0, 0, 3), expected.narrow(0, 0, 3))) << p;
+  // With these numbers every product and root is exact, and the parameter becomes -m / 2.
+  at::Tensor p = at::zeros({4}, at::kBFloat16), m = -2 * target, v = at::full({4}, 4.0f / 3);
+  adamw_step(p, {}, m, v, {.lr = 1, .beta1 = 0.5, .beta2 = 0.75, .eps = 0, .weight_decay = 0, .step = 1});
+  const at::Tensor expected = at::tensor({1.0f, 1 + 1.0f / 64, -1.0f}, at::kFloat).to(at::kBFloat16);
+  EXPECT_TRUE(at::equal(p.narrow(0, 0, 3), expected)) << p;
   EXPECT_TRUE(p[3].isnan().item<bool>());
 }
 

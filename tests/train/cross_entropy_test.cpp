@@ -45,7 +45,7 @@ TEST(CrossEntropy, ChunksEqualTheWholeWithGradients) {
       const auto found = torch::autograd::grad({result.sum * 3}, leaves, {}, false, false, true);
       for (size_t i = 0; i < leaves.size(); ++i) {
         ASSERT_EQ(found[i].defined(), wanted[i].defined()) << i;
-        if (found[i].defined()) EXPECT_LT(difference(found[i], wanted[i]), 1e-10) << i;
+        if (found[i].defined()) { EXPECT_LT(difference(found[i], wanted[i]), 1e-10) << i; }
       }
       const at::NoGradGuard guard;
       EXPECT_LT(difference(cross_entropy(*model, hidden, targets, pass.context, chunk).sum, expected), 1e-10);

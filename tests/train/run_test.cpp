@@ -40,7 +40,7 @@ fs::path write_recipe(const fs::path& folder, const std::string& more = "") {
   testing::write_text(folder / "letters.jsonl", letters);
   testing::write_text(folder / "tiny.yaml", fmt::format(R"(output: {0}/run
 seed: 3
-tokenizer: {{vocabulary: 320, sample_bytes: 20000}}
+tokenizer: {{vocabulary: 384, sample_bytes: 20000}}
 data:
   cache: {0}/cache
   held_out: 0.1

@@ -28,7 +28,7 @@ StepLosses gather(const Trainer& trainer, const std::vector<Batch>& micros) {
     const Context context = trainer.context(micros[i], static_cast<int64_t>(i));
     const PrecisionScope precision(trainer.options().precision);
     Runner runner(trainer.model(), micros[i], context);
-    per_row.push_back(trainer.objective().loss(runner).per_row);
+    per_row.push_back(trainer.forward(runner, static_cast<int64_t>(i)).per_row);
     const std::vector<LossGroup> here = summarise_losses(trainer.stations(), runner.records(), context);
     if (i == 0) {
       groups = here;
@@ -108,9 +108,9 @@ class OriginalScheme : public Scheme {
       at::Tensor loss;
       {
         const PrecisionScope precision(trainer.options().precision);
-        LossSum objective = trainer.objective().loss(runner);
+        const LossSum objective = trainer.forward(runner, micro);
         const double value = objective.sum.item<double>();
-        trainer.check_finite(trainer.objective().name(), value, batch, micro, runner.records());
+        trainer.check_finite(trainer.objective().name(), value, batch, micro);
         result.loss += value / static_cast<double>(result.tokens);
         loss = objective.sum / static_cast<double>(result.tokens);
 
@@ -122,7 +122,7 @@ class OriginalScheme : public Scheme {
           if (part.defined()) loss = loss + part;
           if (i == 0)
             for (const LossTerm& term : whole.terms) {
-              trainer.check_finite(term.name, term.value.item<double>(), batch, micro, runner.records());
+              trainer.check_finite(term.name, term.value.item<double>(), batch, micro);
               add_term(result, term.name, term.value.item<double>());
             }
         }
@@ -132,7 +132,7 @@ class OriginalScheme : public Scheme {
           terms.push_back({term.name, micros.size() == 1 ? term.value : term.value * share, term.coefficient});
         for (const LossTerm& term : terms) {
           const double number = term.value.item<double>();
-          trainer.check_finite(term.name, number, batch, micro, runner.records());
+          trainer.check_finite(term.name, number, batch, micro);
           add_term(result, term.name, number);
         }
         if (const at::Tensor extra = total(terms); extra.defined()) loss = loss + extra;
