@@ -16,7 +16,7 @@ void DomainOptions::describe(Fields<DomainOptions>& f) {
   f("paths", &DomainOptions::paths, "files, folders and globs; .gz is unpacked").required();
   f("format", &DomainOptions::format, "text, or an object a line; automatic: by the file's name").choices({"automatic", "text", "jsonl"});
   f("field", &DomainOptions::field, "of a JSON line: the key of its text");
-  f("filter", &DomainOptions::filter, "what makes documents of a file: c-comments, gettext, manual-page, sword; empty = none");
+  f("filter", &DomainOptions::filter, "what makes documents of a file: copyright, gettext, manual-page, sword; empty = none");
   f("weight", &DomainOptions::weight, "share of the training tokens, relative to the other domains").range(0, 1e9);
   f("limit_bytes", &DomainOptions::limit_bytes, "text read of this domain; 0 = all").range(0).unit("bytes");
   f("package", &DomainOptions::package, "the system package that brings the files, named in errors");

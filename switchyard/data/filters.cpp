@@ -8,7 +8,12 @@
 namespace switchyard {
 
 const std::vector<Filter>& filters() {
-  static const std::vector<Filter> all;
+  static const std::vector<Filter> all = {
+      {"copyright", "the licences in a Debian copyright file", filter_copyright},
+      {"gettext", "the translations in a message catalogue (.mo)", filter_gettext},
+      {"manual-page", "the text of a manual page", filter_manual_page},
+      {"sword", "the chapters of a scripture module (name its .bzz files)", filter_sword},
+  };
   return all;
 }
 

@@ -26,4 +26,13 @@ const std::vector<Filter>& filters();
 /// Throws data.filter with the nearest name.
 const Filter& find_filter(const std::string& name);
 
+/// A page in man macros (see man(7)), paragraphs as lines of their own; pages in mdoc macros and mere links give nothing.
+void filter_manual_page(const FilterInput& input, const EmitDocument& emit);
+/// A Debian copyright file: the text of each licence in it; a file of another format as it is.
+void filter_copyright(const FilterInput& input, const EmitDocument& emit);
+/// The translations of a GNU message catalogue (.mo), a line each.
+void filter_gettext(const FilterInput& input, const EmitDocument& emit);
+/// A compressed module of the SWORD project (zText): its .bzz file, with .bzs and .bzv beside it; a document a chapter.
+void filter_sword(const FilterInput& input, const EmitDocument& emit);
+
 }  // namespace switchyard

@@ -35,6 +35,26 @@ char32_t utf8_code_point(std::string_view character) {
   }
 }
 
+void utf8_append(std::string& text, char32_t code) {
+  if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) code = 0xFFFD;
+  const auto rest = [&](int shift) { text += static_cast<char>(0x80 | (code >> shift & 0x3F)); };
+  if (code < 0x80) {
+    text += static_cast<char>(code);
+  } else if (code < 0x800) {
+    text += static_cast<char>(0xC0 | code >> 6);
+    rest(0);
+  } else if (code < 0x10000) {
+    text += static_cast<char>(0xE0 | code >> 12);
+    rest(6);
+    rest(0);
+  } else {
+    text += static_cast<char>(0xF0 | code >> 18);
+    rest(12);
+    rest(6);
+    rest(0);
+  }
+}
+
 size_t utf8_unfinished(std::string_view text) {
   // The lead byte of an unfinished character is among the last three bytes.
   for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {

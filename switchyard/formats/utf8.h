@@ -21,6 +21,9 @@ Utf8Step utf8_step(std::string_view text);  ///< text: not empty
 /// The code point of a well-formed character.
 char32_t utf8_code_point(std::string_view character);
 
+/// Appends the character of a code point; what is none becomes U+FFFD.
+void utf8_append(std::string& text, char32_t code);
+
 /// Bytes at the end that begin a character and do not finish it: 0 to 3.
 size_t utf8_unfinished(std::string_view text);
 
