@@ -41,6 +41,7 @@ struct PositionFields : DataPosition {
     f("epoch", &PositionFields::epoch, "pass over each domain").range(0).required();
     f("document", &PositionFields::document, "index in the pass's order").range(0).required();
     f("token", &PositionFields::token, "offset in the document").range(0).required();
+    f("tokens", &PositionFields::tokens, "training tokens of each domain").range(0).required();
   }
 };
 
@@ -61,9 +62,9 @@ DataPosition DataPosition::read(const Node& node) {
   try {
     const auto position = read_options<PositionFields>(node);
     const size_t domains = position.epoch.size();
-    check(position.document.size() == domains && position.token.size() == domains, "data.position",
-          "a data position of {} epochs, {} documents and {} tokens; all are one a domain", domains, position.document.size(),
-          position.token.size());
+    check(position.document.size() == domains && position.token.size() == domains && position.tokens.size() == domains,
+          "data.position", "a data position of {} epochs, {} documents, {} offsets and {} sizes; all are one a domain", domains,
+          position.document.size(), position.token.size(), position.tokens.size());
     return position;
   } catch (const Error& error) {
     if (error.code() == "data.position") throw;
@@ -122,6 +123,7 @@ Data::Data(const DataOptions& options, std::shared_ptr<const Tokenizer> tokenize
   position.epoch.resize(impl_->names.size());
   position.document.resize(impl_->names.size());
   position.token.resize(impl_->names.size());
+  for (int64_t d = 0; d < static_cast<int64_t>(impl_->names.size()); ++d) position.tokens.push_back(training_tokens(d));
 }
 
 Data::~Data() = default;
@@ -142,19 +144,23 @@ const DataPosition& Data::position() const { return impl_->position; }
 
 void Data::seek(const DataPosition& position) {
   const size_t domains = impl_->names.size();
-  check(position.epoch.size() == domains && position.document.size() == domains && position.token.size() == domains,
+  check(position.epoch.size() == domains && position.document.size() == domains && position.token.size() == domains &&
+            position.tokens.size() == domains,
         "data.position", "the saved position is of {} domains, the recipe has {}; resume with the data it was saved with",
         position.epoch.size(), domains);
   for (size_t d = 0; d < domains; ++d) {
     const auto& file = impl_->domains[d].training;
-    const int64_t documents = file ? file->documents() : 0;
+    const int64_t documents = file ? file->documents() : 0, tokens = file ? file->tokens() : 0;
+    check(position.tokens[d] == tokens, "data.position",
+          "domain \"{}\" has {} training tokens, it had {} when the position was saved; bring its files back, or begin a new run",
+          impl_->names[d], tokens, position.tokens[d]);
     bool inside = position.document[d] >= 0 && position.document[d] <= documents && position.token[d] >= 0;
     if (inside && position.token[d] > 0) {
       inside = position.document[d] < documents &&
                position.token[d] < file->length(impl_->order(d, position.epoch[d])(position.document[d]));
     }
-    check(inside, "data.position", "domain \"{}\" has {} documents, the saved position is document {}, token {}; resume with the data it was saved with",
-          impl_->names[d], documents, position.document[d], position.token[d]);
+    check(inside, "data.position", "domain \"{}\" has {} documents, the saved position is document {}, token {}", impl_->names[d],
+          documents, position.document[d], position.token[d]);
   }
   impl_->position = position;
 }

@@ -47,6 +47,7 @@ struct DataOptions {
 struct DataPosition {
   int64_t step = 0;                             ///< batches drawn
   std::vector<int64_t> epoch, document, token;  ///< for each domain: pass over it, index in the pass's order, offset
+  std::vector<int64_t> tokens;                  ///< for each domain: its training tokens, to notice other data
   Node write() const;
   static DataPosition read(const Node& node);   ///< throws data.position
 };
@@ -65,7 +66,7 @@ class Data {
   /// The next training batch: `sequences` runs of options.sequence rows each. Depends on seed and position alone.
   Batch next(int64_t sequences);
   const DataPosition& position() const;
-  void seek(const DataPosition& position);  ///< throws data.position
+  void seek(const DataPosition& position);  ///< throws data.position, also when the data are not those it was saved with
 
   /// Held-out batches of one domain (-1 = all in turn), the same every time; at most `tokens` predicted tokens, none when
   /// nothing is held out. The last batch may be smaller, and the last run of a domain shorter.

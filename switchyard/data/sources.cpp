@@ -61,7 +61,8 @@ std::vector<SourceFile> find_sources(const DomainOptions& domain, bool missing_o
   std::set<fs::path> real;
   for (const std::string& path : domain.paths) {
     std::vector<fs::path> files;
-    if (is_glob(path) && !fs::exists(path)) for (const fs::path& match : expand_glob(path)) add_files(match, files);
+    std::error_code unknown;
+    if (is_glob(path) && !fs::exists(path, unknown)) for (const fs::path& match : expand_glob(path)) add_files(match, files);
     else add_files(path, files);
     if (files.empty()) {
       const std::string text = fmt::format("domain \"{}\": there is no file at {}; {}", domain.name, path, way_out(domain));

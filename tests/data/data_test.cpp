@@ -372,10 +372,10 @@ TEST(DataPositions, BadOnesAreRefused) {
   const DataPosition good = data.position();
   const auto read = [](const char* json) { return expect_error([&] { (void)DataPosition::read(parse_json(json, "state.json")); }); };
   EXPECT_EQ(read("{}").code(), "data.position");
-  EXPECT_EQ(read("{\"step\": -1, \"epoch\": [0], \"document\": [0], \"token\": [0]}").code(), "data.position");
-  EXPECT_EQ(read("{\"step\": 1, \"epoch\": [0], \"document\": [0, 1], \"token\": [0]}").message(),
-            "a data position of 1 epochs, 2 documents and 1 tokens; all are one a domain");
-  DataPosition other{.step = 3, .epoch = {0}, .document = {0}, .token = {0}};
+  EXPECT_EQ(read("{\"step\": -1, \"epoch\": [0], \"document\": [0], \"token\": [0], \"tokens\": [9]}").code(), "data.position");
+  EXPECT_EQ(read("{\"step\": 1, \"epoch\": [0], \"document\": [0, 1], \"token\": [0], \"tokens\": [9]}").message(),
+            "a data position of 1 epochs, 2 documents, 1 offsets and 1 sizes; all are one a domain");
+  DataPosition other{.step = 3, .epoch = {0}, .document = {0}, .token = {0}, .tokens = {9}};
   EXPECT_EQ(expect_error([&] { data.seek(other); }).message(),
             "the saved position is of 1 domains, the recipe has 3; resume with the data it was saved with");
   for (const auto& [document, token] : std::vector<std::pair<int64_t, int64_t>>{{1000, 0}, {0, 100000}, {-1, 0}, {0, -1}}) {
@@ -384,7 +384,22 @@ TEST(DataPositions, BadOnesAreRefused) {
     outside.token[1] = token;
     EXPECT_EQ(expect_error([&] { data.seek(outside); }).code(), "data.position") << document << " " << token;
   }
+  DataPosition changed = good;
+  changed.tokens[2] += 1;
+  EXPECT_EQ(expect_error([&] { data.seek(changed); }).message(),
+            fmt::format("domain \"three\" has {} training tokens, it had {} when the position was saved; bring its files back, or begin a new run",
+                        good.tokens[2], good.tokens[2] + 1));
   EXPECT_EQ(data.position().step, 0);
+}
+
+TEST(DataCache, AnInterruptKeepsNothing) {
+  const Corpus corpus;
+  request_interrupt();
+  const Error error = expect_error([&] { (void)corpus.data(); });
+  clear_interrupt();
+  EXPECT_EQ(error.code(), "data.interrupted");
+  EXPECT_EQ(error.message(), "interrupted while tokenising domain \"one\"; nothing of it was kept");
+  EXPECT_TRUE(std::filesystem::is_empty(corpus.folder / "cache"));
 }
 
 TEST(DocumentStream, TakesEquallyAndNeverWhatIsHeldOut) {
