@@ -23,10 +23,11 @@ if(SWITCHYARD_PLAIN_TORCH OR (EXISTS ${torch_root}/lib/libtorch_cuda.so AND NOT 
   set(TORCH_CXX_FLAGS "")
   foreach(library libtorch_cuda libc10_cuda)
     if(EXISTS ${torch_root}/lib/${library}.so)
-      list(APPEND TORCH_LIBRARIES ${torch_root}/lib/${library}.so)
+      list(APPEND TORCH_LIBRARIES "-Wl,--no-as-needed,${torch_root}/lib/${library}.so,--as-needed")
     endif()
   endforeach()
-  # The CUDA libraries lie in packages of their own, which libtorch finds beside itself at run time.
+  # Nothing of ours names a symbol of theirs, so they are kept by force. The CUDA libraries lie in packages of their own,
+  # which libtorch finds beside itself at run time.
   list(APPEND TORCH_LIBRARIES -Wl,--allow-shlib-undefined)
   message(STATUS "libtorch in ${torch_root}, linked without its package config")
 else()
