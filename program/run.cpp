@@ -88,7 +88,8 @@ std::vector<std::string> option_names(const CLI::App& app) {
     if (!extras.empty()) {
       const std::string given = extras.front().substr(0, extras.front().find('='));
       const std::string near = given.starts_with("-") ? nearest(given, option_names(app)) : std::string();
-      text = fmt::format("'{}' was not expected{}", extras.front(), near.empty() ? "" : fmt::format("; did you mean {}?", near));
+      text = fmt::format("'{}' was not expected{}", extras.front(),
+                         near.empty() ? "" : fmt::format("; did you mean {}?", near));
     }
   }
   fail("program.usage", "{}; see {} --help", text, called);
@@ -137,7 +138,9 @@ std::string overview(const std::vector<Verb>& verbs) {
       "Mixture-of-experts language models, from a recipe to a trained, inspected, exported model.\n\n"
       "Usage: switchyard VERB [arguments]\n\nVerbs:\n";
   for (const Verb& verb : verbs) text += fmt::format("  {:<12}{}\n", verb.name, verb.summary);
-  text += "\n`switchyard VERB --help` explains a verb and shows an example; `switchyard --version` says which program this is.\n";
+  text +=
+      "\n`switchyard VERB --help` explains a verb and shows an example; `switchyard --version` says which program this "
+      "is.\n";
   return text;
 }
 

@@ -1,6 +1,6 @@
 // switchyard bench: times ratios within one run, so that they mean something on a machine that is not ours alone.
-// layer: the MoE layer, forward and backward, interleaved with a dense SwiGLU of equal FLOPs, with the experts' products
-// alone, and with a plain dense product, which is the machine's ceiling.
+// layer: the MoE layer, forward and backward, interleaved with a dense SwiGLU of equal FLOPs, with the experts'
+// products alone, and with a plain dense product, which is the machine's ceiling.
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
@@ -56,7 +56,7 @@ struct Row {
   double median = 0, lowest = 0, spread = 0;  ///< seconds; spread = interquartile range over median
   double rate = 0, ceiling = 0;
   std::string unit = "GFLOP/s";
-  double share = 0;                           ///< rate over ceiling
+  double share = 0;  ///< rate over ceiling
 };
 
 Row row_of(const Contender& contender) {
@@ -114,7 +114,8 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
   };
   const at::Tensor x = random.normal({T, D}, {.purpose = "x"}).requires_grad_();
   const at::Tensor grad = random.normal({T, D}, {.purpose = "grad"});
-  const double flops = 3.0 * 2 * static_cast<double>(T * D) * static_cast<double>(F * k) * 3;  // three maps; backward costs two forwards
+  const double flops =
+      3.0 * 2 * static_cast<double>(T * D) * static_cast<double>(F * k) * 3;  // three maps; backward costs two forwards
 
   // The layer as a recipe would build it.
   MoeOptions options;
@@ -138,12 +139,17 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
   const at::Tensor up = normal({E, F, D}, "up"), gate = normal({E, F, D}, "gate"), down = normal({E, D, F}, "down");
 
   const int64_t hidden = F * k;
-  const at::Tensor wide_up = normal({hidden, D}, "wide_up"), wide_gate = normal({hidden, D}, "wide_gate"), wide_down = normal({D, hidden}, "wide_down");
+  const at::Tensor wide_up = normal({hidden, D}, "wide_up"), wide_gate = normal({hidden, D}, "wide_gate"),
+                   wide_down = normal({D, hidden}, "wide_down");
   const at::Tensor a = x.detach().to(o.dtype), b = wide_up.detach().t().to(o.dtype);
 
   std::vector<Contender> contenders{
-      {"dense_product", 2.0 * static_cast<double>(T * D) * static_cast<double>(hidden), [&] { (void)at::matmul(a, b); }, {}},
-      {"dense_swiglu", flops,
+      {"dense_product",
+       2.0 * static_cast<double>(T * D) * static_cast<double>(hidden),
+       [&] { (void)at::matmul(a, b); },
+       {}},
+      {"dense_swiglu",
+       flops,
        [&] {
          clear({x, wide_up, wide_gate, wide_down});
          const Autocast autocast(lowered);
@@ -151,7 +157,8 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
          backward(at::linear(h, wide_down), grad);
        },
        {}},
-      {"moe_experts", flops,
+      {"moe_experts",
+       flops,
        [&] {
          clear({sorted, up, gate, down});
          const Autocast autocast(lowered);
@@ -159,7 +166,8 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
          backward(kernels::grouped_ffn(sorted, offset, {}, {}, weights), sorted_grad);
        },
        {}},
-      {"moe_layer", flops,
+      {"moe_layer",
+       flops,
        [&] {
          clear(layer_leaves);
          const Autocast autocast(lowered);
@@ -177,8 +185,11 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
   rows[2].ceiling = rows[3].ceiling = rows[1].rate;
   for (Row& row : rows) row.share = row.rate / row.ceiling;
   // Routing, permutation and combine: what the layer costs beyond its experts, as a share of the layer.
-  Row rest{.name = "moe_outside_experts", .median = rows[3].median - rows[2].median, .lowest = rows[3].lowest - rows[2].lowest,
-           .spread = rows[3].spread, .unit = "s"};
+  Row rest{.name = "moe_outside_experts",
+           .median = rows[3].median - rows[2].median,
+           .lowest = rows[3].lowest - rows[2].lowest,
+           .spread = rows[3].spread,
+           .unit = "s"};
   rest.rate = rest.median;
   rest.ceiling = rows[3].median;
   rest.share = rest.median / rows[3].median;
@@ -191,21 +202,37 @@ void show(const std::vector<Row>& rows, const BenchOptions& o) {
   const char* path = kernels::name(kernels::cpu_level());
   if (o.json) {
     for (const Row& row : rows)
-      print(nlohmann::ordered_json{{"name", row.name},     {"shape", o.shape.text()}, {"dtype", dtype},       {"threads", at::get_num_threads()},
-                                   {"path", path},         {"median_s", row.median},  {"min_s", row.lowest},  {"spread", row.spread},
-                                   {"rate", row.rate},     {"unit", row.unit},        {"ceiling", row.ceiling}, {"share", row.share}}
-                .dump() + "\n");
+      print(nlohmann::ordered_json{{"name", row.name},
+                                   {"shape", o.shape.text()},
+                                   {"dtype", dtype},
+                                   {"threads", at::get_num_threads()},
+                                   {"path", path},
+                                   {"median_s", row.median},
+                                   {"min_s", row.lowest},
+                                   {"spread", row.spread},
+                                   {"rate", row.rate},
+                                   {"unit", row.unit},
+                                   {"ceiling", row.ceiling},
+                                   {"share", row.share}}
+                .dump() +
+            "\n");
     return;
   }
-  std::string out = fmt::format("MoE layer, forward and backward: T,D,F,E,k = {}, {}, {} threads, {}\n\n{:<22}{:>11}{:>11}{:>9}{:>12}{:>12}{:>8}\n",
-                                o.shape.text(), dtype, at::get_num_threads(), path, "", "median ms", "min ms", "spread", "rate", "ceiling", "share");
+  std::string out = fmt::format(
+      "MoE layer, forward and backward: T,D,F,E,k = {}, {}, {} threads, "
+      "{}\n\n{:<22}{:>11}{:>11}{:>9}{:>12}{:>12}{:>8}\n",
+      o.shape.text(), dtype, at::get_num_threads(), path, "", "median ms", "min ms", "spread", "rate", "ceiling",
+      "share");
   for (const Row& row : rows) {
     const bool flops = row.unit == "GFLOP/s";
-    out += fmt::format("{:<22}{:>11.3f}{:>11.3f}{:>8.0f}%{:>12}{:>12}{:>7.1f}%\n", row.name, row.median * 1e3, row.lowest * 1e3, row.spread * 100,
-                       flops ? fmt::format("{:.1f}", row.rate) : "", flops ? fmt::format("{:.1f}", row.ceiling) : "", row.share * 100);
+    out += fmt::format("{:<22}{:>11.3f}{:>11.3f}{:>8.0f}%{:>12}{:>12}{:>7.1f}%\n", row.name, row.median * 1e3,
+                       row.lowest * 1e3, row.spread * 100, flops ? fmt::format("{:.1f}", row.rate) : "",
+                       flops ? fmt::format("{:.1f}", row.ceiling) : "", row.share * 100);
   }
-  out += "\nRates in GFLOP/s. dense_swiglu is measured against one dense product, the experts and the layer against dense_swiglu\n"
-         "(equal FLOPs); the last row is what the layer spends on routing, permutation and combine.\n";
+  out +=
+      "\nRates in GFLOP/s. dense_swiglu is measured against one dense product, the experts and the layer against "
+      "dense_swiglu\n"
+      "(equal FLOPs); the last row is what the layer spends on routing, permutation and combine.\n";
   print(out);
 }
 
@@ -213,8 +240,10 @@ BenchShape parse_shape(const std::vector<int64_t>& list) {
   if (list.empty()) return {};
   check(list.size() == 5, "program.usage", "--shape takes five numbers T,D,F,E,k; found {}", list.size());
   const BenchShape shape{list[0], list[1], list[2], list[3], list[4]};
-  for (const int64_t n : list) check(n > 0 && n < int64_t{1} << 31, "program.usage", "--shape {}: every number is at least 1", shape.text());
-  check(shape.k <= shape.experts, "program.usage", "--shape {}: k = {} of E = {} experts", shape.text(), shape.k, shape.experts);
+  for (const int64_t n : list)
+    check(n > 0 && n < int64_t{1} << 31, "program.usage", "--shape {}: every number is at least 1", shape.text());
+  check(shape.k <= shape.experts, "program.usage", "--shape {}: k = {} of E = {} experts", shape.text(), shape.k,
+        shape.experts);
   return shape;
 }
 
@@ -233,16 +262,24 @@ Verb bench_verb() {
               bool json = false;
             };
             auto given = std::make_shared<Arguments>();
-            app.add_option("what", given->what, "layer: forward and backward of a whole MoE layer")->required()->check(CLI::IsMember({"layer"}));
-            app.add_option("--shape", given->shape, "T,D,F,E,k: rows, width, hidden width, experts, experts a row (default 1024,512,512,32,4)")->delimiter(',');
-            app.add_option("--dtype", given->dtype, "f32, or bf16 (autocast, as in training)")->check(CLI::IsMember({"f32", "bf16"}));
-            app.add_option("--threads", given->threads, "threads (default: as many as libtorch takes)")->check(CLI::PositiveNumber);
+            app.add_option("what", given->what, "layer: forward and backward of a whole MoE layer")
+                ->required()
+                ->check(CLI::IsMember({"layer"}));
+            app.add_option("--shape", given->shape,
+                           "T,D,F,E,k: rows, width, hidden width, experts, experts a row (default 1024,512,512,32,4)")
+                ->delimiter(',');
+            app.add_option("--dtype", given->dtype, "f32, or bf16 (autocast, as in training)")
+                ->check(CLI::IsMember({"f32", "bf16"}));
+            app.add_option("--threads", given->threads, "threads (default: as many as libtorch takes)")
+                ->check(CLI::PositiveNumber);
             app.add_option("--repeats", given->repeats, "rounds that are timed")->check(CLI::PositiveNumber);
             app.add_flag("--json", given->json, "one JSON object a row");
             return [given] {
               if (given->threads > 0) at::set_num_threads(given->threads);
-              const BenchOptions options{.shape = parse_shape(given->shape), .dtype = given->dtype == "bf16" ? at::kBFloat16 : at::kFloat,
-                                         .repeats = given->repeats, .json = given->json};
+              const BenchOptions options{.shape = parse_shape(given->shape),
+                                         .dtype = given->dtype == "bf16" ? at::kBFloat16 : at::kFloat,
+                                         .repeats = given->repeats,
+                                         .json = given->json};
               show(bench_layer(options), options);
               return 0;
             };

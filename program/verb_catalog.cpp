@@ -41,8 +41,9 @@ std::string source(const Card& card) {
 }
 
 Json json_of(const Card& card) {
-  Json out{{"slug", card.slug},     {"name", card.name},         {"paper", card.paper}, {"year", card.year},     {"section", card.section},
-           {"room", card.room},     {"coupling", card.coupling}, {"line", card.line},   {"recipe", card.recipe}};
+  Json out{{"slug", card.slug},         {"name", card.name},       {"paper", card.paper},
+           {"year", card.year},         {"section", card.section}, {"room", card.room},
+           {"coupling", card.coupling}, {"line", card.line},       {"recipe", card.recipe}};
   out["interfaces"] = Json::array();
   for (const Method* method : methods_of(card)) out["interfaces"].push_back(method->interface);
   return out;
@@ -70,7 +71,8 @@ std::string card_text(const Card& card) {
   row("recipe", card.recipe);
   for (const Method* method : methods_of(card)) {
     const Description options = method->defaults();
-    out += fmt::format("\nOptions as a {}:\n{}", method->interface, options.fields.empty() ? "  none\n" : help_text(options));
+    out += fmt::format("\nOptions as a {}:\n{}", method->interface,
+                       options.fields.empty() ? "  none\n" : help_text(options));
   }
   return out;
 }
@@ -82,15 +84,22 @@ std::string cell(std::string text) {
 
 std::string markdown() {
   std::string out = fmt::format(
-      "# Catalogue\n\nWritten by `switchyard catalog --markdown`; {} methods. A recipe names a method by its slug; its options are in "
+      "# Catalogue\n\nWritten by `switchyard catalog --markdown`; {} methods. A recipe names a method by its slug; its "
+      "options are in "
       "[reference.md](reference.md).\n",
       Registry::instance().cards().size());
   for (const auto& [room, cards] : by_room()) {
-    out += fmt::format("\n## {}\n\n| slug | name | what it does | is | source | survey | recipe |\n| --- | --- | --- | --- | --- | --- | --- |\n", room);
+    out += fmt::format(
+        "\n## {}\n\n| slug | name | what it does | is | source | survey | recipe |\n| --- | --- | --- | --- | --- | "
+        "--- | --- |\n",
+        room);
     for (const Card* card : cards)
-      out += fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |\n", card->slug, cell(card->name), cell(card->line), roles(*card),
-                         cell(source(*card)), card->section,
-                         card->recipe.empty() ? "" : fmt::format("[{}](../{})", card->recipe.substr(card->recipe.rfind('/') + 1), card->recipe));
+      out +=
+          fmt::format("| `{}` | {} | {} | {} | {} | {} | {} |\n", card->slug, cell(card->name), cell(card->line),
+                      roles(*card), cell(source(*card)), card->section,
+                      card->recipe.empty()
+                          ? ""
+                          : fmt::format("[{}](../{})", card->recipe.substr(card->recipe.rfind('/') + 1), card->recipe));
   }
   return out;
 }
@@ -122,7 +131,8 @@ Verb catalog_verb() {
             return [given] {
               const Arguments& a = *given;
               if (!a.slug.empty()) {
-                check(!a.markdown, "program.usage", "--markdown writes the whole page; leave out the slug '{}'", a.slug);
+                check(!a.markdown, "program.usage", "--markdown writes the whole page; leave out the slug '{}'",
+                      a.slug);
                 print(a.json ? json_of(find(a.slug)).dump(2) + "\n" : card_text(find(a.slug)));
               } else if (a.json) {
                 Json all = Json::array();

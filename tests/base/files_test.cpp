@@ -18,11 +18,13 @@ namespace switchyard {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using testing::expect_error;
+using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 
-int64_t entries(const fs::path& folder) { return std::distance(fs::directory_iterator(folder), fs::directory_iterator()); }
+int64_t entries(const fs::path& folder) {
+  return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+}
 
 /// A file system with room for `bytes`; empty() when this process may not mount one.
 class SmallDisk {
@@ -174,11 +176,13 @@ TEST(Files, FoldersAppearWholeOrNotAtAll) {
   EXPECT_FALSE(fs::exists(run / "a"));
   EXPECT_EQ(read_file(run / "c"), "3");
   // Filling that fails changes nothing.
-  EXPECT_THROW(write_folder_atomically(run, [](const fs::path&) { throw std::runtime_error("filling"); }), std::runtime_error);
+  EXPECT_THROW(write_folder_atomically(run, [](const fs::path&) { throw std::runtime_error("filling"); }),
+               std::runtime_error);
   EXPECT_EQ(read_file(run / "c"), "3");
   EXPECT_EQ(entries(folder.path()), 1);
   write_file_atomically(folder / "file", "x");
-  EXPECT_EQ(expect_error([&] { write_folder_atomically(folder / "file", [](const fs::path&) {}); }).code(), "file.write");
+  EXPECT_EQ(expect_error([&] { write_folder_atomically(folder / "file", [](const fs::path&) {}); }).code(),
+            "file.write");
   EXPECT_EQ(read_file(folder / "file"), "x");
 }
 
@@ -217,7 +221,8 @@ TEST(Files, AFolderIsLockedOnceAndFreedByDeath) {
   }
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-  EXPECT_THAT(expect_error([&] { FolderLock second(folder.path()); }).message(), HasSubstr("process " + std::to_string(child)));
+  EXPECT_THAT(expect_error([&] { FolderLock second(folder.path()); }).message(),
+              HasSubstr("process " + std::to_string(child)));
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   const FolderLock again(folder.path());

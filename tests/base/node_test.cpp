@@ -14,8 +14,8 @@
 namespace switchyard {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::expect_error;
+using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 
 Error yaml_error(const std::string& text) {
@@ -33,12 +33,14 @@ bool same(const Node& a, const Node& b) {
   for (size_t i = 0; i < a.items().size(); ++i)
     if (!same(a.items()[i], b.items()[i])) return false;
   for (size_t i = 0; i < a.entries().size(); ++i)
-    if (a.entries()[i].first != b.entries()[i].first || !same(a.entries()[i].second, b.entries()[i].second)) return false;
+    if (a.entries()[i].first != b.entries()[i].first || !same(a.entries()[i].second, b.entries()[i].second))
+      return false;
   return true;
 }
 
 TEST(Yaml, KeepsKindsTextOrderAndLines) {
-  const Node root = parse_yaml("steps: 100\nname: \"5\"\nnothing: ~\nempty:\nlist: [1, two]\nmap:\n  b: 1\n  a: 2\n", "recipe.yaml");
+  const Node root =
+      parse_yaml("steps: 100\nname: \"5\"\nnothing: ~\nempty:\nlist: [1, two]\nmap:\n  b: 1\n  a: 2\n", "recipe.yaml");
   ASSERT_TRUE(root.is_map());
   EXPECT_EQ(root.find("steps")->scalar(), "100");
   EXPECT_FALSE(root.find("steps")->quoted());
@@ -152,10 +154,14 @@ Node random_tree(const Streams& random, int64_t trial, int64_t& counter, int dep
   auto draw = [&](int64_t n) {
     return random.integers(n, {1}, {.purpose = "tree", .step = trial, .micro = counter++}).data_ptr<int64_t>()[0];
   };
-  static const std::vector<std::string> kTexts{"plain", "", "null", "~", "true", "1e5", "0x10", "- dash", "a: b", "# no remark", "  spaces  ",
-                                               "two\nlines", "tab\there", "'quote'", "\"double\"", "\\", "ünïcode ☃", "*star", "&and", "!tag",
-                                               "%percent", "@at", "[", "{", ",", "?", "-", ":", "|", ">", "=", "1.0", "...", "---", "<<",
-                                               std::string("nul\0byte", 8), "\x7f", "\x1b[0m"};
+  static const std::vector<std::string> kTexts{
+      "plain",     "",        "null",       "~",           "true",       "1e5",
+      "0x10",      "- dash",  "a: b",       "# no remark", "  spaces  ", "two\nlines",
+      "tab\there", "'quote'", "\"double\"", "\\",          "ünïcode ☃",  "*star",
+      "&and",      "!tag",    "%percent",   "@at",         "[",          "{",
+      ",",         "?",       "-",          ":",           "|",          ">",
+      "=",         "1.0",     "...",        "---",         "<<",         std::string("nul\0byte", 8),
+      "\x7f",      "\x1b[0m"};
   const int64_t kind = depth == 0 ? 0 : draw(4);
   if (kind <= 1) {
     Node scalar(kTexts[static_cast<size_t>(draw(static_cast<int64_t>(kTexts.size())))]);
@@ -165,8 +171,10 @@ Node random_tree(const Streams& random, int64_t trial, int64_t& counter, int dep
   Node node = kind == 2 ? Node::list() : Node::map();
   for (int64_t i = draw(4); i > 0; --i) {
     Node below = random_tree(random, trial, counter, depth - 1);
-    if (kind == 2) node.append(std::move(below));
-    else node[kTexts[static_cast<size_t>(draw(static_cast<int64_t>(kTexts.size())))]] = std::move(below);
+    if (kind == 2)
+      node.append(std::move(below));
+    else
+      node[kTexts[static_cast<size_t>(draw(static_cast<int64_t>(kTexts.size())))]] = std::move(below);
   }
   return node;
 }
@@ -190,7 +198,8 @@ TEST(Yaml, QuotesSurviveWriting) {
 }
 
 TEST(Json, KeepsNumbersAsTheyWereWritten) {
-  const Node root = parse_json(R"({"eps": 1e-05, "big": 18446744073709551615, "neg": -3, "f": 0.10, "b": true, "t": "5"})", "x");
+  const Node root =
+      parse_json(R"({"eps": 1e-05, "big": 18446744073709551615, "neg": -3, "f": 0.10, "b": true, "t": "5"})", "x");
   EXPECT_EQ(root.find("eps")->scalar(), "1e-05");
   EXPECT_EQ(root.find("big")->scalar(), "18446744073709551615");
   EXPECT_EQ(root.find("f")->scalar(), "0.10");
@@ -217,7 +226,8 @@ TEST(Yaml, IncludesLieBelowTheFilesOwnKeys) {
   write_file_atomically(folder / "base.yaml", "train: {steps: 10, batch: 4}\nrouter: {type: a, k: 2}\n");
   write_file_atomically(folder / "other.yaml", "train: {batch: 8}\nextra: 1\n");
   std::filesystem::create_directory(folder / "sub");
-  write_file_atomically(folder / "sub/own.yaml", "include: [../base.yaml, ../other.yaml]\ntrain: {steps: 20}\nrouter: {type: b, j: 3}\n");
+  write_file_atomically(folder / "sub/own.yaml",
+                        "include: [../base.yaml, ../other.yaml]\ntrain: {steps: 20}\nrouter: {type: b, j: 3}\n");
   const Node root = load_yaml((folder / "sub/own.yaml").string());
   EXPECT_EQ(to_json(root, -1), R"({"train":{"steps":20,"batch":8},"router":{"type":"b","j":3},"extra":1})");
   EXPECT_THAT(root.find("train")->find("batch")->where(), HasSubstr("other.yaml:1"));

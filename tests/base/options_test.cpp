@@ -12,9 +12,9 @@ namespace switchyard {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::expect_error;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using testing::expect_error;
 
 enum class Colour { red, green };
 
@@ -96,7 +96,8 @@ TEST(Options, DefaultsStandWhereNothingIsSaid) {
 
 TEST(Options, ReadsEveryType) {
   const Outer o = read(
-      "rate: 0.25\non: false\ncount: 12\nlimit: .inf\nname: hello\nform: square\ncolour: red\nlist: [3, 4]\ncolours: [red, green]\n"
+      "rate: 0.25\non: false\ncount: 12\nlimit: .inf\nname: hello\nform: square\ncolour: red\nlist: [3, 4]\ncolours: "
+      "[red, green]\n"
       "maybe: 5\ninner: {depth: 2}\ninners: [{depth: 1}, {label: z}]\nweights: {a: 1, b: 2.5e-1}\n");
   EXPECT_EQ(o.rate, 0.25);
   EXPECT_FALSE(o.on);
@@ -123,16 +124,37 @@ TEST(Options, UnknownKeysNameTheNearestAndTheLine) {
   const Error error = refused("on: true\ncuont: 3\n");
   EXPECT_EQ(error.code(), "options.unknown_key");
   EXPECT_EQ(error.message(), "recipe.yaml:2: outer has no option 'cuont'; did you mean 'count'?");
-  EXPECT_THAT(refused("inner:\n  dpeth: 3\n").message(), HasSubstr("recipe.yaml:2: inner has no option 'dpeth'; did you mean 'depth'?"));
+  EXPECT_THAT(refused("inner:\n  dpeth: 3\n").message(),
+              HasSubstr("recipe.yaml:2: inner has no option 'dpeth'; did you mean 'depth'?"));
   EXPECT_THAT(refused("zzzzzz: 3").message(), HasSubstr("its options: rate, on, count"));
   EXPECT_THAT(refused("inners: [{depth: 1}, {dpth: 1}]").message(), HasSubstr("did you mean 'depth'?"));
 }
 
 TEST(Options, WrongTypesNameWhatStoodThere) {
   EXPECT_EQ(refused("count: ten").message(), "recipe.yaml:1: count expects a whole number, found 'ten'");
-  for (const char* yaml : {"count: 1.5", "count: \"5\"", "count: [1]", "count: {a: 1}", "count: ~", "count: 0x10", "count: 99999999999999999999",
-                           "count: 1 2", "on: yes", "on: 1", "on: \"true\"", "rate: half", "rate: .nan", "rate: nan", "rate: 1e999",
-                           "name: [a]", "name: ~", "inner: 5", "inners: [5]", "weights: 5", "weights: {a: b}", "list: {a: 1}", "maybe: x"}) {
+  for (const char* yaml : {"count: 1.5",
+                           "count: \"5\"",
+                           "count: [1]",
+                           "count: {a: 1}",
+                           "count: ~",
+                           "count: 0x10",
+                           "count: 99999999999999999999",
+                           "count: 1 2",
+                           "on: yes",
+                           "on: 1",
+                           "on: \"true\"",
+                           "rate: half",
+                           "rate: .nan",
+                           "rate: nan",
+                           "rate: 1e999",
+                           "name: [a]",
+                           "name: ~",
+                           "inner: 5",
+                           "inners: [5]",
+                           "weights: 5",
+                           "weights: {a: b}",
+                           "list: {a: 1}",
+                           "maybe: x"}) {
     const Error error = refused(yaml);
     EXPECT_EQ(error.code(), "options.type") << yaml;
     EXPECT_THAT(error.message(), HasSubstr("recipe.yaml:1: ")) << yaml;
@@ -141,7 +163,8 @@ TEST(Options, WrongTypesNameWhatStoodThere) {
 
 TEST(Options, RangesNameWhatIsAllowed) {
   EXPECT_EQ(refused("inner: {depth: 9}").message(), "recipe.yaml:1: depth is 9; allowed is 1 to 8 layers");
-  for (const char* yaml : {"inner: {depth: 0}", "count: -1", "rate: 1.0001", "rate: -0.1", "rate: .inf", "list: [1, 10]"})
+  for (const char* yaml :
+       {"inner: {depth: 0}", "count: -1", "rate: 1.0001", "rate: -0.1", "rate: .inf", "list: [1, 10]"})
     EXPECT_EQ(refused(yaml).code(), "options.range") << yaml;
   EXPECT_EQ(read("inner: {depth: 8}").inner.depth, 8);
 }
@@ -293,15 +316,20 @@ TEST(Registry, RefusesWhatItDoesNotKnow) {
   const Error typo = expect_error([&] { (void)registry.find("shape", "sqare"); });
   EXPECT_EQ(typo.code(), "registry.unknown");
   EXPECT_THAT(typo.message(), HasSubstr("did you mean 'square'?"));
-  EXPECT_THAT(expect_error([&] { (void)registry.find("solid", "point"); }).message(), HasSubstr("'point' (Point) is no solid"));
-  EXPECT_EQ(expect_error([&] { (void)registry.make<Shape>("square", parse_yaml("sied: 3", "x")); }).code(), "options.unknown_key");
-  EXPECT_EQ(expect_error([&] { (void)registry.make<Shape>("point", parse_yaml("side: 3", "x")); }).code(), "options.unknown_key");
+  EXPECT_THAT(expect_error([&] { (void)registry.find("solid", "point"); }).message(),
+              HasSubstr("'point' (Point) is no solid"));
+  EXPECT_EQ(expect_error([&] { (void)registry.make<Shape>("square", parse_yaml("sied: 3", "x")); }).code(),
+            "options.unknown_key");
+  EXPECT_EQ(expect_error([&] { (void)registry.make<Shape>("point", parse_yaml("side: 3", "x")); }).code(),
+            "options.unknown_key");
 }
 
 TEST(Registry, RefusesDoublesAndBadSlugs) {
   Registry registry = shapes();
-  EXPECT_EQ(expect_error([&] { registry.add<Shape, Point, NoOptions>({.slug = "point", .name = "Point"}); }).code(), "registry.duplicate");
-  EXPECT_EQ(expect_error([&] { registry.add<Solid, Cube, SquareOptions>({.slug = "point", .name = "Other"}); }).code(), "registry.duplicate");
+  EXPECT_EQ(expect_error([&] { registry.add<Shape, Point, NoOptions>({.slug = "point", .name = "Point"}); }).code(),
+            "registry.duplicate");
+  EXPECT_EQ(expect_error([&] { registry.add<Solid, Cube, SquareOptions>({.slug = "point", .name = "Other"}); }).code(),
+            "registry.duplicate");
   EXPECT_EQ(expect_error([&] { registry.add_card({.slug = "point", .name = "Point"}); }).code(), "registry.duplicate");
   for (const char* slug : {"", "Upper", "under_score", "spa ce", "dot.ted"})
     EXPECT_EQ(expect_error([&] { registry.add_card({.slug = slug}); }).code(), "registry.slug") << slug;

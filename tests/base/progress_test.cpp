@@ -19,7 +19,8 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 /// What a reporter writes into a file.
-std::string written(const std::function<std::shared_ptr<Reporter>(std::FILE*)>& make, const std::function<void(Reporter&)>& use) {
+std::string written(const std::function<std::shared_ptr<Reporter>(std::FILE*)>& make,
+                    const std::function<void(Reporter&)>& use) {
   std::FILE* out = std::tmpfile();
   {
     std::shared_ptr<Reporter> reporter = make(out);
@@ -60,15 +61,17 @@ TEST(Progress, AReporterIsInstalledAndTakenAway) {
 }
 
 TEST(Progress, TheTerminalReporterWritesLines) {
-  const std::string text = written([](std::FILE* out) { return terminal_reporter(Level::info, out); }, [](Reporter& r) {
-    r.message(Level::debug, "hidden");
-    r.message(Level::info, "shown {}");
-    r.message(Level::warning, "mind");
-    r.progress("train", 1, 10, {{"loss", "2.31"}});
-    r.progress("train", 2, 10, {{"loss", "2.30"}});  // less than ten seconds later: not a terminal, so no line
-    r.progress("train", 10, 10, {{"loss", "1.00"}});
-    r.finished("train");
-  });
+  const std::string text = written(
+      [](std::FILE* out) { return terminal_reporter(Level::info, out); },
+      [](Reporter& r) {
+        r.message(Level::debug, "hidden");
+        r.message(Level::info, "shown {}");
+        r.message(Level::warning, "mind");
+        r.progress("train", 1, 10, {{"loss", "2.31"}});
+        r.progress("train", 2, 10, {{"loss", "2.30"}});  // less than ten seconds later: not a terminal, so no line
+        r.progress("train", 10, 10, {{"loss", "1.00"}});
+        r.finished("train");
+      });
   EXPECT_THAT(text, Not(HasSubstr("hidden")));
   EXPECT_THAT(text, HasSubstr("shown {}\nwarning: mind\n"));
   EXPECT_THAT(text, HasSubstr("train 1/10  loss 2.31"));
@@ -78,11 +81,13 @@ TEST(Progress, TheTerminalReporterWritesLines) {
 }
 
 TEST(Progress, TheJsonReporterWritesOneObjectALine) {
-  const std::string text = written([](std::FILE* out) { return json_reporter(Level::info, out); }, [](Reporter& r) {
-    r.message(Level::warning, "quote \" line\nbreak \xff");
-    r.progress("train", 5, 10, {{"loss", "2.31"}, {"name", "1.2.3"}, {"empty", ""}, {"nan", "nan"}});
-    r.finished("train");
-  });
+  const std::string text =
+      written([](std::FILE* out) { return json_reporter(Level::info, out); },
+              [](Reporter& r) {
+                r.message(Level::warning, "quote \" line\nbreak \xff");
+                r.progress("train", 5, 10, {{"loss", "2.31"}, {"name", "1.2.3"}, {"empty", ""}, {"nan", "nan"}});
+                r.finished("train");
+              });
   std::istringstream lines(text);
   std::vector<nlohmann::json> objects;
   for (std::string line; std::getline(lines, line);) objects.push_back(nlohmann::json::parse(line));

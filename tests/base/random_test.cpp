@@ -36,10 +36,13 @@ TEST(Streams, DrawsDependOnSeedAndKeyAlone) {
   EXPECT_TRUE(first.equal(a.uniform({100}, key)));
   EXPECT_TRUE(first.equal(b.uniform({100}, key)));
   EXPECT_FALSE(first.equal(c.uniform({100}, key)));
-  const std::vector<RandomKey> others{
-      {.purpose = "Noise", .step = 3, .layer = 2}, {.purpose = "noise", .step = 4, .layer = 2}, {.purpose = "noise", .step = 3, .micro = 1, .layer = 2},
-      {.purpose = "noise", .step = 3, .layer = 3}, {.purpose = "noise", .step = 3, .layer = 2, .pass = 1},
-      {.purpose = "noise", .step = 3, .layer = 2, .site = "s"}, {.purpose = "noise", .step = 2, .layer = 3}};
+  const std::vector<RandomKey> others{{.purpose = "Noise", .step = 3, .layer = 2},
+                                      {.purpose = "noise", .step = 4, .layer = 2},
+                                      {.purpose = "noise", .step = 3, .micro = 1, .layer = 2},
+                                      {.purpose = "noise", .step = 3, .layer = 3},
+                                      {.purpose = "noise", .step = 3, .layer = 2, .pass = 1},
+                                      {.purpose = "noise", .step = 3, .layer = 2, .site = "s"},
+                                      {.purpose = "noise", .step = 2, .layer = 3}};
   for (const RandomKey& other : others) EXPECT_LT((first == a.uniform({100}, other)).sum().item<int64_t>(), 3);
 }
 
@@ -96,7 +99,8 @@ TEST(Streams, IntegersAreEven) {
   const int64_t n = 7, draws = 70000;
   const at::Tensor counts = at::bincount(Streams(3).integers(n, {draws}, {.purpose = "i"}), {}, n);
   ASSERT_EQ(counts.numel(), n);
-  EXPECT_LT(((counts - draws / n).to(at::kDouble).pow(2) / (draws / n)).sum().item<double>(), 27.9);  // chi-square, 6 degrees, p = 1e-4
+  EXPECT_LT(((counts - draws / n).to(at::kDouble).pow(2) / (draws / n)).sum().item<double>(),
+            27.9);  // chi-square, 6 degrees, p = 1e-4
   const at::Tensor large = Streams(3).integers((int64_t{1} << 32) - 1, {10000}, {.purpose = "i"});
   EXPECT_GE(large.min().item<int64_t>(), 0);
   EXPECT_GT(large.max().item<int64_t>(), int64_t{1} << 31);

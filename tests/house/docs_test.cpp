@@ -61,13 +61,16 @@ TEST(Docs, QuotesStandInTheSources) {
     auto look = [&] {
       if (piece.empty()) return;
       const size_t found = source.find(piece, at);
-      EXPECT_NE(found, std::string::npos) << snippet.page << " quotes from " << from[1] << " what is not there:\n" << piece;
+      EXPECT_NE(found, std::string::npos) << snippet.page << " quotes from " << from[1] << " what is not there:\n"
+                                          << piece;
       if (found != std::string::npos) at = found + piece.size();
       piece.clear();
     };
     while (std::getline(lines, line)) {
-      if (line.find_first_not_of(' ') != std::string::npos && line.substr(line.find_first_not_of(' ')) == "// ...") look();
-      else piece += line + "\n";
+      if (line.find_first_not_of(' ') != std::string::npos && line.substr(line.find_first_not_of(' ')) == "// ...")
+        look();
+      else
+        piece += line + "\n";
     }
     look();
   }

@@ -31,7 +31,8 @@ TEST(Skeleton, EngagesTheExpertsWithTheSmallestAngle) {
   const at::Tensor x = at::tensor({1.0, 1.0, -3.0, 0.0}, at::kDouble).view({2, 2});
   const Engagement engagement = router->route({.x = x}, pass.context);
   const Selection& selection = std::get<Selection>(engagement);
-  EXPECT_TRUE(selection.expert.equal(at::tensor({0, 1, 2, 1}, at::kLong)));  // 45 degrees from both: a tie goes to the lower id
+  EXPECT_TRUE(
+      selection.expert.equal(at::tensor({0, 1, 2, 1}, at::kLong)));  // 45 degrees from both: a tie goes to the lower id
   // Row 0: equal cosines, so 1/2 each. Row 1: cosines 1 and 0 over 0.5, so sigmoid(2) and its rest.
   const double high = 1 / (1 + std::exp(-2.0));
   EXPECT_LT(testing::difference(selection.weight, at::tensor({0.5, 0.5, high, 1 - high}, at::kDouble)), 1e-6);
@@ -44,12 +45,14 @@ TEST(Skeleton, IsDifferentiable) {
   at::Tensor directions = testing::randn({5, 4}, 1).requires_grad_(), x = testing::randn({6, 4}, 2).requires_grad_();
   schema.find("router.directions").bind(directions);
   const Pass pass(6);
-  testing::expect_gradients([&] { return std::get<Selection>(router->route({.x = x}, pass.context)).weight; }, {directions, x});
+  testing::expect_gradients([&] { return std::get<Selection>(router->route({.x = x}, pass.context)).weight; },
+                            {directions, x});
 }
 
 TEST(Skeleton, RefusesMoreExpertsThanThereAre) {
   auto router = skeleton("{k: 6}");
-  EXPECT_EQ(testing::expect_error([&] { router->declare(Schema(), {.width = 4, .experts = 5}); }).code(), "routing.k_range");
+  EXPECT_EQ(testing::expect_error([&] { router->declare(Schema(), {.width = 4, .experts = 5}); }).code(),
+            "routing.k_range");
 }
 
 }  // namespace

@@ -77,13 +77,19 @@ TEST(House, FilesAreAboutOneThing) {
 
 TEST(House, NoFileNamesAMachineOrAWorkplace) {
   // Put together here, so that this file does not name them either.
-  const std::vector<std::string> words{std::string("/") + "work/", std::string("/") + "wt/", std::string("../") + "shared", std::string("/tmp/") + "i3",
-                                       std::string("pypi") + ".org", std::string("pythonhosted") + ".org", std::string("download.pytorch") + ".org",
+  const std::vector<std::string> words{std::string("/") + "work/",
+                                       std::string("/") + "wt/",
+                                       std::string("../") + "shared",
+                                       std::string("/tmp/") + "i3",
+                                       std::string("pypi") + ".org",
+                                       std::string("pythonhosted") + ".org",
+                                       std::string("download.pytorch") + ".org",
                                        std::string("deb.debian") + ".org"};
   for (const auto& path : files_below(root())) {
     if (std::filesystem::file_size(path) > (1u << 22)) continue;
     const std::string text = read_file(path);
-    for (const std::string& word : words) EXPECT_EQ(text.find(word), std::string::npos) << name_of(path) << " names " << word;
+    for (const std::string& word : words)
+      EXPECT_EQ(text.find(word), std::string::npos) << name_of(path) << " names " << word;
   }
 }
 

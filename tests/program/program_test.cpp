@@ -12,11 +12,11 @@
 namespace switchyard {
 namespace {
 
+using testing::Finished;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using ::testing::StartsWith;
-using testing::Finished;
 using testing::run_command;
+using ::testing::StartsWith;
 
 const std::string kProgram = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard";
 
@@ -26,7 +26,8 @@ std::vector<std::string> verbs() {
   const std::string text = program("--help").output;
   std::vector<std::string> names;
   const std::regex line("\n  ([a-z]+) +[A-Za-z]");
-  for (auto it = std::sregex_iterator(text.begin(), text.end(), line); it != std::sregex_iterator(); ++it) names.push_back((*it)[1]);
+  for (auto it = std::sregex_iterator(text.begin(), text.end(), line); it != std::sregex_iterator(); ++it)
+    names.push_back((*it)[1]);
   return names;
 }
 
@@ -74,11 +75,13 @@ TEST(Program, NamesTheNearestOption) {
 TEST(Program, TellsWhenOutputCannotBeWritten) {
   const Finished full = run_command("{ '" + kProgram + "' info > /dev/full; }");
   EXPECT_EQ(full.status, 2);
-  EXPECT_THAT(full.output, StartsWith("switchyard: [program.output] the output cannot be written: No space left on device"));
+  EXPECT_THAT(full.output,
+              StartsWith("switchyard: [program.output] the output cannot be written: No space left on device"));
 }
 
 TEST(Program, EndsQuietlyWhenItsReaderGoes) {
-  const Finished gone = run_command("bash -c \"'" + kProgram + "' catalog --json | head -c 1; echo; echo status \\${PIPESTATUS[0]}\"");
+  const Finished gone =
+      run_command("bash -c \"'" + kProgram + "' catalog --json | head -c 1; echo; echo status \\${PIPESTATUS[0]}\"");
   EXPECT_EQ(gone.output, "[\nstatus 0\n");
 }
 
@@ -113,7 +116,10 @@ TEST(Program, TheCatalogueShowsOneCard) {
   EXPECT_EQ(nlohmann::json::parse(program("catalog switch-top1 --json").output)["slug"], "switch-top1");
   const Finished typo = program("catalog swich-top1");
   EXPECT_EQ(typo.status, 2);
-  EXPECT_THAT(typo.output, StartsWith("switchyard: [registry.unknown] the catalogue has no method 'swich-top1'; did you mean 'switch-top1'?"));
+  EXPECT_THAT(
+      typo.output,
+      StartsWith(
+          "switchyard: [registry.unknown] the catalogue has no method 'swich-top1'; did you mean 'switch-top1'?"));
   EXPECT_EQ(program("catalog switch-top1 --markdown").status, 2);
   EXPECT_EQ(program("catalog --json --markdown").status, 2);
 }
