@@ -108,6 +108,7 @@ int run_verb(const Verb& verb, int argc, const char* const* argv) {
   app.footer("Example:\n  " + verb.example);
   app.option_defaults()->always_capture_default();
   app.allow_windows_style_options(false);
+  app.fallthrough();  // our own flags may stand behind a verb's subcommand
   const std::function<int()> call = verb.setup(app);
   bool json = false, quiet = false;
   // A verb whose result can be JSON has the flag already; its messages then follow the result's form.
