@@ -34,6 +34,21 @@ std::string domain_name(const std::string& path, std::set<std::string>& taken) {
   return name;
 }
 
+/// A stretch of one document with its next tokens.
+struct Piece { std::vector<int64_t> ids, targets; };
+
+std::vector<Piece> cut(const std::vector<int64_t>& ids, size_t length) {
+  std::vector<Piece> pieces;
+  for (size_t begin = 0; begin < ids.size(); begin += length) {
+    Piece& piece = pieces.emplace_back();
+    for (size_t i = begin; i < std::min(ids.size(), begin + length); ++i) {
+      piece.ids.push_back(ids[i]);
+      piece.targets.push_back(i + 1 < ids.size() ? ids[i + 1] : -1);
+    }
+  }
+  return pieces;
+}
+
 }  // namespace
 
 int64_t ProbeText::tokens() const {
@@ -43,11 +58,8 @@ int64_t ProbeText::tokens() const {
 }
 
 ProbeText held_out_probe(const Data& data, int64_t tokens, int64_t sequence) {
-  ProbeText text{data.domains(), {}};
-  const auto domains = static_cast<int64_t>(text.domains.size());
-  for (int64_t d = 0; d < domains; ++d)
-    for (Batch& batch : data.held_out(d, sequences_a_pass(sequence), std::max<int64_t>(1, tokens / domains)))
-      text.batches.push_back(std::move(batch));
+  // Domains in turn within a batch, as in training: where places are limited, a batch of one domain would crowd its experts.
+  ProbeText text{data.domains(), data.held_out(-1, sequences_a_pass(sequence), tokens)};
   check(text.tokens() > 0, "inspect.data_empty",
         "the run held out no text (data.held_out); name files to look at with --data");
   return text;
@@ -56,6 +68,8 @@ ProbeText held_out_probe(const Data& data, int64_t tokens, int64_t sequence) {
 ProbeText file_probe(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int64_t tokens, int64_t sequence) {
   ProbeText text;
   std::set<std::string> taken;
+  std::vector<std::vector<Piece>> pieces(paths.size());
+  size_t longest = 0;
   for (size_t d = 0; d < paths.size(); ++d) {
     DomainOptions domain;
     domain.name = domain_name(paths[d], taken);
@@ -63,27 +77,30 @@ ProbeText file_probe(const std::vector<std::string>& paths, const Tokenizer& tok
     text.domains.push_back(domain.name);
     DocumentReader reader(domain, find_sources(domain, /*missing_ok=*/false), int64_t{1} << 20);
     int64_t left = std::max<int64_t>(1, tokens / static_cast<int64_t>(paths.size()));
-    PackedRows rows;
     std::string document;
     while (left > 0 && reader.next(document)) {
       std::vector<int64_t> ids = tokenizer.encode(document);
       if (static_cast<int64_t>(ids.size()) > left) ids.resize(static_cast<size_t>(left));
       left -= static_cast<int64_t>(ids.size());
-      for (size_t begin = 0; begin < ids.size(); begin += static_cast<size_t>(sequence)) {
-        const size_t end = std::min(ids.size(), begin + static_cast<size_t>(sequence));
-        for (size_t i = begin; i < end; ++i) {
-          rows.ids.push_back(ids[i]);
-          rows.targets.push_back(i + 1 < ids.size() ? ids[i + 1] : -1);
-        }
-        rows.begin.push_back(rows.rows());
-        rows.domain.push_back(static_cast<int64_t>(d));
-        if (rows.rows() < kRowsAPass) continue;
-        text.batches.push_back(rows.batch());
-        rows = {};
-      }
+      const std::vector<Piece> parts = cut(ids, static_cast<size_t>(sequence));
+      pieces[d].insert(pieces[d].end(), parts.begin(), parts.end());
     }
-    if (rows.rows() > 0) text.batches.push_back(rows.batch());
+    longest = std::max(longest, pieces[d].size());
   }
+  PackedRows rows;
+  for (size_t i = 0; i < longest; ++i)
+    for (size_t d = 0; d < paths.size(); ++d) {
+      if (i >= pieces[d].size()) continue;
+      const Piece& piece = pieces[d][i];
+      rows.ids.insert(rows.ids.end(), piece.ids.begin(), piece.ids.end());
+      rows.targets.insert(rows.targets.end(), piece.targets.begin(), piece.targets.end());
+      rows.begin.push_back(rows.rows());
+      rows.domain.push_back(static_cast<int64_t>(d));
+      if (rows.rows() < kRowsAPass) continue;
+      text.batches.push_back(rows.batch());
+      rows = {};
+    }
+  if (rows.rows() > 0) text.batches.push_back(rows.batch());
   check(text.tokens() > 0, "inspect.data_empty", "the {} paths of --data hold no text", paths.size());
   return text;
 }

@@ -20,10 +20,11 @@ struct ProbeText {
   int64_t tokens() const;
 };
 
-/// Held-out text of a run's data: about the same number of tokens of every domain, the same every time.
+/// Held-out text of a run's data, the domains in turn, the same every time.
 /// Throws inspect.data_empty when nothing was held out.
 ProbeText held_out_probe(const Data& data, int64_t tokens, int64_t sequence);
-/// Text of files, folders or globs; each path is a domain, named by its last part. Documents are cut to `sequence` tokens.
+/// Text of files, folders or globs; each path is a domain, named by its last part. Documents are cut to `sequence` tokens and
+/// the domains take turns.
 /// Throws data.missing, inspect.data_empty.
 ProbeText file_probe(const std::vector<std::string>& paths, const Tokenizer& tokenizer, int64_t tokens, int64_t sequence);
 /// The first batches with at least `tokens` tokens of every domain that has them; for comparing several checkpoints.

@@ -200,7 +200,7 @@ TEST(InspectReport, ChromiumDrawsEveryChartWithoutAComplaint) {
   EXPECT_NE(seen.dom.find("data-ready=\"yes\""), std::string::npos);
   for (const char* id : {"training", "load", "domains", "tokens", "together", "confidence", "drops", "settling", "text"})
     EXPECT_NE(seen.dom.find("<section class=\"part\" id=\"" + std::string(id) + "\""), std::string::npos) << id;
-  EXPECT_GE(count(seen.dom, "<canvas"), 11);
+  EXPECT_GE(count(seen.dom, "<canvas"), 12);
   EXPECT_GE(count(seen.dom, "class=\"tok"), 220);
   EXPECT_GE(count(seen.dom, "class=\"chip"), 8);
   EXPECT_EQ(seen.dom.find("NaN"), std::string::npos);

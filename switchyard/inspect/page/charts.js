@@ -35,7 +35,9 @@ const amountColour = (max) => {
 const okabeIto = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999"];
 const expertColour = (expert, experts) => experts <= 8 ? okabeIto[expert]
   : d3.hcl((expert * 137.508) % 360, 52, [72, 58, 82][expert % 3]).toString();
-const seriesColour = (i) => (dark() ? ["#6cb6ff", "#ffad5c", "#4dd4ac", "#e48fc4", "#f0e442", "#b8bec8"] : ["#0b63a5", "#c2570c", "#00806a", "#a8467f", "#8a7a00", "#666c75"])[i % 6];
+const seriesColour = (i) => (dark()
+  ? ["#6cb6ff", "#ffad5c", "#4dd4ac", "#e48fc4", "#f0e442", "#b8bec8", "#ff7b72", "#a5a0ff", "#c9a27c", "#7ee0f2"]
+  : ["#0b63a5", "#c2570c", "#00806a", "#a8467f", "#8a7a00", "#666c75", "#b3261e", "#5b52c7", "#7a5330", "#0097ad"])[i % 10];
 const inkOn = (colour) => (d3.lab(colour).l > 55 ? "#16181c" : "#ffffff");
 
 // --- the tooltip -----------------------------------------------------------------------------------
@@ -80,21 +82,25 @@ function drawHeatMap(chart, options) {
   const { rows, columns } = options;
   const width = chart.clientWidth || 300;
   const longest = d3.max(rows, (r) => String(r).length) || 1;
-  const left = Math.min(width * 0.4, 14 + longest * 6.6 + (options.rowTitle ? 14 : 0)), bottom = options.columnTitle ? 38 : 22;
-  const inner = Math.max(20, width - left - 2);
+  const left = Math.min(width * 0.4, 14 + longest * 6.6 + (options.rowTitle ? 14 : 0));
+  const inner = Math.max(20, width - left - 2), wide = (d3.max(columns, (c) => String(c).length) || 1) * 6.6 + 6;
+  // A few long names stand aslant; many short ones are thinned out.
+  const aslant = wide > 34 && columns.length <= 16 && wide * columns.length > inner;
+  const bottom = aslant ? 14 + wide * 0.55 : options.columnTitle ? 38 : 22;
   const square = Math.min(options.cell || 30, inner / columns.length);
   const height = Math.round(rows.length * Math.max(options.low || 0, Math.min(options.cell || 30, Math.max(square, Math.min(16, 420 / rows.length)))));
   const x = d3.scaleBand(d3.range(columns.length), [0, inner]), y = d3.scaleBand(d3.range(rows.length), [0, height]);
   const svg = d3.select(chart).append("svg").attr("height", height + bottom).attr("viewBox", `0 0 ${width} ${height + bottom}`)
     .attr("role", "img").attr("aria-label", options.label || "heat map");
   const every = (count, size, room) => Math.max(1, Math.ceil(room / (size / count)));
-  const wide = (d3.max(columns, (c) => String(c).length) || 1) * 6.6 + 6, across = every(columns.length, inner, wide), down = every(rows.length, height, 12);
+  const across = aslant ? 1 : every(columns.length, inner, wide), down = every(rows.length, height, 12);
   const plot = svg.append("g").attr("transform", `translate(${left},0)`);
   plot.append("g").selectAll("text").data(rows.map((text, i) => ({ text, i })).filter((d) => d.i % down === 0)).join("text")
     .attr("x", -7).attr("y", (d) => y(d.i) + y.bandwidth() / 2).attr("dy", ".34em").attr("text-anchor", "end")
     .classed("on", (d) => d.i === options.on).text((d) => d.text);
   plot.append("g").selectAll("text").data(columns.map((text, i) => ({ text, i })).filter((d) => d.i % across === 0)).join("text")
-    .attr("x", (d) => x(d.i) + x.bandwidth() / 2).attr("y", height + 15).attr("text-anchor", "middle").text((d) => d.text);
+    .attr("transform", (d) => `translate(${x(d.i) + x.bandwidth() / 2},${height + 15})` + (aslant ? " rotate(-32)" : ""))
+    .attr("text-anchor", aslant ? "end" : "middle").text((d) => d.text);
   if (options.columnTitle) plot.append("text").attr("class", "title").attr("x", inner / 2).attr("y", height + 33).attr("text-anchor", "middle").text(options.columnTitle);
   if (options.rowTitle) svg.append("text").attr("class", "title").attr("transform", `translate(10,${height / 2}) rotate(-90)`).attr("text-anchor", "middle").text(options.rowTitle);
 
@@ -161,7 +167,8 @@ const ratioKey = (element, what) => colourKey(element, ratioColour(), "¼×", "4
 const amountKey = (element, max, format) => colourKey(element, amountColour(max), format(0), format(max), d3.range(0.001, 1.001, 0.1).map((t) => t * max));
 
 // --- lines -----------------------------------------------------------------------------------------
-// {series: [{name, colour, points: [[x, y]], dash, faint, width}], xTitle, yTitle, format, zero, log, label, xFormat}
+// {series: [{name, colour, points: [[x, y]], dash, faint, width}], xTitle, format, zero, top, label, xFormat}; every abscissa
+// of a report counts something (steps, layers, positions), so ticks are whole.
 const hiddenSeries = new Set();
 function nearestIndex(xs, x, place) {
   let best = 0;
@@ -208,7 +215,7 @@ function drawLines(chart, options, shown) {
   const format = options.format || short;
   plot.append("g").attr("class", "axis").call(d3.axisLeft(y).ticks(5).tickSize(-inner[0]).tickPadding(7).tickFormat(format));
   plot.append("g").attr("class", "axis").attr("transform", `translate(0,${inner[1]})`)
-    .call(d3.axisBottom(x).ticks(Math.max(2, Math.min(8, inner[0] / 80))).tickSize(0).tickPadding(9).tickFormat(options.xFormat || short));
+    .call(d3.axisBottom(x).tickValues(x.ticks(Math.max(2, Math.min(8, inner[0] / 80))).filter(Number.isInteger)).tickSize(0).tickPadding(9).tickFormat(options.xFormat || short));
   if (options.xTitle) plot.append("text").attr("class", "title").attr("x", inner[0]).attr("y", inner[1] + 34).attr("text-anchor", "end").text(options.xTitle);
   const line = d3.line().x((p) => x(p[0])).y((p) => y(p[1])).defined((p) => p[1] !== null);
   for (const s of shown) {
@@ -252,7 +259,7 @@ function barChart(element, options) {
   afterLayout(() => drawBars(chart, options));
 }
 function drawBars(chart, options) {
-  const width = chart.clientWidth || 300, row = Math.max(14, Math.min(26, 420 / options.bars.length)), height = row * options.bars.length + 22;
+  const width = chart.clientWidth || 300, row = Math.max(14, Math.min(34, 420 / options.bars.length)), height = row * options.bars.length + 22;
   const left = Math.min(width * 0.4, 14 + (d3.max(options.bars, (b) => b.name.length) || 1) * 6.8);
   const x = d3.scaleLinear([0, d3.max(options.bars, (b) => Math.max(b.value, b.mark || 0)) || 1], [0, width - left - 58]).nice(4);
   const svg = d3.select(chart).append("svg").attr("height", height).attr("viewBox", `0 0 ${width} ${height}`).attr("role", "img").attr("aria-label", options.label || "bars");

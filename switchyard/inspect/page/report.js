@@ -78,7 +78,7 @@ section("load", "Load", "Who does the work", "How evenly tokens are spread over 
   if (layers.some((l) => l.history)) lineChart(figure(grid, "Imbalance over training", "coefficient of variation of the load; 0 = perfectly even"), { label: "Imbalance over training",
     xTitle: "step", zero: true, series: layers.filter((l) => l.history).map((l) => ({ name: l.name, faint: l !== chosen(), colour: l === chosen() ? css("--accent") : css("--soft"),
       points: l.history.steps.map((s, i) => [s, l.history.cv[i]]) })) });
-  const table = figure(grid, "Balance in numbers", "on the probe text", layers.some((l) => l.history) ? "" : "wide").appendChild(make("div", "scroll")).appendChild(make("table"));
+  const table = figure(grid, "Balance in numbers", "on the probe text", layers.some((l) => l.history) ? "" : "wide").appendChild(make("div", "scroll tall")).appendChild(make("table"));
   const head = table.createTHead().insertRow();
   for (const [name, why] of [["layer", ""], ["variation", "standard deviation over mean"], ["busiest", "the busiest expert's load over the mean"], ["Gini", "0 even, 1 all at one expert"],
     ["entropy", "of the load, over its largest value"], ["unused", "experts below 1 % of the mean load"], ["dropped", "assignments without a place"]]) {
@@ -100,6 +100,9 @@ section("load", "Load", "Who does the work", "How evenly tokens are spread over 
 section("domains", "Domains", "Experts and domains", "How much more often than by chance an expert serves a domain. Orange: it prefers the domain; blue: it avoids it.", (body) => {
   if (domains.length < 2) return absent(body, "The probe text has a single domain; give several files with --data to compare them.");
   const grid = body.appendChild(make("div", "grid small"));
+  // Rows of equal length: as few as fit, then as even as they go.
+  const most = Math.max(1, Math.floor(body.clientWidth / Math.max(205, Math.min(380, widest * 5))));
+  grid.style.setProperty("--across", Math.ceil(domains.length / Math.ceil(domains.length / most)));
   const ratio = layers.map((l) => l.domain.share.map((row) => row.map((v) => (l.domain.chance > 0 ? v / l.domain.chance : null))));
   domains.forEach((domain, d) => {
     if (!report.tokens_by_domain[d]) return;
@@ -117,10 +120,10 @@ section("domains", "Domains", "Experts and domains", "How much more often than b
     bars: layers.map((l) => ({ name: l.name, value: l.domain.normalised, mark: l.domain.chance_normalised, tell: [["information", short(l.domain.information) + " nats"],
       ["normalised", percent(l.domain.normalised)], ["by chance", percent(l.domain.chance_normalised)], ["chance, 99th percentile", short(l.domain.chance_high) + " nats"], ["p-value", short(l.domain.p_value)]] })) });
   const far = figure(more, `How differently domains are routed: ${chosen().name}`, `total variation: 0 = the same experts, 100 % = none in common; ${percent(chosen().domain.mean_variation)} on average, chance stays below ${percent(chosen().domain.chance_variation_high)}`);
-  const most = d3.max(chosen().domain.variation.flat()) || 1;
-  heatMap(far, { rows: domains, columns: domains, cell: 40, label: "Distance between domains", value: (r, c) => chosen().domain.variation[r][c], colour: amountColour(most),
+  const farthest = d3.max(chosen().domain.variation.flat()) || 1;
+  heatMap(far, { rows: domains, columns: domains, cell: 40, label: "Distance between domains", value: (r, c) => chosen().domain.variation[r][c], colour: amountColour(farthest),
     tell: (r, c) => [`${domains[r]} and ${domains[c]}`, [["total variation", percent(chosen().domain.variation[r][c])]]] });
-  amountKey(far, most, percent);
+  amountKey(far, farthest, percent);
 });
 
 // --- tokens ----------------------------------------------------------------------------------------
@@ -176,13 +179,15 @@ section("together", "Together", "Which experts work together", "Pairs that one t
       tell: (r, c) => (r === c ? [`expert ${order[r]}`, []] : [`expert ${order[r]} with expert ${order[c]}`, [["of its tokens", percent(conditional[order[r]][order[c]])], ["by chance", percent(chance)], ["ratio", times(conditional[order[r]][order[c]] / chance)]]]) });
     ratioKey(pairs, "chance");
   } else absent(pairs, l.kind === "dense" ? "Every expert takes part in every token here, so no pair stands out." : "Each token engages one expert here, so no two are used together.");
-  const path = figure(grid, l.transition ? `From ${l.name} to ${l.transition.to}` : "On to the next layer", "of the tokens of the row's expert, how many go to the column's in the next routed layer");
-  if (l.transition) {
-    const { share, chance } = l.transition;
+  // The last layer has no next one: there the path that leads to it is shown.
+  const from = layers[state.layer + 1 < layers.length ? state.layer : Math.max(0, state.layer - 1)];
+  const path = figure(grid, from.transition ? `From ${from.name} to ${from.transition.to}` : "From layer to layer", "of the tokens of the row's expert, how many go to the column's in the next routed layer");
+  if (from.transition) {
+    const { share, chance } = from.transition;
     heatMap(path, { rows: expertLabels(share.length), columns: expertLabels(share[0].length), rowTitle: "expert here", columnTitle: "expert there", label: "Paths to the next layer", colour: ratioColour(),
       value: (r, c) => share[r][c] / chance, tell: (r, c) => [`expert ${r} → expert ${c}`, [["of its tokens", percent(share[r][c])], ["by chance", percent(chance)], ["ratio", times(share[r][c] / chance)]]] });
     ratioKey(path, "chance");
-  } else absent(path, state.layer + 1 < layers.length ? "One of the two layers engages every expert, so there is no path to follow." : "This is the last routed layer.");
+  } else absent(path, layers.length > 1 ? "One of the two layers engages every expert, so there is no path to follow." : "There is one routed layer.");
 });
 
 // --- confidence ------------------------------------------------------------------------------------
