@@ -40,6 +40,7 @@ void Parameter::bind(at::Tensor data) const {
   check(data.sizes() == at::IntArrayRef(spec().shape), "parameters.shape", "{} has shape [{}], but the model declares [{}]",
         name(), fmt::join(data.sizes().vec(), ", "),
         fmt::join(spec().shape, ", "));
+  if (spec().dtype) data = data.to(*spec().dtype);
   if (!spec().buffer && at::isFloatingType(data.scalar_type())) data.requires_grad_();
   slot_->data = std::move(data);
 }
@@ -50,21 +51,37 @@ Schema Schema::in(std::string_view name) const {
   return inner;
 }
 
+namespace {
+
+Parameter declare(std::vector<Parameter>& list, ParamSpec spec) {
+  for (const Parameter& known : list) check(known.name() != spec.name, "parameters.duplicate", "{} is declared twice", spec.name);
+  list.push_back(Parameter(std::move(spec)));
+  return list.back();
+}
+
+}  // namespace
+
 Parameter Schema::add(std::string_view name, std::vector<int64_t> shape, Role role, Init init, int expert_dim) const {
   ParamSpec spec;
   spec.name = prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name);
   spec.shape = std::move(shape);
   spec.role = role;
-  spec.init = init;
+  spec.init = std::move(init);
   spec.expert_dim = expert_dim;
   spec.buffer = role == Role::buffer;
-  check(!find(spec.name), "parameters.duplicate", "{} is declared twice", spec.name);
-  list_->push_back(Parameter(std::move(spec)));
-  return list_->back();
+  return declare(*list_, std::move(spec));
 }
 
-Parameter Schema::buffer(std::string_view name, std::vector<int64_t> shape, Init init) const {
-  return add(name, std::move(shape), Role::buffer, init);
+Parameter Schema::buffer(std::string_view name, std::vector<int64_t> shape, Init init,
+                         std::optional<at::ScalarType> dtype) const {
+  ParamSpec spec;
+  spec.name = prefix_.empty() ? std::string(name) : prefix_ + "." + std::string(name);
+  spec.shape = std::move(shape);
+  spec.role = Role::buffer;
+  spec.init = std::move(init);
+  spec.buffer = true;
+  spec.dtype = dtype;
+  return declare(*list_, std::move(spec));
 }
 
 Parameter Schema::find(std::string_view full_name) const {
@@ -80,13 +97,14 @@ int64_t Schema::count() const {
   return sum;
 }
 
-void initialise(const Schema& schema, const Streams& random, at::ScalarType dtype) {
+void initialise(const Schema& schema, const Streams& random, at::ScalarType model_dtype) {
   at::NoGradGuard guard;
   for (const Parameter& parameter : schema.all()) {
     if (parameter.bound()) continue;
     const ParamSpec& spec = parameter.spec();
     const RandomKey key{.purpose = "init", .site = spec.name};
     at::Tensor data;
+    const at::ScalarType dtype = spec.dtype.value_or(model_dtype);
     switch (spec.init.kind) {
       case Init::Kind::zeros: data = at::empty(spec.shape, dtype).zero_(); break;
       case Init::Kind::ones: data = at::empty(spec.shape, dtype).fill_(1); break;
@@ -94,6 +112,7 @@ void initialise(const Schema& schema, const Streams& random, at::ScalarType dtyp
       case Init::Kind::uniform:
         data = random.uniform(spec.shape, key, dtype).mul_(2).sub_(1).mul_(spec.init.scale);
         break;
+      case Init::Kind::computed: data = spec.init.values().to(dtype); break;
     }
     parameter.bind(std::move(data));
   }

@@ -6,7 +6,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,13 +23,16 @@ const char* to_string(Role role);
 
 /// How a parameter begins.
 struct Init {
-  enum class Kind { zeros, ones, normal, uniform };
+  enum class Kind { zeros, ones, normal, uniform, computed };
   Kind kind = Kind::zeros;
   double scale = 0;  ///< normal: standard deviation; uniform: half-width
+  std::function<at::Tensor()> values;  ///< computed: called when a model begins, not when one is loaded
   static Init zeros() { return {}; }
-  static Init ones() { return {Kind::ones, 0}; }
-  static Init normal(double deviation) { return {Kind::normal, deviation}; }
-  static Init uniform(double half_width) { return {Kind::uniform, half_width}; }
+  static Init ones() { return {Kind::ones, 0, {}}; }
+  static Init normal(double deviation) { return {Kind::normal, deviation, {}}; }
+  static Init uniform(double half_width) { return {Kind::uniform, half_width, {}}; }
+  /// A table made from options or a file (hash routing, class centres).
+  static Init computed(std::function<at::Tensor()> values) { return {Kind::computed, 0, std::move(values)}; }
 };
 
 struct ParamSpec {
@@ -37,6 +42,7 @@ struct ParamSpec {
   Init init;
   int expert_dim = -1;           ///< the axis that runs over experts, or -1
   bool buffer = false;           ///< saved, but never given a gradient
+  std::optional<at::ScalarType> dtype;  ///< kept in this type whatever the model's (tables of ids, selection biases)
 };
 
 /// A handle to one declared tensor; copies share it.
@@ -52,7 +58,7 @@ class Parameter {
   bool bound() const { return slot_ && slot_->data.defined(); }
   /// The bound tensor; throws parameters.unbound.
   const at::Tensor& tensor() const;
-  /// Throws parameters.shape when `data` has another shape. Non-buffers get requires_grad.
+  /// Throws parameters.shape when `data` has another shape. Non-buffers get requires_grad; a fixed type is converted to.
   void bind(at::Tensor data) const;
   void unbind() const { slot_->data.reset(); }
   bool same(const Parameter& other) const { return slot_ == other.slot_; }
@@ -71,7 +77,9 @@ class Schema {
   const std::string& prefix() const { return prefix_; }
   /// Declares prefix.name; throws parameters.duplicate.
   Parameter add(std::string_view name, std::vector<int64_t> shape, Role role, Init init, int expert_dim = -1) const;
-  Parameter buffer(std::string_view name, std::vector<int64_t> shape, Init init = Init::zeros()) const;
+  /// dtype: kept whatever the model's; unset = the model's.
+  Parameter buffer(std::string_view name, std::vector<int64_t> shape, Init init = Init::zeros(),
+                   std::optional<at::ScalarType> dtype = {}) const;
 
   const std::vector<Parameter>& all() const { return *list_; }
   /// The parameter of that full name, or an empty handle.

@@ -69,8 +69,9 @@ Selection over_rows(Selection selection) {
     check(selection.per_unit > 0 || selection.pairs() == 0, "routing.units",
           "a decision for groups of rows must give every group the same number of experts");
     const int64_t k = selection.per_unit;
-    rows = select_pairs(selection.expert.view({-1, k}).index_select(0, unit_of_row),
-                        selection.weight.view({-1, k}).index_select(0, unit_of_row), selection.experts);
+    const auto spread = [&](const at::Tensor& pairs) { return pairs.view({-1, k}).index_select(0, unit_of_row); };
+    rows = select_pairs(spread(selection.expert), spread(selection.weight), selection.experts);
+    if (selection.kept.defined()) rows.kept = spread(selection.kept).reshape({-1});
   } else {
     rows = select_all(selection.dense_weight.index_select(0, unit_of_row));
   }

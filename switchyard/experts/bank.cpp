@@ -6,6 +6,7 @@
 #include <ATen/ops/bincount.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include "switchyard/base/error.h"
@@ -65,12 +66,10 @@ at::Tensor ExpertBank::run(const at::Tensor& x, const Routed& routed, const Comb
                            const Context& context) const {
   if (const auto* blend = std::get_if<TokenBlend>(&routed.engagement)) return run_blend(x, *blend, context);
   const Selection& selection = std::get<Selection>(routed.engagement);
-  switch (selection.run) {
-    case Run::merged: return run_merged(x, selection, context);
-    case Run::gated: return run_gated(x, selection, context);
-    case Run::rows: break;
-  }
-  return run_rows(x, routed, combine, context);
+  if (selection.run == Run::rows) return run_rows(x, routed, combine, context);
+  Selection weighed = selection;
+  if (routed.weight.defined()) weighed.weight = routed.weight;
+  return selection.run == Run::merged ? run_merged(x, weighed, context) : run_gated(x, weighed, context);
 }
 
 at::Tensor ExpertBank::dispatch(const at::Tensor& x, const Plan& plan) const {
@@ -113,7 +112,8 @@ namespace {
 
 /// What rows without a kept pair return (Overflow); every other row gets nothing here.
 at::Tensor overflow_rows(const at::Tensor& x, const Selection& selection, const CombineOptions& combine) {
-  const at::Tensor kept = kernels::combine_rows(selection.kept.to(at::kFloat).unsqueeze(1), selection.unit, {}, selection.units);
+  const at::Tensor flags = selection.kept.defined() ? selection.kept : at::ones(selection.unit.sizes(), at::kBool);
+  const at::Tensor kept = kernels::combine_rows(flags.to(at::kFloat).unsqueeze(1), selection.unit, {}, selection.units);
   const at::Tensor lost = kept == 0;  // [units, 1]
   at::Tensor factor = lost.to(x.scalar_type());
   if (combine.overflow == Overflow::scaled_identity) {
@@ -147,7 +147,8 @@ at::Tensor ExpertBank::run_rows(const at::Tensor& x, const Routed& routed, const
       y = combine(run_sorted(sorted, plan, context), routed, x.size(0));
     }
   }
-  if (combine_options.overflow != Overflow::zero && selection.kept.defined() && selection.outputs == 0) {
+  const bool may_lose_rows = selection.kept.defined() || selection.per_unit == 0;
+  if (combine_options.overflow != Overflow::zero && may_lose_rows && selection.outputs == 0) {
     check(in_ == out_, "routing.overflow", "a dropped row of width {} cannot stand for an output of width {}; "
           "use overflow: zero", in_, out_);
     y = y + overflow_rows(x, selection, combine_options).to(y.scalar_type());

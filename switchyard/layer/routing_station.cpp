@@ -38,10 +38,21 @@ Routed RoutingStation::route(const at::Tensor& x, const Context& context,
   Routed routed;
   routed.engagement = router_->route({x, dense_outputs}, context);
   auto* selection = std::get_if<Selection>(&routed.engagement);
-  if (selection == nullptr || selection->run != Run::rows) return routed;
+  if (selection == nullptr) return routed;
+  const bool trained_elsewhere = !losses_.empty() || !controllers_.empty();
+  if (selection->run != Run::rows) {
+    check(combine_.on == WeighOn::output, "routing.run", "{}: a merged or gated mixture has no rows to weigh; use on: output", site_);
+    check(!admission_ || options_.admission.slug == "dropless", "routing.run",
+          "{}: a merged or gated mixture has no places to limit; use admission: dropless instead of {}", site_,
+          options_.admission.slug);
+    if (combine_.renormalise != Renormalise::never || combine_.scale != 1 || combine_.evaluation_scale != 1) {
+      *selection = with_pairs(std::move(*selection));
+      routed.weight = combine_weights(*selection, combine_, context.phase, trained_elsewhere);
+    }
+    return routed;
+  }
   *selection = with_pairs(over_rows(std::move(*selection)));
   if (admission_) admit(*selection, *admission_, context);
-  const bool trained_elsewhere = !losses_.empty() || !controllers_.empty();
   routed.weight = combine_weights(*selection, combine_, context.phase, trained_elsewhere);
   routed.plan = make_plan(*selection);
   return routed;

@@ -1,7 +1,9 @@
 #include "switchyard/routing/gate.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/isnan.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/nonzero.h>
 
 #include <cmath>
 
@@ -20,6 +22,19 @@ at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at
   const bool wide = x.scalar_type() == at::kDouble || weight.scalar_type() == at::kDouble;
   const at::ScalarType type = wide ? at::kDouble : at::kFloat;
   return at::linear(x.to(type), weight.to(type), bias.defined() ? bias.to(type) : at::Tensor());
+}
+
+at::Tensor jittered(const at::Tensor& x, double amount, const Context& context) {
+  if (!context.training() || amount == 0) return x;
+  const at::Tensor noise = context.random.uniform(x.sizes(), context.key("router.jitter"), x.scalar_type());
+  return x * (1 + amount * (2 * noise - 1)).to(x.device());
+}
+
+void refuse_nan(const at::Tensor& scores, const Context& context) {
+  const at::Tensor bad = at::nonzero(at::isnan(scores.detach()));
+  if (bad.size(0) > 0)
+    fail("routing.nan", "{}: row {} of the routing scores is not a number; look at the layer's input and learning rate",
+         context.place.site, bad[0][0].item<int64_t>());
 }
 
 at::Tensor mask_experts(const at::Tensor& scores, const Context& context) {
@@ -56,7 +71,7 @@ class LinearScorer : public Scorer {
 
   void declare(const Schema& schema, const RouterSize& size) override {
     weight_ = schema.add("weight", {size.experts, size.width}, Role::router, Init::normal(options_.deviation), 0);
-    if (options_.bias) bias_ = schema.add("bias", {size.experts}, Role::router, Init::zeros(), 0);
+    if (options_.bias) bias_ = schema.add("logit_bias", {size.experts}, Role::router, Init::zeros(), 0);
   }
 
   Gate score(const RouterInput& input, const Context& context) const override {

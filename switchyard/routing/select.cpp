@@ -1,6 +1,7 @@
 #include "switchyard/routing/select.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/argsort.h>
 #include <ATen/ops/ones_like.h>
 
 #include <algorithm>
@@ -44,6 +45,31 @@ at::Tensor kept_softmax(const at::Tensor& scores, const at::Tensor& ids) {
 
 Selection selection_of(const at::Tensor& ids, const at::Tensor& weights, Gate gate, Run run) {
   Selection selection = select_pairs(ids, weights, gate.logits.size(1));
+  selection.run = run;
+  selection.gates.push_back(std::move(gate));
+  return selection;
+}
+
+Selection selection_of_mask(const at::Tensor& taken, const at::Tensor& weights, Gate gate, Run run) {
+  const at::Tensor by_weight = at::argsort(weights.detach(), /*stable=*/true, /*dim=*/1, /*descending=*/true);
+  const at::Tensor sorted = taken.gather(1, by_weight);
+  const at::Tensor place = sorted.nonzero();  // [P, 2]: unit-major, best first
+  const at::Tensor flat = place.select(1, 0) * taken.size(1) + place.select(1, 1);
+  Selection selection;
+  selection.units = taken.size(0);
+  selection.experts = taken.size(1);
+  selection.run = run;
+  selection.unit = place.select(1, 0).contiguous();
+  selection.expert = by_weight.reshape({-1}).index_select(0, flat);
+  selection.rank = (sorted.to(at::kLong).cumsum(1) - 1).reshape({-1}).index_select(0, flat);
+  selection.weight = weights.reshape({-1}).index_select(0, selection.unit * selection.experts + selection.expert);
+  selection.gates.push_back(std::move(gate));
+  return selection;
+}
+
+Selection selection_of_all(Gate gate, Run run, const Context& context) {
+  refuse_nan(gate.logits, context);
+  Selection selection = select_all(gate.probabilities);
   selection.run = run;
   selection.gates.push_back(std::move(gate));
   return selection;

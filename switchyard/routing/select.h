@@ -37,6 +37,12 @@ at::Tensor kept_softmax(const at::Tensor& scores, const at::Tensor& ids);
 /// Pairs from ids and weights [units, k] with the gate behind them.
 Selection selection_of(const at::Tensor& ids, const at::Tensor& weights, Gate gate, Run run);
 
+/// A variable number of pairs a unit: the experts that `taken` [units, E] bool names, by falling weight [units, E].
+Selection selection_of_mask(const at::Tensor& taken, const at::Tensor& weights, Gate gate, Run run);
+
+/// Every expert for every unit, weighted by the gate's probabilities. Throws routing.nan.
+Selection selection_of_all(Gate gate, Run run, const Context& context);
+
 /// Throws routing.k_range unless 1 <= k <= experts; `who` names the router.
 void check_k(int64_t k, int64_t experts, std::string_view who);
 

@@ -106,7 +106,7 @@ std::optional<at::Tensor> FeedForwardExpert::apply_fused(const Params& stacked, 
 
 SWITCHYARD_REGISTER(feed_forward_experts) {
   using namespace switchyard;
-  const std::string room = "experts/feed_forward", recipe = "recipes/quickstart.yaml";
+  const std::string room = "experts/feed_forward";
   registry.add<ExpertKind, NamedFeedForward, NamedOptions>(
       {.slug = "ffn-expert", .name = "Feed-forward expert", .paper = "Lepikhin et al., GShard", .year = 2020,
        .section = "4.2.1", .room = room, .coupling = "none", .line = "a feed-forward network an expert, stacked",
@@ -125,9 +125,10 @@ SWITCHYARD_REGISTER(feed_forward_experts) {
        .recipe = "recipes/methods/geglu.yaml"});
   registry.add<ExpertKind, Fixed<kernels::Activation::swiglu>, FeedForwardOptions>(
       {.slug = "swiglu", .name = "SwiGLU", .paper = "Shazeer, GLU variants improve Transformer", .year = 2020,
-       .section = "4.2.3", .room = room, .coupling = "none", .line = "down(silu(gate(x)) * up(x))", .recipe = recipe});
+       .section = "4.2.3", .room = room, .coupling = "none", .line = "down(silu(gate(x)) * up(x))",
+       .recipe = "recipes/methods/swiglu.yaml"});
   registry.add_card(
       {.slug = "glu-variants", .name = "GeGLU and SwiGLU", .paper = "Shazeer, GLU variants improve Transformer",
        .year = 2020, .section = "4.2.3", .room = room, .coupling = "none",
-       .line = "the gated forms: experts geglu, swiglu, and ffn-expert with glu or reglu", .recipe = recipe});
+       .line = "the gated forms: experts geglu, swiglu, and ffn-expert with glu or reglu", .recipe = "recipes/methods/glu-variants.yaml"});
 }

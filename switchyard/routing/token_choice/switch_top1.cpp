@@ -1,7 +1,5 @@
 // Switch routing: one expert a token, its output scaled by its probability under the full softmax,
 // so that the gate keeps a gradient; the gate alone sees jittered rows in training.
-#include <ATen/TensorOperators.h>
-
 #include "switchyard/routing/select.h"
 
 namespace switchyard {
@@ -24,11 +22,7 @@ class SwitchTop1 : public Router {
 
   Engagement route(const RouterInput& input, const Context& context) const override {
     RoutingPrecision precision;
-    at::Tensor x = routing_rows(input.x);
-    if (context.training() && options_.jitter > 0) {
-      const at::Tensor noise = context.random.uniform(x.sizes(), context.key("router.jitter"), x.scalar_type());
-      x = x * (1 + options_.jitter * (2 * noise - 1)).to(x.device());
-    }
+    const at::Tensor x = jittered(routing_rows(input.x), options_.jitter, context);
     Gate gate = scorer_->score({x, input.dense_outputs}, context);
     const at::Tensor ids = choose(gate.scores, 1, context);
     const at::Tensor weights = gate.probabilities.gather(1, ids);

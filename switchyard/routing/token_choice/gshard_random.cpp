@@ -1,0 +1,79 @@
+// GShard's top-2 gate with random dispatch (Lepikhin et al. 2020): the first expert always, the second
+// with probability min(1, w2 / threshold), so that weak second choices spare capacity. The weight of a
+// kept second expert stays w2: the estimate is not made unbiased.
+#include <ATen/TensorOperators.h>
+
+#include "switchyard/routing/select.h"
+
+namespace switchyard {
+namespace {
+
+/// What becomes of the experts after a token's first.
+enum class SecondPolicy { random, threshold, all, none };
+
+struct GShardOptions : SelectOptions {
+  SecondPolicy policy = SecondPolicy::random;
+  SecondPolicy evaluation_policy = SecondPolicy::all;
+  double threshold = 0.5;
+  static void describe(Fields<GShardOptions>& f) {
+    f.title("GShard top-2 gate", "Two experts a token; a weak second one is skipped at random.");
+    const std::vector<std::string> words{"random", "threshold", "all", "none"};
+    f("policy", &GShardOptions::policy, "when the second expert is used in training: with probability weight / threshold, "
+      "above the threshold, always, never").choices(words);
+    f("evaluation_policy", &GShardOptions::evaluation_policy, "the same outside training").choices(words);
+    f("threshold", &GShardOptions::threshold, "the weight of a second expert (of the two, summing to 1) that is surely "
+      "used; 0.5 in GShard, 0.2 in Mesh TensorFlow").range(1e-6, 1);
+    describe_fields(f);
+  }
+};
+
+class GShardTop2 : public Router {
+ public:
+  explicit GShardTop2(GShardOptions options) : options_(std::move(options)), scorer_(options_.scorer.make()) {}
+
+  void declare(const Schema& schema, const RouterSize& size) override {
+    check_k(2, size.experts, "gshard-random");
+    scorer_->declare(schema, size);
+  }
+
+  Engagement route(const RouterInput& input, const Context& context) const override {
+    RoutingPrecision precision;
+    Gate gate = scorer_->score(input, context);
+    const at::Tensor ids = choose(gate.scores, 2, context);
+    const at::Tensor weights = gate.probabilities.gather(1, ids);
+    Selection selection = selection_of(ids, weights, std::move(gate), options_.run);
+    const SecondPolicy policy = context.training() ? options_.policy : options_.evaluation_policy;
+    if (policy != SecondPolicy::all) selection.kept = dispatched(weights.detach(), policy, context).reshape({-1});
+    return selection;
+  }
+
+  CombineOptions combine() const override { return {.renormalise = Renormalise::before_drop}; }
+
+ private:
+  /// [units, k] bool from weights [units, k].
+  at::Tensor dispatched(const at::Tensor& weights, SecondPolicy policy, const Context& context) const {
+    const at::Tensor share = weights / weights.sum(1, /*keepdim=*/true).clamp_min(1e-9);
+    at::Tensor used = share >= options_.threshold;
+    if (policy == SecondPolicy::none) used = used.zero_();
+    if (policy == SecondPolicy::random) {
+      const at::Tensor draw = context.random.uniform(share.sizes(), context.key("router.second"), share.scalar_type());
+      used = share > draw.to(share.device()) * options_.threshold;
+    }
+    used.narrow(1, 0, 1).fill_(true);
+    return used;
+  }
+
+  GShardOptions options_;
+  std::shared_ptr<Scorer> scorer_;
+};
+
+}  // namespace
+}  // namespace switchyard
+
+SWITCHYARD_REGISTER(gshard_random) {
+  using namespace switchyard;
+  registry.add<Router, GShardTop2, GShardOptions>(
+      {.slug = "gshard-random", .name = "GShard top-2 gate, random second expert", .paper = "Lepikhin et al., GShard",
+       .year = 2020, .section = "4.1.1", .room = "routing/token_choice", .coupling = "none",
+       .line = "two experts a token; the second with probability 2·w2", .recipe = "recipes/methods/gshard-random.yaml"});
+}
