@@ -145,7 +145,8 @@ void NameMap::bind(const Safetensors& file, const std::string& where, std::optio
 
   const auto read = [&](const Link& link) {
     at::Tensor tensor = file.get(theirs_[link.theirs].name);
-    check(is_plain_float(tensor.scalar_type()), "model.tensor_dtype",
+    const std::optional<at::ScalarType> fixed = parameters_[link.ours].spec().dtype;
+    check(is_plain_float(tensor.scalar_type()) || (fixed && tensor.scalar_type() == *fixed), "model.tensor_dtype",
           "{}: {} is stored as {}; weights are read as float64, float32, float16 or bfloat16", where,
           theirs_[link.theirs].name, c10::toString(tensor.scalar_type()));
     return view_of(std::move(tensor), link.theirs_view);
@@ -155,7 +156,7 @@ void NameMap::bind(const Safetensors& file, const std::string& where, std::optio
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i];
     at::Tensor first = read(*parts[i].front());
-    const at::ScalarType type = dtype.value_or(first.scalar_type());
+    const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(first.scalar_type()));
     if (parts[i].size() == 1 && parts[i][0]->ours_view.empty() && first.is_contiguous()) {
       parameter.bind(first.to(type));  // as it lies in the file, without a copy where the type allows it
       continue;
