@@ -255,7 +255,7 @@ TEST(Catalogue, smear_every_expert_learns_and_dropout_renormalises) {
   Pass many(200, 200, Phase::train);
   const at::Tensor p = std::get<Selection>(router->route({randn({200, 4}, 1), {}}, many.context)).dense_weight;
   EXPECT_LT(difference(p.sum(1), at::ones({200}, at::kDouble)), 1e-12);
-  EXPECT_NEAR((p < 1e-6).to(at::kDouble).mean().item<double>(), .5, .06);
+  EXPECT_NEAR((p < 1e-6).to(at::kDouble).mean().item<double>(), .5 - 1.0 / 16, .053);  // a draw that drops all four keeps all
 }
 
 TEST(Catalogue, smear_takes_its_vector_from_a_fact_in_causal_models) {

@@ -26,7 +26,7 @@ TopK top_k_grouped(const at::Tensor& scores, int64_t k, GroupLimit limit) {
   at::Tensor groups = std::get<1>(at::sort(group_score, true, -1, true)).narrow(-1, 0, limit.chosen);
   at::Tensor open = at::zeros({rows, limit.groups}, scores.options().dtype(at::kBool)).scatter(1, groups, true);
   // Sort the open columns first, then by score within them: -inf stays legal inside an open group.
-  at::Tensor open_columns = open.unsqueeze(-1).expand({rows, limit.groups, width}).reshape({rows, -1});
+  at::Tensor open_columns = open.unsqueeze(-1).expand({rows, limit.groups, width}).reshape({rows, limit.groups * width});
   at::Tensor by_score = std::get<1>(at::sort(scores.detach(), true, -1, true));
   at::Tensor first = std::get<1>(at::sort(at::gather(open_columns, 1, by_score).to(at::kInt), true, -1, true));
   at::Tensor indices = at::gather(by_score, 1, first.narrow(1, 0, k)).contiguous();

@@ -42,13 +42,14 @@ class ExpertChoice : public Router {
     Gate gate = scorer_->score(input, context);
     refuse_nan(gate.logits, context);
     const Overrides& wishes = context.wishes();
+    const at::Tensor p = gate.probabilities;
     if (wishes.forced.defined()) {
       const at::Tensor ids = choose(gate.scores, 1, context);
-      return selection_of(ids, gate.probabilities.gather(1, ids), std::move(gate), options_.run);
+      return selection_of(ids, p.gather(1, ids), std::move(gate), options_.run);
     }
-    at::Tensor taken = choices(gate.probabilities.detach(), context);
+    at::Tensor taken = choices(p.detach(), context);
     if (wishes.allowed.defined()) taken = taken & wishes.allowed.to(taken.device());
-    return selection_of_mask(taken, gate.probabilities, std::move(gate), options_.run);
+    return selection_of_mask(taken, p, std::move(gate), options_.run);
   }
 
   Reach reach(const Overrides&, Phase) const override {
