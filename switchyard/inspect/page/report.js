@@ -168,70 +168,6 @@ section("tokens", "Tokens", "Experts and words", "The tokens that go to one expe
 // Spaces and line ends as signs, so that they can be seen.
 const visible = (text) => (text === "" ? "∅" : text.replace(/ /g, "␣").replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/\r/g, "␍").replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069]/g, "�"));
 
-// --- together --------------------------------------------------------------------------------------
-section("together", "Together", "Which experts work together", "Pairs that one token engages, and where its path goes in the next layer, against chance.", (body) => {
-  const l = chosen(), grid = body.appendChild(make("div", "grid"));
-  const pairs = figure(grid, `Used by the same token: ${l.name}`, "of the tokens of the row's expert, how many also go to the column's; neighbours are alike");
-  if (l.coactivation) {
-    const { order, conditional, chance } = l.coactivation;
-    heatMap(pairs, { rows: order, columns: order, rowTitle: "expert", columnTitle: "expert", label: "Co-activation", colour: ratioColour(),
-      value: (r, c) => (r === c ? null : conditional[order[r]][order[c]] / chance),
-      tell: (r, c) => (r === c ? [`expert ${order[r]}`, []] : [`expert ${order[r]} with expert ${order[c]}`, [["of its tokens", percent(conditional[order[r]][order[c]])], ["by chance", percent(chance)], ["ratio", times(conditional[order[r]][order[c]] / chance)]]]) });
-    ratioKey(pairs, "chance");
-  } else absent(pairs, l.kind === "dense" ? "Every expert takes part in every token here, so no pair stands out." : "Each token engages one expert here, so no two are used together.");
-  // The last layer has no next one: there the path that leads to it is shown.
-  const from = layers[state.layer + 1 < layers.length ? state.layer : Math.max(0, state.layer - 1)];
-  const path = figure(grid, from.transition ? `From ${from.name} to ${from.transition.to}` : "From layer to layer", "of the tokens of the row's expert, how many go to the column's in the next routed layer");
-  if (from.transition) {
-    const { share, chance } = from.transition;
-    heatMap(path, { rows: expertLabels(share.length), columns: expertLabels(share[0].length), rowTitle: "expert here", columnTitle: "expert there", label: "Paths to the next layer", colour: ratioColour(),
-      value: (r, c) => share[r][c] / chance, tell: (r, c) => [`expert ${r} → expert ${c}`, [["of its tokens", percent(share[r][c])], ["by chance", percent(chance)], ["ratio", times(share[r][c] / chance)]]] });
-    ratioKey(path, "chance");
-  } else absent(path, layers.length > 1 ? "One of the two layers engages every expert, so there is no path to follow." : "There is one routed layer.");
-});
-
-// --- confidence ------------------------------------------------------------------------------------
-section("confidence", "Confidence", "How sure the routers are", "A router that always says 100 % cannot learn from its alternatives; one that always says one in E has not learnt to choose.", (body) => {
-  const known = layers.map((l, i) => i).filter((i) => layers[i].confidence);
-  if (!known.length) return absent(body, "These routers decide without probabilities (a fixed table, or a rule), so there is no confidence to show.");
-  const grid = body.appendChild(make("div", "grid"));
-  const bins = layers[known[0]].confidence.top.length, label = (b) => `${d3.format(".0f")((100 * b) / bins)}`;
-  for (const [key, title, note, mean] of [["top", "Probability of the best expert", "each row is a layer's distribution over tokens", "mean_top"], ["entropy", "Entropy of the choice", "0 % = certain, 100 % = every expert alike", "mean_entropy"]]) {
-    const box = figure(grid, title, note), share = known.map((i) => { const n = d3.sum(layers[i].confidence[key]); return layers[i].confidence[key].map((v) => (n ? v / n : 0)); });
-    const most = d3.max(share.flat()) || 1;
-    heatMap(box, { rows: known.map((i) => shortNames[i]), columns: d3.range(bins).map(label), rowTitle: "layer", columnTitle: "%", on: known.indexOf(state.layer), label: title, pick: (r) => choose(known[r]),
-      value: (r, c) => share[r][c], colour: amountColour(most), low: 16,
-      tell: (r, c) => [layerNames[known[r]], [[`${label(c)} to ${label(c + 1)} %`, percent(share[r][c]) + " of tokens"], ["mean", percent(layers[known[r]].confidence[mean])]]] });
-    amountKey(box, most, percent);
-  }
-  if (known.length < layers.length) absent(body, "Not shown, since they decide without probabilities: " + layers.filter((l) => !l.confidence).map((l) => l.name).join(", ") + ".");
-});
-
-// --- drops -----------------------------------------------------------------------------------------
-section("drops", "Drops", "Which tokens lose their place", "Where experts have a limited number of places, late tokens may find them taken.", (body) => {
-  const limited = layers.filter((l) => l.drops && l.drops.rate > 0);
-  if (!limited.length) return absent(body, layers.every((l) => l.kind === "dense") ? "Every expert takes part in every token; there are no places to lose." : "Nothing was dropped: every expert had a place for every token that chose it.");
-  const grid = body.appendChild(make("div", "grid")), show = limited.includes(chosen()) ? chosen() : limited[0];
-  const lines = (values) => limited.map((l) => ({ name: l.name, faint: l !== show, colour: l === show ? css("--accent") : css("--soft"), points: values(l) }));
-  const bins = show.drops.by_position.length, longest = show.drops.longest;
-  lineChart(figure(grid, `By position in the sequence: ${show.name}`, `${percent(show.drops.rate)} dropped; the last quarter loses ${d3.format("+.1f")(100 * show.drops.end_minus_start)} points more than the first`), { label: "Drops by position", xTitle: "position", xName: "position", zero: true, format: percent,
-    series: lines((l) => l.drops.by_position.map((v, b) => [Math.round(((b + 0.5) * longest) / bins), v])) });
-  lineChart(figure(grid, `By place of the sequence in the probe: ${show.name}`, "a slope here means that later sequences of a batch lose, not later positions"), { label: "Drops by sequence", xTitle: "sequence, % of the probe", zero: true, format: percent,
-    series: lines((l) => l.drops.by_sequence.map((v, b) => [Math.round(((b + 0.5) * 100) / l.drops.by_sequence.length), v])) });
-});
-
-// --- settling --------------------------------------------------------------------------------------
-section("settling", "Settling", "When the routing settled", "How many of the experts that each checkpoint chooses are those that the last one chooses, on the same text.", (body) => {
-  if (report.checkpoints.length < 2) return absent(body, "One checkpoint is here; keep several (train.keep_last) to see how the routing settles.");
-  const grid = body.appendChild(make("div", "grid"));
-  const pairs = layers.filter((l) => l.kind === "pairs"), points = (l, key) => l.saturation.map((s) => [s.step, s[key]]);
-  if (pairs.length) lineChart(figure(grid, `Overlap with the last checkpoint: ${chosen().name}`, "1 = the same experts for every token"), { label: "Router saturation", xTitle: "step", zero: true, top: 1, format: percent,
-    series: [...pairs.map((l) => ({ name: l.name, faint: l !== chosen(), colour: l === chosen() ? css("--accent") : css("--soft"), points: points(l, "overlap") })),
-      { name: "chance", colour: css("--mark"), dash: true, points: points(pairs.includes(chosen()) ? chosen() : pairs[0], "chance") }] });
-  lineChart(figure(grid, `Same best expert: ${chosen().name}`, "share of tokens whose first choice is already the last checkpoint's"), { label: "Agreement of the best expert", xTitle: "step", zero: true, top: 1, format: percent,
-    series: layers.map((l) => ({ name: l.name, faint: l !== chosen(), colour: l === chosen() ? css("--accent") : css("--soft"), points: points(l, "best_agreement") })) });
-});
-
 // --- text ------------------------------------------------------------------------------------------
 section("text", "Text", "Real text, coloured by expert", "Every token in the colour of the expert that it goes to first. Point at a token, or step through with the arrow keys, for all its experts.", (body) => {
   if (!report.samples.length) return absent(body, "The probe text was empty.");
@@ -313,6 +249,70 @@ section("text", "Text", "Real text, coloured by expert", "Every token in the col
     event.stopPropagation();
   });
   text.addEventListener("blur", () => { if (at >= 0) spans[at].classList.remove("at"); hideTip(); });
+});
+
+// --- together --------------------------------------------------------------------------------------
+section("together", "Together", "Which experts work together", "Pairs that one token engages, and where its path goes in the next layer, against chance.", (body) => {
+  const l = chosen(), grid = body.appendChild(make("div", "grid"));
+  const pairs = figure(grid, `Used by the same token: ${l.name}`, "of the tokens of the row's expert, how many also go to the column's; neighbours are alike");
+  if (l.coactivation) {
+    const { order, conditional, chance } = l.coactivation;
+    heatMap(pairs, { rows: order, columns: order, rowTitle: "expert", columnTitle: "expert", label: "Co-activation", colour: ratioColour(),
+      value: (r, c) => (r === c ? null : conditional[order[r]][order[c]] / chance),
+      tell: (r, c) => (r === c ? [`expert ${order[r]}`, []] : [`expert ${order[r]} with expert ${order[c]}`, [["of its tokens", percent(conditional[order[r]][order[c]])], ["by chance", percent(chance)], ["ratio", times(conditional[order[r]][order[c]] / chance)]]]) });
+    ratioKey(pairs, "chance");
+  } else absent(pairs, l.kind === "dense" ? "Every expert takes part in every token here, so no pair stands out." : "Each token engages one expert here, so no two are used together.");
+  // The last layer has no next one: there the path that leads to it is shown.
+  const from = layers[state.layer + 1 < layers.length ? state.layer : Math.max(0, state.layer - 1)];
+  const path = figure(grid, from.transition ? `From ${from.name} to ${from.transition.to}` : "From layer to layer", "of the tokens of the row's expert, how many go to the column's in the next routed layer");
+  if (from.transition) {
+    const { share, chance } = from.transition;
+    heatMap(path, { rows: expertLabels(share.length), columns: expertLabels(share[0].length), rowTitle: "expert here", columnTitle: "expert there", label: "Paths to the next layer", colour: ratioColour(),
+      value: (r, c) => share[r][c] / chance, tell: (r, c) => [`expert ${r} → expert ${c}`, [["of its tokens", percent(share[r][c])], ["by chance", percent(chance)], ["ratio", times(share[r][c] / chance)]]] });
+    ratioKey(path, "chance");
+  } else absent(path, layers.length > 1 ? "One of the two layers engages every expert, so there is no path to follow." : "There is one routed layer.");
+});
+
+// --- confidence ------------------------------------------------------------------------------------
+section("confidence", "Confidence", "How sure the routers are", "A router that always says 100 % cannot learn from its alternatives; one that always says one in E has not learnt to choose.", (body) => {
+  const known = layers.map((l, i) => i).filter((i) => layers[i].confidence);
+  if (!known.length) return absent(body, "These routers decide without probabilities (a fixed table, or a rule), so there is no confidence to show.");
+  const grid = body.appendChild(make("div", "grid"));
+  const bins = layers[known[0]].confidence.top.length, label = (b) => `${d3.format(".0f")((100 * b) / bins)}`;
+  for (const [key, title, note, mean] of [["top", "Probability of the best expert", "each row is a layer's distribution over tokens", "mean_top"], ["entropy", "Entropy of the choice", "0 % = certain, 100 % = every expert alike", "mean_entropy"]]) {
+    const box = figure(grid, title, note), share = known.map((i) => { const n = d3.sum(layers[i].confidence[key]); return layers[i].confidence[key].map((v) => (n ? v / n : 0)); });
+    const most = d3.max(share.flat()) || 1;
+    heatMap(box, { rows: known.map((i) => shortNames[i]), columns: d3.range(bins).map(label), rowTitle: "layer", columnTitle: "%", on: known.indexOf(state.layer), label: title, pick: (r) => choose(known[r]),
+      value: (r, c) => share[r][c], colour: amountColour(most), low: 16,
+      tell: (r, c) => [layerNames[known[r]], [[`${label(c)} to ${label(c + 1)} %`, percent(share[r][c]) + " of tokens"], ["mean", percent(layers[known[r]].confidence[mean])]]] });
+    amountKey(box, most, percent);
+  }
+  if (known.length < layers.length) absent(body, "Not shown, since they decide without probabilities: " + layers.filter((l) => !l.confidence).map((l) => l.name).join(", ") + ".");
+});
+
+// --- drops -----------------------------------------------------------------------------------------
+section("drops", "Drops", "Which tokens lose their place", "Where experts have a limited number of places, late tokens may find them taken.", (body) => {
+  const limited = layers.filter((l) => l.drops && l.drops.rate > 0);
+  if (!limited.length) return absent(body, layers.every((l) => l.kind === "dense") ? "Every expert takes part in every token; there are no places to lose." : "Nothing was dropped: every expert had a place for every token that chose it.");
+  const grid = body.appendChild(make("div", "grid")), show = limited.includes(chosen()) ? chosen() : limited[0];
+  const lines = (values) => limited.map((l) => ({ name: l.name, faint: l !== show, colour: l === show ? css("--accent") : css("--soft"), points: values(l) }));
+  const bins = show.drops.by_position.length, longest = show.drops.longest;
+  lineChart(figure(grid, `By position in the sequence: ${show.name}`, `${percent(show.drops.rate)} dropped; the last quarter loses ${d3.format("+.1f")(100 * show.drops.end_minus_start)} points more than the first`), { label: "Drops by position", xTitle: "position", xName: "position", zero: true, format: percent,
+    series: lines((l) => l.drops.by_position.map((v, b) => [Math.round(((b + 0.5) * longest) / bins), v])) });
+  lineChart(figure(grid, `By place of the sequence in the probe: ${show.name}`, "a slope here means that later sequences of a batch lose, not later positions"), { label: "Drops by sequence", xTitle: "sequence, % of the probe", zero: true, format: percent,
+    series: lines((l) => l.drops.by_sequence.map((v, b) => [Math.round(((b + 0.5) * 100) / l.drops.by_sequence.length), v])) });
+});
+
+// --- settling --------------------------------------------------------------------------------------
+section("settling", "Settling", "When the routing settled", "How many of the experts that each checkpoint chooses are those that the last one chooses, on the same text.", (body) => {
+  if (report.checkpoints.length < 2) return absent(body, "One checkpoint is here; keep several (train.keep_last) to see how the routing settles.");
+  const grid = body.appendChild(make("div", "grid"));
+  const pairs = layers.filter((l) => l.kind === "pairs"), points = (l, key) => l.saturation.map((s) => [s.step, s[key]]);
+  if (pairs.length) lineChart(figure(grid, `Overlap with the last checkpoint: ${chosen().name}`, "1 = the same experts for every token"), { label: "Router saturation", xTitle: "step", zero: true, top: 1, format: percent,
+    series: [...pairs.map((l) => ({ name: l.name, faint: l !== chosen(), colour: l === chosen() ? css("--accent") : css("--soft"), points: points(l, "overlap") })),
+      { name: "chance", colour: css("--mark"), dash: true, points: points(pairs.includes(chosen()) ? chosen() : pairs[0], "chance") }] });
+  lineChart(figure(grid, `Same best expert: ${chosen().name}`, "share of tokens whose first choice is already the last checkpoint's"), { label: "Agreement of the best expert", xTitle: "step", zero: true, top: 1, format: percent,
+    series: layers.map((l) => ({ name: l.name, faint: l !== chosen(), colour: l === chosen() ? css("--accent") : css("--soft"), points: points(l, "best_agreement") })) });
 });
 
 // --- the page --------------------------------------------------------------------------------------
