@@ -88,3 +88,14 @@ const Choice<Body>& ModelOptions::feed_forward_of(int64_t layer) const {
 }
 
 }  // namespace switchyard
+
+SWITCHYARD_REGISTER(placements) {
+  registry.add_card({.slug = "placement", .name = "MoE layer frequency and schedule", .paper = "Lepikhin et al., GShard; Zoph et al., ST-MoE",
+                     .year = 2020, .section = "4.2.2", .room = "models", .coupling = "none",
+                     .line = "which layers hold a mixture: `layers: {every: 2}`, `{last: 6}`, `{list: [3, -1]}`",
+                     .recipe = "recipes/methods/placement.yaml"});
+  registry.add_card({.slug = "first-layer-dense", .name = "First layers dense", .paper = "Dai et al., DeepSeekMoE", .year = 2024,
+                     .section = "4.2.2", .room = "models", .coupling = "none",
+                     .line = "the first layers, whose load balances slowest, stay dense: `layers: {first_dense: 1}`",
+                     .recipe = "recipes/methods/first-layer-dense.yaml"});
+}
