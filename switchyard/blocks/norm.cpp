@@ -1,20 +1,135 @@
 #include "switchyard/blocks/norm.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rsqrt.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <cmath>
+
+#include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
 
 namespace switchyard {
 
 void RmsNorm::declare(const Schema& schema) { weight_ = schema.add("weight", {width_}, Role::norm, Init::ones()); }
 
-at::Tensor RmsNorm::forward(const at::Tensor& x, const Context& context) const {
+namespace {
+
+/// Plain ATen: other devices, and second derivatives.
+at::Tensor plain_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
   const at::Tensor wide = half ? x.to(at::kFloat) : x;
-  const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps_);
-  return (wide * scale).to(x.scalar_type()) * context[weight_].to(x.scalar_type());
+  const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
+  return (wide * scale).to(x.scalar_type()) * weight.to(x.scalar_type());
+}
+
+/// Sums over rows go over this many fixed runs, so that they do not depend on the thread count.
+constexpr int64_t kRuns = 64;
+
+/// T: the rows' type; A: what sums run in. One pass over each row where ATen's operations take eight.
+template <typename T, typename A>
+void forward_rows(const T* x, const A* weight, T* y, A* scale, int64_t rows, int64_t width, double eps) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / width), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const T* from = x + r * width;
+      T* to = y + r * width;
+      A sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < width; ++j) sum += static_cast<A>(from[j]) * static_cast<A>(from[j]);
+      const A s = A(1) / std::sqrt(sum / static_cast<A>(width) + static_cast<A>(eps));
+      scale[r] = s;
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j)
+        to[j] = static_cast<T>(static_cast<A>(static_cast<T>(static_cast<A>(from[j]) * s)) * weight[j]);
+    }
+  });
+}
+
+/// dx = s (w·g − x s² mean(w·g·x)), dw = Σ over rows of g x s.
+template <typename T, typename A>
+void backward_rows(const T* x, const A* weight, const A* scale, const T* grad, T* grad_x, A* grad_weight_runs, int64_t rows,
+                   int64_t width) {
+  const int64_t run = (rows + kRuns - 1) / kRuns;
+  at::parallel_for(0, kRuns, 1, [&](int64_t first, int64_t last) {
+    for (int64_t r = first * run; r < std::min(rows, last * run); ++r) {
+      const T *from = x + r * width, *g = grad + r * width;
+      T* to = grad_x + r * width;
+      A* grad_weight = grad_weight_runs + r / run * width;
+      const A s = scale[r];
+      A dot = 0;
+#pragma omp simd reduction(+ : dot)
+      for (int64_t j = 0; j < width; ++j) {
+        const A gx = static_cast<A>(g[j]) * static_cast<A>(from[j]);
+        dot += gx * weight[j];
+        grad_weight[j] += gx * s;
+      }
+      const A along = dot * s * s / static_cast<A>(width);
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j)
+        to[j] = static_cast<T>(s * (static_cast<A>(g[j]) * weight[j] - static_cast<A>(from[j]) * along));
+    }
+  });
+}
+
+/// Calls run(T{}, A{}) with the types of rows like x.
+template <typename Run>
+void with_types(const at::Tensor& x, const Run& run) {
+  if (x.scalar_type() == at::kDouble) run(double{}, double{});
+  else if (x.scalar_type() == at::kFloat) run(float{}, float{});
+  else run(at::BFloat16{}, float{});
+}
+
+class RmsNormRows : public torch::autograd::Function<RmsNormRows> {
+ public:
+  /// x: [..., width] contiguous; weight: [width] of the sums' type.
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, double eps) {
+    const int64_t width = weight.size(0), rows = x.numel() / width;
+    at::Tensor y = at::empty_like(x), scale = at::empty({rows}, weight.options());
+    with_types(x, [&]<typename T, typename A>(T, A) {
+      forward_rows(x.const_data_ptr<T>(), weight.const_data_ptr<A>(), y.mutable_data_ptr<T>(), scale.mutable_data_ptr<A>(), rows,
+                   width, eps);
+    });
+    ctx->save_for_backward({x, weight, scale});
+    ctx->saved_data["eps"] = eps;
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
+    if (at::GradMode::is_enabled()) {  // a second derivative is wanted
+      const at::Tensor y = plain_rms_norm(x, weight, ctx->saved_data["eps"].toDouble());
+      auto found = torch::autograd::grad({y}, {x, weight}, {grads[0]}, true, /*create_graph=*/true, /*allow_unused=*/true);
+      return {found[0], found[1], at::Tensor()};
+    }
+    const int64_t width = weight.size(0), rows = x.numel() / width;
+    const at::Tensor grad = grads[0].to(x.scalar_type()).contiguous();
+    at::Tensor grad_x = at::empty_like(x), runs = at::zeros({kRuns, width}, weight.options());
+    with_types(x, [&]<typename T, typename A>(T, A) {
+      backward_rows(x.const_data_ptr<T>(), weight.const_data_ptr<A>(), scale.const_data_ptr<A>(), grad.const_data_ptr<T>(),
+                    grad_x.mutable_data_ptr<T>(), runs.mutable_data_ptr<A>(), rows, width);
+    });
+    return {grad_x, runs.sum(0), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor RmsNorm::forward(const at::Tensor& x, const Context& context) const {
+  const at::Tensor& weight = context[weight_];
+  check(x.dim() > 0 && x.size(-1) == width_, "blocks.width", "{} norms rows of width {}, not {}", weight_.name(), width_,
+        x.dim() > 0 ? x.size(-1) : 0);
+  const bool native = x.is_cpu() && weight.is_cpu() &&
+                      (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble || x.scalar_type() == at::kBFloat16);
+  if (!native) return plain_rms_norm(x, weight, eps_);
+  return RmsNormRows::apply(x.contiguous(), weight.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), eps_);
 }
 
 void LayerNorm::declare(const Schema& schema) {

@@ -1,6 +1,8 @@
 // Norms, rotary positions, attention and the block: proofs.
 #include "switchyard/blocks/block.h"
 
+#include <ATen/Parallel.h>
+
 #include "switchyard/base/registry.h"
 #include "switchyard/blocks/attend.h"
 #include "switchyard/blocks/norm.h"
@@ -56,6 +58,49 @@ TEST(Norm, HalfPrecisionRowsAreNormedInFloat) {
   EXPECT_LT(difference(y, norm(x.to(at::kDouble))), 0.02);
 }
 
+TEST(Norm, GradientsOfManyRowsInEveryTypeAndThreadCount) {
+  // Against the formula in float64; the sum over rows does not depend on the threads.
+  const at::Tensor x = randn({300, 48}, 1), g = randn({300, 48}, 2), w = randn({48}, 3);
+  const at::Tensor leaf_x = x.clone().requires_grad_(), leaf_w = w.clone().requires_grad_();
+  const at::Tensor expected = leaf_x * (leaf_x.square().mean(1, true) + 1e-6).rsqrt() * leaf_w;
+  expected.backward(g);
+  const int threads = at::get_num_threads();
+  for (const auto& [type, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-4}, {at::kBFloat16, 0.5}}) {
+    std::vector<at::Tensor> first;
+    for (const int count : {1, 3}) {
+      at::set_num_threads(count);
+      RmsNorm norm(48, 1e-6);
+      const Schema schema;
+      norm.declare(schema);
+      schema.all()[0].bind(w.to(type == at::kDouble ? at::kDouble : at::kFloat, false, true));
+      const at::Tensor rows = x.to(type, false, true).requires_grad_();
+      const at::Tensor y = norm.forward(rows, Pass(300).context);
+      y.backward(g.to(type));
+      EXPECT_LT(difference(y, expected), tolerance);
+      EXPECT_LT(difference(rows.grad(), leaf_x.grad()), tolerance);
+      EXPECT_LT(difference(schema.all()[0].tensor().grad(), leaf_w.grad()), tolerance * 4);
+      if (first.empty()) first = {y, rows.grad(), schema.all()[0].tensor().grad()};
+      EXPECT_TRUE(at::equal(y, first[0]) && at::equal(rows.grad(), first[1]) && at::equal(schema.all()[0].tensor().grad(), first[2]));
+    }
+  }
+  at::set_num_threads(threads);
+}
+
+/// The gradient of |d f / d x|², which only a twice differentiable f gives.
+at::Tensor second_order(const std::function<at::Tensor(const at::Tensor&)>& f, const at::Tensor& x) {
+  const at::Tensor leaf = x.clone().requires_grad_();
+  const at::Tensor first = torch::autograd::grad({f(leaf).sin().sum()}, {leaf}, {}, true, /*create_graph=*/true)[0];
+  return torch::autograd::grad({first.square().sum()}, {leaf})[0];
+}
+
+TEST(Norm, SecondDerivatives) {
+  const Bound<RmsNorm> norm(5, 1e-6);
+  const at::Tensor x = randn({3, 5}, 1);
+  EXPECT_LT(difference(second_order([&](const at::Tensor& y) { return norm(y); }, x), second_order([](const at::Tensor& y) {
+                         return y * (y.square().mean(1, true) + 1e-6).rsqrt();
+                       }, x)), 1e-9);
+}
+
 at::Tensor turned(const at::Tensor& x, const at::Tensor& positions, RotaryOptions options = {}) {
   const Rotary rotary(options, x.size(-1));
   return rotary.turn(x, rotary.angles(positions, true));
@@ -92,6 +137,27 @@ TEST(Rotary, InterleavedPairsAreAPermutationAway) {
   const at::Tensor x = values({1, 0, 1, 0}).index_select(0, order).view({1, 1, 4});
   const at::Tensor y = turned(x, at::ones({1}, at::kLong)).view({4}).index_select(0, order);
   EXPECT_LT(difference(y, values({0.540302306, 0.841470985, 0.999950000, 0.009999833})), 1e-8);
+}
+
+TEST(Rotary, GradientsTurnBack) {
+  const at::Tensor at = at::tensor(std::vector<int64_t>{3, 4, 0});
+  at::Tensor x = randn({3, 2, 6}, 1).requires_grad_();
+  for (const double fraction : {1.0, 2.0 / 3}) expect_gradients([&] { return turned(x, at, {.fraction = fraction}); }, {x});
+  // Also when the gradient comes in strides, and through a second derivative.
+  const auto f = [&](const at::Tensor& y) { return turned(y, at).transpose(0, 1); };
+  expect_gradients([&] { return f(x); }, {x});
+  const at::Tensor y = x.detach();
+  const at::Tensor angle = at::tensor(std::vector<double>{1, std::pow(1e4, -1.0 / 3), std::pow(1e4, -2.0 / 3)}, at::kDouble);
+  const auto formula = [&](const at::Tensor& z) {
+    const at::Tensor a = (at.to(at::kDouble).unsqueeze(1) * angle).unsqueeze(1);
+    const at::Tensor first = z.narrow(2, 0, 3), second = z.narrow(2, 3, 3);
+    return at::cat({first * a.cos() - second * a.sin(), second * a.cos() + first * a.sin()}, 2);
+  };
+  EXPECT_LT(difference(second_order([&](const at::Tensor& z) { return turned(z, at); }, y), second_order(formula, y)), 1e-9);
+  const at::Tensor half = y.to(at::kBFloat16);
+  const Rotary rotary({}, 6);
+  EXPECT_EQ(rotary.turn(half, rotary.angles(at, false)).scalar_type(), at::kBFloat16);
+  EXPECT_LT(difference(rotary.turn(half, rotary.angles(at, false)), formula(half.to(at::kDouble))), 0.02);
 }
 
 TEST(Rotary, PartOfAHeadAndScaledFrequencies) {
