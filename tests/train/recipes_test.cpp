@@ -10,16 +10,16 @@
 namespace switchyard {
 namespace {
 
-std::string recipe_path(const std::string& name) { return std::string(SWITCHYARD_SOURCE_DIR) + "/recipes/" + name; }
+std::string recipe_path(const char* name) { return (std::filesystem::path(SWITCHYARD_SOURCE_DIR) / "recipes" / name).string(); }
 
 /// The model of a recipe, declared only.
-Decoder declared(const std::string& name) {
+Decoder declared(const char* name) {
   Recipe recipe = load_recipe(recipe_path(name));
   recipe.model.vocabulary = recipe.tokenizer.vocabulary;
   return Decoder(recipe.model);
 }
 
-void expect_within_percent(int64_t a, int64_t b, const std::string& what) {
+void expect_within_percent(int64_t a, int64_t b, const char* what) {
   EXPECT_LT(std::abs(static_cast<double>(a) / static_cast<double>(b) - 1), 0.01) << what << ": " << a << " against " << b;
 }
 
