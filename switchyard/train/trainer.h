@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,8 +33,8 @@ class PrecisionScope {
   at::ScalarType type_;
 };
 
-/// `batch` cut into `count` micro-batches of as many sequences each (`sequence` rows). Throws train.accumulate when a
-/// document's segment crosses a cut.
+/// `batch` cut into `count` micro-batches of equally many rows. Throws train.accumulate when the rows cannot be shared
+/// evenly or a document's segment crosses a cut.
 std::vector<Batch> split(const Batch& batch, int64_t count);
 
 class Trainer {

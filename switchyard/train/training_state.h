@@ -7,6 +7,7 @@
 #include "switchyard/data/data.h"
 #include "switchyard/train/metrics.h"
 #include "switchyard/train/optimiser.h"
+#include "switchyard/train/train_options.h"
 
 namespace switchyard {
 
