@@ -57,6 +57,8 @@ class ExpertChoice : public Router {
             "letting experts choose tokens (expert-choice)"};
   }
 
+  double engaged(int64_t experts) const override { return std::min(options_.factor, static_cast<double>(experts)); }
+
  private:
   /// [T, E] bool: row taken by expert.
   at::Tensor choices(const at::Tensor& probabilities, const Context& context) const {

@@ -77,6 +77,8 @@ class HashLayer : public Router {
     return select_pairs(experts, at::ones(experts.sizes(), routing_rows(input.x).options().requires_grad(false)), experts_);
   }
 
+  double engaged(int64_t) const override { return static_cast<double>(options_.hashes); }
+
  private:
   uint64_t key(int64_t hash) const {
     return Streams(static_cast<uint64_t>(options_.seed))

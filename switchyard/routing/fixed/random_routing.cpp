@@ -48,6 +48,8 @@ class RandomRouting : public Router {
     return {Reach::Unit::batch, false, "numbering sequences (random-routing)"};
   }
 
+  double engaged(int64_t experts) const override { return options_.evaluation_draw == DrawFor::mean ? static_cast<double>(experts) : 1; }
+
  private:
   /// [T] int64: rows with equal numbers share a draw. Outside training a token goes by its position, so that a
   /// sequence is routed alike alone and in a batch.

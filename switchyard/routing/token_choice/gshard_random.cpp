@@ -49,6 +49,8 @@ class GShardTop2 : public Router {
 
   CombineOptions combine() const override { return {.renormalise = Renormalise::before_drop}; }
 
+  double engaged(int64_t) const override { return 2; }
+
  private:
   /// [units, k] bool from weights [units, k].
   at::Tensor dispatched(const at::Tensor& weights, SecondPolicy policy, const Context& context) const {

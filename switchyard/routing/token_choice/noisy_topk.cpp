@@ -46,6 +46,8 @@ class NoisyTopK : public Router {
     return selection_of(ids, weights, std::move(gate), options_.run);
   }
 
+  double engaged(int64_t) const override { return static_cast<double>(options_.k); }
+
  private:
   NoisyTopKOptions options_;
   std::shared_ptr<Scorer> scorer_;

@@ -60,6 +60,8 @@ class SigmoidTopK : public Router {
     return {.renormalise = options_.k > 1 ? Renormalise::before_drop : Renormalise::never};
   }
 
+  double engaged(int64_t) const override { return static_cast<double>(options_.k); }
+
  private:
   int64_t best() const {
     return options_.group_best > 0 ? options_.group_best : std::max<int64_t>(1, options_.k / options_.chosen_groups);
