@@ -18,7 +18,7 @@ namespace switchyard {
 
 /// What a caller wants besides logits; filled when not null.
 struct Wanted {
-  std::vector<at::Tensor>* hidden = nullptr;  ///< embedding, then every block's output, [rows, D]
+  std::vector<at::Tensor>* hidden = nullptr;  ///< embedding, then every block's output [rows, D]; the last one after the final norm
   Records* records = nullptr;                 ///< routing decisions
 };
 
@@ -28,6 +28,7 @@ class LanguageModel {
   virtual int64_t vocabulary() const = 0;
   virtual int64_t context() const = 0;  ///< longest sequence, tokens
   virtual const Tokenizer* tokenizer() const = 0;
+  virtual std::vector<int64_t> end_ids() const = 0;  ///< tokens that end a text; may be empty
   /// ids: [rows] int64 packed by facts.segments. Whole sequences: state = null. With a state the rows follow what it
   /// holds. Returns [rows, V] float32, or only the last row of each segment ([segments, V]).
   enum class Rows { all, last };

@@ -25,15 +25,6 @@ Node text(std::string value) {
   return node;
 }
 
-std::string dtype_name(at::ScalarType type) {
-  switch (type) {
-    case at::kHalf: return "float16";
-    case at::kBFloat16: return "bfloat16";
-    case at::kDouble: return "float64";
-    default: return "float32";
-  }
-}
-
 Node read_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   check(fs::exists(path), "model.folder", "{} holds no config.json, so it is no model folder", folder.string());
@@ -60,7 +51,22 @@ std::vector<int64_t> end_ids(const Node& config) {
   return ids;
 }
 
+constexpr std::pair<const char*, at::ScalarType> kDtypes[]{
+    {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}, {"float64", at::kDouble}};
+
 }  // namespace
+
+std::string dtype_name(at::ScalarType type) {
+  for (const auto& [name, known] : kDtypes)
+    if (known == type) return name;
+  fail("model.dtype", "weights cannot be {}; they are float32, bfloat16, float16 or float64", c10::toString(type));
+}
+
+at::ScalarType dtype_named(const std::string& name) {
+  for (const auto& [known, type] : kDtypes)
+    if (known == name) return type;
+  fail("model.dtype", "'{}' is no type of weights; they are float32, bfloat16, float16 or float64", name);
+}
 
 fs::path model_folder(const fs::path& path) {
   check(fs::exists(path), "model.folder", "{} does not exist", path.string());
@@ -129,13 +135,9 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   } else {
     const Node* type = config.find("model_type");
     const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
-    if (family == nullptr) {
-      std::vector<std::string> known;
-      for (const auto& each : families()) known.push_back(each->model_type());
-      fail("model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
-           (model.folder / "config.json").string(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)",
-           fmt::join(known, ", "));
-    }
+    check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
+          (model.folder / "config.json").string(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)",
+          fmt::join(known_model_types(), ", "));
     const ModelOptions options = family->read(config);
     model.decoder = std::make_shared<Decoder>(options);
     NameMap map(model.decoder->schema());

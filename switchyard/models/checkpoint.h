@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "switchyard/formats/tokenizer.h"
@@ -29,6 +30,10 @@ void save_model(const std::filesystem::path& folder, const Decoder& decoder, con
 /// model.missing_tensor, model.unexpected_tensor, model.tensor_shape, model.tensor_dtype, options.*, formats.safetensors.*,
 /// with file and key or tensor named.
 LoadedModel load_model(const std::filesystem::path& path, std::optional<at::ScalarType> dtype = {});
+
+/// A float type as config.json spells it ("bfloat16"), and back; throws model.dtype.
+std::string dtype_name(at::ScalarType type);
+at::ScalarType dtype_named(const std::string& name);
 
 /// RUN → RUN/checkpoints/step-N (newest complete), anything else → itself; throws model.folder.
 std::filesystem::path model_folder(const std::filesystem::path& path);

@@ -1,5 +1,7 @@
 #include "switchyard/models/families/family.h"
 
+#include <algorithm>
+
 namespace switchyard {
 
 std::vector<std::shared_ptr<Family>> families() {
@@ -11,8 +13,17 @@ std::vector<std::shared_ptr<Family>> families() {
 
 std::shared_ptr<Family> family_of(const std::string& model_type) {
   for (const auto& family : families())
-    if (family->model_type() == model_type) return family;
+    for (const std::string& known : family->model_types())
+      if (known == model_type) return family;
   return nullptr;
+}
+
+std::vector<std::string> known_model_types() {
+  std::vector<std::string> names;
+  for (const auto& family : families())
+    for (const std::string& name : family->model_types()) names.push_back(name);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 }  // namespace switchyard

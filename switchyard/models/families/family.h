@@ -1,7 +1,8 @@
 // A published family: how its config.json reads as model options and back, and how its tensors are named. One file a
-// family; its mathematics is that of the options.
+// family; its mathematics is that of the options. Register with registry.add<Family, Mixtral, NoOptions>({...}).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,22 +18,24 @@ class Family {
  public:
   static constexpr const char* kInterface = "family";
   virtual ~Family() = default;
-  /// config.json's "model_type" and "architectures": "mixtral", "MixtralForCausalLM".
-  virtual std::string model_type() const = 0;
-  virtual std::string architecture() const = 0;
+  /// Values of config.json's "model_type" that it reads: "mixtral".
+  virtual std::vector<std::string> model_types() const = 0;
   /// Options of a config; throws options.* and model.config with file, line and key.
   virtual ModelOptions read(const Node& config) const = 0;
-  /// The config of a composition (models/families/composition.h), taken from where this family would say it. Whatever the
-  /// family cannot say comes back otherwise from read; whoever writes files compares.
+  /// The config that comes nearest to a composition (models/families/composition.h), its numbers taken from where this family
+  /// has them. What the family cannot say reads back otherwise; whoever writes files compares (convert/export.h).
+  /// Throws model.family_option when a number the config needs is not there at all.
   virtual Node write(const Node& composition) const = 0;
   /// Links every parameter to the file's tensors. `has` says which tensors a file has, where a family is published in several
-  /// layouts; when writing it is empty and the layout is the published one.
-  virtual void names(NameMap& map, const ModelOptions& options, const std::function<bool(const std::string&)>& has) const = 0;
+  /// layouts; empty when writing, then the layout is the published one.
+  virtual void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const = 0;
 };
 
 /// The family of that model_type, or null.
 std::shared_ptr<Family> family_of(const std::string& model_type);
-/// All, sorted by name.
+/// All, in the order of their slugs.
 std::vector<std::shared_ptr<Family>> families();
+/// All model types that can be read.
+std::vector<std::string> known_model_types();
 
 }  // namespace switchyard

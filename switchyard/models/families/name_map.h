@@ -32,11 +32,15 @@ struct ViewStep {
 using View = std::vector<ViewStep>;
 at::Tensor view_of(at::Tensor tensor, const View& view);
 
+/// Whether a file has a tensor of that name.
+using HasTensor = std::function<bool(const std::string&)>;
+
 class NameMap {
  public:
   /// Over the declared parameters of a model.
   explicit NameMap(const Schema& schema);
 
+  bool declares(const std::string& ours) const { return ours_at_.contains(ours); }
   /// Theirs is ours under another name.
   void rename(const std::string& ours, const std::string& theirs);
   /// Ours is a stack whose e-th entry is their tensor theirs(e).

@@ -1,0 +1,44 @@
+// switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries.
+#include <fmt/format.h>
+
+#include "program/verb.h"
+#include "switchyard/base/progress.h"
+#include "switchyard/convert/export.h"
+
+namespace switchyard::program {
+
+namespace {
+
+struct ExportArguments {
+  std::string model, out, family, dtype;
+};
+
+int export_folder(const ExportArguments& arguments) {
+  const std::optional<at::ScalarType> dtype =
+      arguments.dtype.empty() ? std::nullopt : std::optional(dtype_named(arguments.dtype));
+  const LoadedModel model = load_model(arguments.model);
+  const std::string type = export_model(model, arguments.out, {.model_type = arguments.family, .dtype = dtype});
+  log_info(fmt::format("{} is written as {} to {}", model.folder.string(), type, arguments.out));
+  return 0;
+}
+
+}  // namespace
+
+Verb convert_verb() {
+  return {.name = "convert",
+          .summary = "turn one model into another: export",
+          .example = "switchyard convert export runs/quickstart exported/",
+          .setup = [](CLI::App& app) -> std::function<int()> {
+            app.require_subcommand(1);
+            auto arguments = std::make_shared<ExportArguments>();
+            CLI::App* exporting = app.add_subcommand(
+                "export", "a folder of a published family, which transformers loads; refused when no family is the same");
+            exporting->add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
+            exporting->add_option("out", arguments->out, "the new folder")->required();
+            exporting->add_option("--family", arguments->family, "model type to write, such as mixtral; default whichever fits");
+            exporting->add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16; default as they are");
+            return [arguments] { return export_folder(*arguments); };
+          }};
+}
+
+}  // namespace switchyard::program

@@ -1,0 +1,64 @@
+// switchyard generate: writes on from a prompt.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <iostream>
+#include <iterator>
+
+#include "program/generation.h"
+#include "program/verb.h"
+#include "switchyard/base/error.h"
+#include "switchyard/base/files.h"
+#include "switchyard/base/progress.h"
+
+namespace switchyard::program {
+
+namespace {
+
+struct Arguments : GenerationArguments {
+  std::string model, prompt, prompt_file;
+};
+
+std::string prompt_text(const Arguments& arguments) {
+  if (arguments.prompt_file.empty()) return arguments.prompt;
+  if (arguments.prompt_file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  return read_file(arguments.prompt_file, uint64_t{1} << 28);
+}
+
+int generate_text(const Arguments& arguments) {
+  const NetworkModel model = open_model(arguments.model, arguments.dtype);
+  const std::string prompt = prompt_text(arguments);
+  const std::vector<int64_t> ids = prompt_ids(model, prompt);
+  const GenerateOptions options = generate_options(arguments);
+  model.check_generation();
+  print(prompt);
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<Continuation> written = generate(model, {ids}, options, [](int64_t, std::string_view text) {
+    print(text);
+    return true;
+  });
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  print("\n");
+  log_info(fmt::format("{} tokens in {:.1f} s ({:.1f} tokens/s); ended by {}", written[0].ids.size(), seconds.count(),
+                       static_cast<double>(written[0].ids.size()) / std::max(seconds.count(), 1e-9), to_string(written[0].reason)));
+  return 0;
+}
+
+}  // namespace
+
+Verb generate_verb() {
+  return {.name = "generate",
+          .summary = "write on from a prompt",
+          .example = "switchyard generate runs/quickstart --prompt \"In the beginning\" --temperature 0.7 --seed 1",
+          .setup = [](CLI::App& app) -> std::function<int()> {
+            auto arguments = std::make_shared<Arguments>();
+            app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
+            auto* prompt = app.add_option("--prompt", arguments->prompt, "the text to continue");
+            app.add_option("--prompt-file", arguments->prompt_file, "a file with the text to continue; - reads standard input")
+                ->excludes(prompt);
+            add_generation_options(app, *arguments);
+            return [arguments] { return generate_text(*arguments); };
+          }};
+}
+
+}  // namespace switchyard::program

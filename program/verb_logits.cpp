@@ -1,0 +1,54 @@
+// switchyard logits: one forward of a padded batch, to compare with another implementation.
+#include <fmt/format.h>
+
+#include "program/generation.h"
+#include "program/verb.h"
+#include "switchyard/base/error.h"
+#include "switchyard/base/options.h"
+#include "switchyard/infer/named_outputs.h"
+
+namespace switchyard::program {
+
+namespace {
+
+struct Arguments {
+  std::string model, input, output, dtype = "float32";
+  std::vector<std::string> with;
+};
+
+int write_logits(const Arguments& arguments) {
+  NamedOutputsOptions options;
+  for (const std::string& word : arguments.with) {
+    if (word == "hidden") options.hidden = true;
+    else if (word == "routing") options.routing = true;
+    else fail("program.usage", "--with {} is neither hidden nor routing", word);
+  }
+  const Safetensors input(arguments.input);
+  const at::Tensor ids = input.get("input_ids");
+  const at::Tensor mask = input.has("attention_mask") ? input.get("attention_mask") : at::Tensor();
+  const NetworkModel model = open_model(arguments.model, arguments.dtype);
+  write_safetensors(arguments.output, named_outputs(model, ids, mask, options));
+  return 0;
+}
+
+}  // namespace
+
+Verb logits_verb() {
+  return {.name = "logits",
+          .summary = "logits, hidden states and routing of given token ids, for comparison",
+          .example = "switchyard logits DIR --input ids.safetensors --output out.safetensors --with hidden,routing",
+          .setup = [](CLI::App& app) -> std::function<int()> {
+            auto arguments = std::make_shared<Arguments>();
+            app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
+            app.add_option("--input", arguments->input, "safetensors with input_ids [B, S] and, if padded, attention_mask [B, S]")
+                ->required();
+            app.add_option("--output", arguments->output,
+                           "safetensors to write: logits [B, S, V] and what --with asks for")->required();
+            app.add_option("--with", arguments->with, "hidden: hidden_states.{i}; routing: router_logits, topk_ids and "
+                           "topk_weights of every layer")->delimiter(',');
+            app.add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
+            return [arguments] { return write_logits(*arguments); };
+          }};
+}
+
+}  // namespace switchyard::program

@@ -1,0 +1,110 @@
+#include "switchyard/convert/export.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/files.h"
+#include "switchyard/models/families/composition.h"
+#include "switchyard/models/families/family.h"
+#include "switchyard/models/families/hub_config.h"
+
+namespace switchyard {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Files that go along unchanged.
+constexpr std::array kTokenizerFiles{
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja", "generation_config.json"};
+
+/// A family's attempt to say a composition.
+struct Attempt {
+  std::string family;
+  Node config;
+  size_t count = 0;      ///< of differences; 0 = exact
+  std::string obstacle;  ///< the first ones, in words
+};
+
+Attempt attempt(const Family& family, const Node& wanted) {
+  Attempt result{.family = family.model_types().front(), .config = {}, .obstacle = {}};
+  try {
+    result.config = family.write(wanted);
+    const std::vector<Difference> found = differences(wanted, composition(Decoder(family.read(result.config))));
+    result.family = text_at(result.config, "model_type");
+    result.count = found.size();
+    if (found.empty()) return result;
+    const Difference& first = found.front();
+    result.obstacle = fmt::format("{}: {} is {}, there {}", result.family, first.path, first.here, first.there);
+    if (found.size() > 1) result.obstacle += fmt::format(" ({} more)", found.size() - 1);
+  } catch (const Error& error) {
+    result.count = SIZE_MAX;
+    result.obstacle = fmt::format("{}: {}", result.family, error.message());
+  }
+  return result;
+}
+
+bool reads(const Family& family, const std::string& model_type) {
+  const std::vector<std::string> types = family.model_types();
+  return std::find(types.begin(), types.end(), model_type) != types.end();
+}
+
+Node token_id(std::optional<int64_t> id) { return id ? Node(std::to_string(*id)) : Node(); }
+
+}  // namespace
+
+Node export_config(const Decoder& decoder, const std::string& model_type) {
+  const Node wanted = composition(decoder);
+  std::vector<Attempt> attempts;
+  for (const auto& family : families())
+    if (model_type.empty() || reads(*family, model_type)) attempts.push_back(attempt(*family, wanted));
+  check(!attempts.empty(), "convert.export.family", "'{}' is no family that can be written; these are: {}", model_type,
+        fmt::join(known_model_types(), ", "));
+  std::stable_sort(attempts.begin(), attempts.end(), [](const Attempt& a, const Attempt& b) { return a.count < b.count; });
+  if (attempts.front().count == 0) return attempts.front().config;
+  std::vector<std::string> obstacles;
+  for (const Attempt& each : attempts) obstacles.push_back(each.obstacle);
+  fail("convert.export.option", "{} has this composition: {}",
+       model_type.empty() ? "no published family" : "no model of the family", fmt::join(obstacles, "; "));
+}
+
+std::string export_model(const LoadedModel& model, const fs::path& out, const ExportOptions& options) {
+  check(!fs::exists(out) || (fs::is_directory(out) && fs::is_empty(out)), "convert.export.exists",
+        "{} is there already; choose a new folder", out.string());
+  const Decoder& decoder = *model.decoder;
+  Node config = export_config(decoder, options.model_type);
+  const std::string model_type = text_at(config, "model_type");
+
+  NameMap map(decoder.schema());
+  family_of(model_type)->names(map, decoder.options(), {});
+  const NamedTensors tensors = map.collect(options.dtype);
+  Node dtype(dtype_name(tensors.front().second.scalar_type()));
+  dtype.set_quoted(true);
+  config["torch_dtype"] = std::move(dtype);
+  // Written even when there is none: classes have defaults of their own, of the published vocabulary.
+  std::optional<int64_t> begin, end;
+  if (model.tokenizer) begin = model.tokenizer->begin_id();
+  if (!model.end_ids.empty()) end = model.end_ids.front();
+  else if (model.tokenizer) end = model.tokenizer->end_id();
+  config["bos_token_id"] = token_id(begin);
+  config["eos_token_id"] = token_id(end);
+  if (model.end_ids.size() > 1) {
+    config["eos_token_id"] = Node::list();
+    for (int64_t id : model.end_ids) config["eos_token_id"].append(token_id(id));
+  }
+  config["pad_token_id"] = Node();
+
+  write_folder_atomically(out, [&](const fs::path& folder) {
+    write_file_atomically(folder / "config.json", to_json(config) + "\n");
+    write_safetensors_folder(folder, tensors);
+    for (const char* name : kTokenizerFiles)
+      if (fs::is_regular_file(model.folder / name)) fs::copy_file(model.folder / name, folder / name);
+  });
+  return model_type;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,50 @@
+#include "switchyard/infer/network_model.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
+
+#include "switchyard/base/error.h"
+
+namespace switchyard {
+
+NetworkModel::NetworkModel(LoadedModel model) : model_(std::move(model)) {
+  check(model_.decoder != nullptr, "infer.model", "a language model needs a decoder");
+}
+
+int64_t NetworkModel::vocabulary() const { return model_.decoder->options().vocabulary; }
+int64_t NetworkModel::context() const { return model_.decoder->options().context; }
+
+std::vector<int64_t> NetworkModel::end_ids() const {
+  if (!model_.end_ids.empty() || model_.tokenizer == nullptr) return model_.end_ids;
+  const std::optional<int64_t> id = model_.tokenizer->end_id();
+  return id ? std::vector<int64_t>{*id} : std::vector<int64_t>{};
+}
+
+at::Tensor NetworkModel::logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
+                                const Wanted& wanted) const {
+  at::NoGradGuard guard;
+  const Streams random(0);  // nothing is drawn outside training but what a method fixes by its own seed
+  RoutedStore routed;
+  const Context context{.facts = facts, .random = random, .phase = phase, .records = wanted.records, .routed = &routed,
+                        .state = state};
+  at::Tensor hidden = model_.decoder->forward(ids, context, wanted.hidden);
+  if (wanted.hidden) wanted.hidden->back() = hidden;
+  if (rows == Rows::last) {
+    const Segments& segments = facts.segments;
+    std::vector<int64_t> last;
+    for (int64_t s = 0; s < segments.count(); ++s) {
+      check(segments.length(s) > 0, "infer.rows", "segment {} has no row whose logits could be given", s);
+      last.push_back(segments.begin[static_cast<size_t>(s) + 1] - 1);
+    }
+    hidden = hidden.index_select(0, at::tensor(last, at::kLong));
+  }
+  return model_.decoder->logits(hidden, context).to(at::kFloat);
+}
+
+void NetworkModel::check_generation() const {
+  const Reach reach = model_.decoder->reach(Context::none(), Phase::generate);
+  check(!reach.future, "routing.generation",
+        "this model cannot write token by token: {} looks at tokens that are not written yet", reach.because);
+}
+
+}  // namespace switchyard

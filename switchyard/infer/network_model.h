@@ -1,0 +1,30 @@
+// One decoder as a language model.
+#pragma once
+
+#include <memory>
+
+#include "switchyard/infer/language_model.h"
+#include "switchyard/models/checkpoint.h"
+
+namespace switchyard {
+
+class NetworkModel : public LanguageModel {
+ public:
+  /// The model must be bound; it may be shared with a trainer.
+  explicit NetworkModel(LoadedModel model);
+
+  int64_t vocabulary() const override;
+  int64_t context() const override;
+  const Tokenizer* tokenizer() const override { return model_.tokenizer.get(); }
+  std::vector<int64_t> end_ids() const override;
+  /// Throws infer.rows when `last` is asked of a segment without rows; records no gradient.
+  at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
+                    const Wanted& wanted = {}) const override;
+  void check_generation() const override;
+  const Decoder& decoder() const { return *model_.decoder; }
+
+ private:
+  LoadedModel model_;
+};
+
+}  // namespace switchyard
