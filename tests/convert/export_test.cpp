@@ -65,6 +65,7 @@ vocabulary: 40
 width: 16
 layers: 2
 context: 64
+rope_scaling: {kind: llama3, factor: 4, low: 1, high: 4, original: 16}
 attention: {type: gqa, heads: 4, kv_heads: 2}
 feed_forward: {type: feed-forward, activation: swiglu, hidden: 20}
 tied_embeddings: false
@@ -100,7 +101,7 @@ TEST(Export, LoadingWhatWasExportedGivesTheSameModel) {
 }
 
 TEST(Export, PublishedFoldersComeBackBitForBit) {
-  for (const std::string family : {"mixtral", "olmoe", "qwen3_moe", "mistral", "qwen2", "qwen3"}) {
+  for (const std::string family : {"mixtral", "olmoe", "qwen3_moe", "llama", "mistral", "qwen2", "qwen3"}) {
     TemporaryFolder folder;
     export_model(load_model(golden(family)), folder / "out");
     const Safetensors before(golden(family)), after(folder / "out");

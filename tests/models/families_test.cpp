@@ -89,7 +89,7 @@ TEST(Catalogue, qwen3_moe_gives_the_recorded_logits_routing_and_text) { expect_g
 TEST(Catalogue, qwen3_moe_reads_fused_experts) { expect_golden("qwen3_moe_fused"); }
 
 TEST(Catalogue, dense_decoders_give_the_recorded_logits_and_text) {
-  for (const std::string family : {"mistral", "qwen2", "qwen3"})
+  for (const std::string family : {"llama", "mistral", "qwen2", "qwen3"})
     expect_golden(golden(family), golden(family + "/golden.safetensors"), 0);
 }
 

@@ -22,28 +22,24 @@ constexpr std::array kInert{
 /// Keys that libraries spell in either way.
 constexpr std::pair<const char*, const char*> kSpellings[]{{"num_experts", "num_local_experts"}, {"num_local_experts", "num_experts"}};
 
-/// rope_theta from either spelling; refuses scalings.
-Node rotary_theta(const Node& config) {
-  const Node* parameters = config.find("rope_parameters");
-  const Node* scaling = config.find("rope_scaling");
-  for (const Node* settings : {parameters, scaling}) {
-    if (settings == nullptr || settings->is_null()) continue;
-    check(settings->is_map(), "model.config", "{}: rotary settings are no map", settings->where());
-    for (const char* key : {"rope_type", "type"}) {
-      const Node* type = settings->find(key);
-      check(type == nullptr || (type->is_scalar() && type->scalar() == "default"), "model.config",
-            "{}: rotary scaling of type {} is not supported; only 'default' is", settings->where(),
-            type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)");
-    }
-    const Node* share = settings->find("partial_rotary_factor");
-    check(share == nullptr || share->is_null() || share->scalar() == "1" || share->scalar() == "1.0", "model.config",
-          "{}: partial_rotary_factor {} is not part of this family", settings->where(), share ? share->scalar() : "");
-  }
-  if (parameters != nullptr && parameters->is_map())
-    if (const Node* theta = parameters->find("rope_theta")) return *theta;
-  if (const Node* theta = config.find("rope_theta")) return *theta;
-  return {};
+const Node* map_in(const Node& config, const char* key) {
+  const Node* settings = config.find(key);
+  if (settings == nullptr || settings->is_null()) return nullptr;
+  check(settings->is_map(), "model.config", "{}: {} is no map", settings->where(), key);
+  return settings;
 }
+
+/// rope_theta from either spelling.
+Node rotary_theta(const Node& config) {
+  if (const Node* parameters = map_in(config, "rope_parameters"))
+    if (const Node* theta = parameters->find("rope_theta")) return *theta;
+  const Node* theta = config.find("rope_theta");
+  return theta ? *theta : Node();
+}
+
+/// The published names of a scaling's numbers beside ours.
+constexpr std::pair<const char*, const char*> kScalingKeys[]{
+    {"factor", "factor"}, {"low_freq_factor", "low"}, {"high_freq_factor", "high"}, {"original_max_position_embeddings", "original"}};
 
 }  // namespace
 
@@ -70,7 +66,8 @@ Node known_keys(const Node& config, const Description& described) {
   return known;
 }
 
-Node hub_config(Node keys, const Description& described, const std::string& model_type, const std::string& architecture) {
+Node hub_config(Node keys, const Description& described, const RotaryScaling& scaling, const std::string& model_type,
+                const std::string& architecture) {
   // Readers tell 1 from 1.0.
   for (auto& [key, value] : keys.entries()) {
     const ValueType& type = described.find(key)->type;
@@ -92,7 +89,45 @@ Node hub_config(Node keys, const Description& described, const std::string& mode
     config["rope_parameters"]["rope_theta"] = copy;
     config["rope_parameters"]["rope_type"] = text("default");
   }
+  if (scaling.kind != RotaryScaling::Kind::none) {
+    const Node ours = write_options(scaling);
+    for (const char* key : {"rope_parameters", "rope_scaling"}) {
+      Node& settings = config[key];
+      settings["rope_type"] = text(ours.find("kind")->scalar());
+      for (const auto& [theirs, name] : kScalingKeys) {
+        std::string value = ours.find(name)->scalar();
+        const bool whole = std::string_view(name) == "original";
+        if (!whole && value.find_first_of(".e") == std::string::npos) value += ".0";
+        if (scaling.kind == RotaryScaling::Kind::llama3 || std::string_view(name) == "factor") settings[theirs] = Node(value);
+      }
+    }
+  }
   return config;
+}
+
+RotaryScaling rotary_scaling(const Node& config) {
+  const Node* settings = map_in(config, "rope_parameters");
+  if (settings == nullptr) settings = map_in(config, "rope_scaling");
+  if (settings == nullptr) return {};
+  const Node* share = settings->find("partial_rotary_factor");
+  check(share == nullptr || share->is_null() || share->scalar() == "1" || share->scalar() == "1.0", "model.config",
+        "{}: partial_rotary_factor {} is not part of this family", settings->where(), share ? share->scalar() : "");
+  const Node* type = settings->find("rope_type");
+  if (type == nullptr) type = settings->find("type");
+  const std::string kind = type && type->is_scalar() ? type->scalar() : "default";
+  if (kind == "default") return {};
+  check(kind == "linear" || kind == "llama3", "model.config",
+        "{}: rotary scaling of type '{}' is not supported; default, linear and llama3 are", settings->where(), kind);
+  Node ours = Node::map();
+  ours.set_mark(settings->mark());
+  ours["kind"] = Node(kind);
+  for (const auto& [theirs, name] : kScalingKeys) {
+    const Node* value = settings->find(theirs);
+    check(value != nullptr || (kind == "linear" && std::string_view(name) != "factor"), "model.config",
+          "{}: rotary scaling of type '{}' needs {}", settings->where(), kind, theirs);
+    if (value != nullptr) ours[name] = *value;
+  }
+  return read_options<RotaryScaling>(ours);
 }
 
 ModelOptions common_options(const HubConfig& config) {
@@ -105,6 +140,7 @@ ModelOptions common_options(const HubConfig& config) {
   options.norm_eps = config.rms_norm_eps;
   options.positions = Positions::rope;
   options.rope_theta = config.rope_theta;
+  options.rope_scaling = config.scaling;
   options.tied_embeddings = config.tie_word_embeddings;
   options.init_deviation = config.initializer_range;
   const int64_t kv_heads = config.num_key_value_heads.value_or(config.num_attention_heads);
@@ -152,6 +188,7 @@ void common_keys(const Node& composition, HubConfig& config) {
   config.max_position_embeddings = integer_at(composition, "context");
   config.rms_norm_eps = number_at(composition, "norm_eps");
   config.rope_theta = number_at(composition, "rope_theta");
+  if (const Node* scaling = find_at(composition, "rope_scaling")) config.scaling = read_options<RotaryScaling>(*scaling);
   config.tie_word_embeddings = flag_at(composition, "tied_embeddings");
   config.num_attention_heads = integer_at(composition, "layers.0.attention.heads");
   config.num_key_value_heads = integer_at(composition, "layers.0.attention.kv_heads");

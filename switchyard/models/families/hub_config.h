@@ -24,6 +24,7 @@ struct HubConfig {
   double rope_theta = 10000;
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
+  RotaryScaling scaling;  ///< from rope_parameters or rope_scaling, whose keys have names of their own
 
   template <typename T>
   static void describe_fields(Fields<T>& f) {
@@ -42,21 +43,25 @@ struct HubConfig {
   }
 };
 
-/// Only the keys that `described` has, with rotary settings (rope_parameters, or rope_theta and rope_scaling) brought to
-/// rope_theta. Keys that are neither described nor known to be without effect are named in a warning. Throws model.config for
-/// rotary scalings that cannot be computed.
+/// Only the keys that `described` has, with rope_theta from wherever it stands. Keys that are neither described nor known to be
+/// without effect are named in a warning.
 Node known_keys(const Node& config, const Description& described);
+/// From rope_parameters or rope_scaling; throws model.config for kinds that cannot be computed.
+RotaryScaling rotary_scaling(const Node& config);
 
 template <typename T>
 T read_hub_config(const Node& config) {
-  return read_options<T>(known_keys(config, description_of<T>()));
+  T read = read_options<T>(known_keys(config, description_of<T>()));
+  read.scaling = rotary_scaling(config);
+  return read;
 }
 
 /// The keys of `config` with "model_type" and "architectures" before them and the rotary settings in both spellings.
-Node hub_config(Node keys, const Description& described, const std::string& model_type, const std::string& architecture);
+Node hub_config(Node keys, const Description& described, const RotaryScaling& scaling, const std::string& model_type,
+                const std::string& architecture);
 template <typename T>
 Node write_hub_config(const T& config, const std::string& model_type, const std::string& architecture) {
-  return hub_config(write_options(config), description_of<T>(), model_type, architecture);
+  return hub_config(write_options(config), description_of<T>(), config.scaling, model_type, architecture);
 }
 
 /// The options that follow from the common keys; attention is "gqa" with heads.
