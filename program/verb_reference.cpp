@@ -13,11 +13,11 @@ namespace {
 
 std::string methods_markdown() {
   std::string out;
-  for (const std::string &interface : Registry::instance().interfaces()) {
+  for (const std::string& interface : Registry::instance().interfaces()) {
     out += fmt::format("## Methods: {}\n\n", interface);
-    for (const Method *method : Registry::instance().of(interface)) {
-      out += fmt::format("### `{}` as {}\n\n{}: {}.\n\n", method->card.slug,
-                         interface, method->card.name, method->card.line);
+    for (const Method* method : Registry::instance().of(interface)) {
+      out += fmt::format("### `{}` as {}\n\n{}: {}.\n\n", method->card.slug, interface, method->card.name,
+                         method->card.line);
       Description options = method->defaults();
       if (options.fields.empty()) {
         out += "No options.\n\n";
@@ -40,35 +40,28 @@ std::string markdown() {
       "sets one value; `include: other.yaml` takes over another "
       "file's settings. Where an option takes a method, write its slug, or a "
       "map with `type: SLUG` and the method's own options.\n\n";
-  page +=
-      reference_markdown(described_defaults<Recipe>(), 2) + methods_markdown();
-  while (page.ends_with("\n\n"))
-    page.pop_back();
+  page += reference_markdown(described_defaults<Recipe>(), 2) + methods_markdown();
+  while (page.ends_with("\n\n")) page.pop_back();
   return page;
 }
 
-} // namespace
+}  // namespace
 
 Verb reference_verb() {
   return {.name = "reference",
-          .summary =
-              "every option of a recipe, as text, a page, or a JSON schema",
+          .summary = "every option of a recipe, as text, a page, or a JSON schema",
           .example = "switchyard reference --schema > recipe.schema.json",
-          .setup = [](CLI::App &app) -> std::function<int()> {
+          .setup = [](CLI::App& app) -> std::function<int()> {
             struct Arguments {
               bool markdown = false, schema = false;
             };
             auto given = std::make_shared<Arguments>();
-            CLI::Option *page = app.add_flag(
-                "--markdown", given->markdown,
-                "the documentation's reference page, with every method");
-            app.add_flag("--schema", given->schema,
-                         "JSON schema of recipes, for editors")
-                ->excludes(page);
+            CLI::Option* page =
+                app.add_flag("--markdown", given->markdown, "the documentation's reference page, with every method");
+            app.add_flag("--schema", given->schema, "JSON schema of recipes, for editors")->excludes(page);
             return [given] {
               if (given->schema)
-                print(json_schema(described_defaults<Recipe>(),
-                                  "Switchyard recipe"));
+                print(json_schema(described_defaults<Recipe>(), "Switchyard recipe"));
               else if (given->markdown)
                 print(markdown());
               else
@@ -78,4 +71,4 @@ Verb reference_verb() {
           }};
 }
 
-} // namespace switchyard::program
+}  // namespace switchyard::program
