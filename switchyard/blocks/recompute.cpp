@@ -67,20 +67,24 @@ struct Call : torch::CustomClassHolder {
         overlay(context.overlay ? *context.overlay : Overlay{}), given(context.routed ? *context.routed : RoutedStore{}),
         outer(context), records(context.records != nullptr), shares(context.routed != nullptr) {}
 
-  /// What one run leaves behind: its records, and the routings that it was the first to decide.
+  /// What one run leaves behind: its records, and the routings that it decided.
   struct Trace {
     Records records;
     RoutedStore routed;
   };
-  at::Tensor run(const at::Tensor& x, RoutedStore routed, Trace& trace) const {
-    trace.routed = std::move(routed);
+  at::Tensor run(const at::Tensor& x, const RoutedStore& before, Trace& trace) const {
+    trace.routed = before;
     const Context context{.facts = facts, .random = random, .phase = outer.phase, .step = outer.step, .micro = outer.micro,
                           .place = outer.place, .overrides = &overrides, .records = records ? &trace.records : nullptr,
                           .routed = shares ? &trace.routed : nullptr, .state = nullptr, .overlay = &overlay,
                           .recompute = false};
     AutocastScope scope(autocast);
     at::Tensor y = segment(x, context);
-    for (const auto& [name, decision] : given) trace.routed.erase(name);
+    // A name may be decided again (each layer its own): what stands as it stood was not decided here.
+    std::erase_if(trace.routed, [&](const auto& entry) {
+      const auto found = before.find(entry.first);
+      return found != before.end() && found->second == entry.second;
+    });
     return y;
   }
 
@@ -144,7 +148,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
 
     Call::Trace trace;
     std::vector<at::Tensor> outputs(grads.size());
-    outputs[0] = call.run(inputs[0], std::move(routed), trace);
+    outputs[0] = call.run(inputs[0], routed, trace);
     size_t slot = 0;
     each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
       at::Tensor& output = outputs[call.output_of.at(slot++)];
@@ -189,7 +193,7 @@ at::Tensor recompute(const at::Tensor& x, const std::vector<Parameter>& paramete
   size_t slot = 0;
   each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) { tensor = outputs[call->output_of.at(slot++)]; });
   if (context.routed)
-    for (auto& [name, routed] : trace.routed) context.routed->emplace(name, std::move(routed));
+    for (auto& [name, routed] : trace.routed) context.routed->insert_or_assign(name, std::move(routed));
   if (context.records)
     for (Record& record : trace.records.all()) context.records->add(std::move(record));
   return outputs[0];

@@ -65,13 +65,14 @@ Selection over_rows(Selection selection) {
   if (!selection.unit_of_row.defined()) return selection;
   const at::Tensor unit_of_row = selection.unit_of_row;
   Selection rows;
+  check(selection.outputs == 0, "routing.units", "a decision for groups of rows cannot have a combine list");
   if (selection.has_pairs()) {
-    check(selection.per_unit > 0 || selection.pairs() == 0, "routing.units",
+    check(selection.per_unit > 0, "routing.units",
           "a decision for groups of rows must give every group the same number of experts");
     const int64_t k = selection.per_unit;
-    const auto spread = [&](const at::Tensor& pairs) { return pairs.view({-1, k}).index_select(0, unit_of_row); };
-    rows = select_pairs(spread(selection.expert), spread(selection.weight), selection.experts);
-    if (selection.kept.defined()) rows.kept = spread(selection.kept).reshape({-1});
+    const auto by_row = [&](const at::Tensor& of_pair) { return of_pair.view({selection.units, k}).index_select(0, unit_of_row); };
+    rows = select_pairs(by_row(selection.expert), by_row(selection.weight), selection.experts);
+    if (selection.kept.defined()) rows.kept = by_row(selection.kept).reshape({-1});
   } else {
     rows = select_all(selection.dense_weight.index_select(0, unit_of_row));
   }

@@ -6,7 +6,7 @@
 #include <ATen/ops/bincount.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/ones.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
 #include "switchyard/base/error.h"
@@ -66,10 +66,14 @@ at::Tensor ExpertBank::run(const at::Tensor& x, const Routed& routed, const Comb
                            const Context& context) const {
   if (const auto* blend = std::get_if<TokenBlend>(&routed.engagement)) return run_blend(x, *blend, context);
   const Selection& selection = std::get<Selection>(routed.engagement);
-  if (selection.run == Run::rows) return run_rows(x, routed, combine, context);
-  Selection weighed = selection;
-  if (routed.weight.defined()) weighed.weight = routed.weight;
-  return selection.run == Run::merged ? run_merged(x, weighed, context) : run_gated(x, weighed, context);
+  check(combine.on == WeighOn::output || (selection.run == Run::rows && selection.outputs == 0), "routing.weigh_input",
+        "weights multiply the input only where each pair is computed on its row; use on: output");
+  switch (selection.run) {
+    case Run::merged: return run_merged(x, routed, context);
+    case Run::gated: return run_gated(x, routed, context);
+    case Run::rows: break;
+  }
+  return run_rows(x, routed, combine, context);
 }
 
 at::Tensor ExpertBank::dispatch(const at::Tensor& x, const Plan& plan) const {
@@ -100,9 +104,10 @@ at::Tensor ExpertBank::combine(const at::Tensor& sorted, const Routed& routed, i
     const at::Tensor position = kernels::inverse_order(routed.plan.order, selection.pairs());
     const at::Tensor listed = position.index_select(0, selection.source);
     const at::Tensor there = (listed >= 0).nonzero().squeeze(1);
+    at::Tensor weight = selection.out_weight.index_select(0, there);
+    if (routed.weight.defined()) weight = weight * routed.weight.index_select(0, selection.source.index_select(0, there));
     return kernels::combine_rows(kernels::gather_rows(sorted, listed.index_select(0, there)),
-                                 selection.out.index_select(0, there),
-                                 selection.out_weight.index_select(0, there), selection.outputs);
+                                 selection.out.index_select(0, there), weight, selection.outputs);
   }
   const at::Tensor weight = routed.weight.defined() ? routed.weight.index_select(0, routed.plan.order) : at::Tensor();
   return kernels::combine_rows(sorted, routed.plan.row, weight, rows);
@@ -111,56 +116,69 @@ at::Tensor ExpertBank::combine(const at::Tensor& sorted, const Routed& routed, i
 namespace {
 
 /// What rows without a kept pair return (Overflow); every other row gets nothing here.
-at::Tensor overflow_rows(const at::Tensor& x, const Selection& selection, const CombineOptions& combine) {
-  const at::Tensor flags = selection.kept.defined() ? selection.kept : at::ones(selection.unit.sizes(), at::kBool);
-  const at::Tensor kept = kernels::combine_rows(flags.to(at::kFloat).unsqueeze(1), selection.unit, {}, selection.units);
-  const at::Tensor lost = kept == 0;  // [units, 1]
-  at::Tensor factor = lost.to(x.scalar_type());
+at::Tensor overflow_rows(const at::Tensor& x, const Selection& selection, const CombineOptions& combine, Phase phase) {
+  const auto sum_by_row = [&](const at::Tensor& of_pair) {  // [units, 1]
+    return kernels::combine_rows(of_pair.unsqueeze(1), selection.unit, {}, selection.units);
+  };
+  const at::Tensor kept = selection.kept.defined() ? selection.kept.to(at::kFloat) : at::ones_like(selection.weight.detach());
+  at::Tensor factor = (sum_by_row(kept) == 0).to(x.scalar_type());
   if (combine.overflow == Overflow::scaled_identity) {
-    const at::Tensor weight =
-        kernels::combine_rows(selection.weight.unsqueeze(1), selection.unit, {}, selection.units);
-    factor = factor * (weight * combine.scale).to(x.scalar_type());
+    Selection all = selection;
+    all.kept = at::Tensor();
+    factor = factor * sum_by_row(combine_weights(all, combine, phase, true)).to(x.scalar_type());
   }
   return x * factor;
 }
 
 }  // namespace
 
-at::Tensor ExpertBank::run_rows(const at::Tensor& x, const Routed& routed, const CombineOptions& combine_options,
+std::optional<at::Tensor> ExpertBank::run_fused(const at::Tensor& x, const Routed& routed, const at::Tensor& weight,
+                                                const Context& context) const {
+  if (stacks_.size() > 1 || routed.selection()->outputs > 0) return std::nullopt;
+  const GroupedRows rows{.source = x, .row = routed.plan.row, .offset = routed.plan.offset};
+  return stacks_[0].kind->apply_fused(params(0, context), rows, weight, context);
+}
+
+at::Tensor ExpertBank::run_rows(const at::Tensor& x, const Routed& routed, const CombineOptions& policy,
                                 const Context& context) const {
   const Selection& selection = *routed.selection();
   const Plan& plan = routed.plan;
-  const bool weigh_input = combine_options.on == WeighOn::input;
+  const at::Tensor weight = routed.weight.defined() ? routed.weight.index_select(0, plan.order) : at::Tensor();
   at::Tensor y;
-  if (selection.outputs == 0 && !weigh_input && stacks_.size() == 1) {
-    const at::Tensor weight = routed.weight.defined() ? routed.weight.index_select(0, plan.order) : at::Tensor();
-    const GroupedRows rows{.source = x, .row = plan.row, .offset = plan.offset};
-    if (auto fused = stacks_[0].kind->apply_fused(params(0, context), rows, weight, context)) y = *fused;
-  }
-  if (!y.defined()) {
+  if (policy.on == WeighOn::input) {
     at::Tensor sorted = dispatch(x, plan);
-    if (weigh_input) {
-      sorted = sorted * routed.weight.index_select(0, plan.order).unsqueeze(1).to(sorted.scalar_type());
-      sorted = run_sorted(sorted, plan, context);
-      y = kernels::combine_rows(sorted, plan.row, {}, x.size(0));
-    } else {
-      y = combine(run_sorted(sorted, plan, context), routed, x.size(0));
-    }
+    if (weight.defined()) sorted = (sorted * weight.unsqueeze(1)).to(sorted.scalar_type());
+    y = kernels::combine_rows(run_sorted(sorted, plan, context), plan.row, {}, x.size(0));
+  } else if (auto fused = run_fused(x, routed, weight, context)) {
+    y = *std::move(fused);
+  } else {
+    y = combine(run_sorted(dispatch(x, plan), plan, context), routed, x.size(0));
   }
-  const bool may_lose_rows = selection.kept.defined() || selection.per_unit == 0;
-  if (combine_options.overflow != Overflow::zero && may_lose_rows && selection.outputs == 0) {
-    check(in_ == out_, "routing.overflow", "a dropped row of width {} cannot stand for an output of width {}; "
-          "use overflow: zero", in_, out_);
-    y = y + overflow_rows(x, selection, combine_options).to(y.scalar_type());
-  }
-  return y;
+  // Only a variable number of pairs, or dropped ones, can leave a row without any.
+  const bool may_be_lost = selection.kept.defined() || selection.per_unit == 0;
+  if (policy.overflow == Overflow::zero || !may_be_lost || selection.outputs > 0) return y;
+  check(in_ == out_, "routing.overflow", "a dropped row of width {} cannot stand for an output of width {}; "
+        "use overflow: zero", in_, out_);
+  return y + overflow_rows(x, selection, policy, context.phase).to(y.scalar_type());
 }
 
-at::Tensor ExpertBank::run_merged(const at::Tensor& x, const Selection& selection, const Context& context) const {
+namespace {
+
+/// [units, E]: the weights after the combine policy (a routing without them has the raw ones).
+at::Tensor what_multiplies(const Routed& routed) {
+  Selection selection = *routed.selection();
+  if (routed.weight.defined()) (selection.has_pairs() ? selection.weight : selection.dense_weight) = routed.weight;
+  return dense_weights(selection);
+}
+
+}  // namespace
+
+at::Tensor ExpertBank::run_merged(const at::Tensor& x, const Routed& routed, const Context& context) const {
+  const Selection& selection = *routed.selection();
   check(stacks_.size() == 1, "experts.merge", "merging needs experts of one kind; this bank has {} stacks", stacks_.size());
   const Params stacked = params(0, context);
   check(!stacked.values.empty(), "experts.merge", "experts without parameters cannot be merged");
-  const at::Tensor coefficient = dense_weights(selection);
+  const at::Tensor coefficient = what_multiplies(routed);
   const at::Tensor unit_of_row =
       selection.unit_of_row.defined() ? selection.unit_of_row : at::arange(x.size(0), at::kLong);
   const at::Tensor order = at::argsort(unit_of_row, /*stable=*/true, 0, false);
@@ -179,8 +197,9 @@ at::Tensor ExpertBank::run_merged(const at::Tensor& x, const Selection& selectio
   return kernels::gather_rows(at::cat(outputs, 0), at::argsort(order, true, 0, false));
 }
 
-at::Tensor ExpertBank::run_gated(const at::Tensor& x, const Selection& selection, const Context& context) const {
-  at::Tensor weight = dense_weights(selection);
+at::Tensor ExpertBank::run_gated(const at::Tensor& x, const Routed& routed, const Context& context) const {
+  const Selection& selection = *routed.selection();
+  at::Tensor weight = what_multiplies(routed);
   if (selection.unit_of_row.defined()) weight = weight.index_select(0, selection.unit_of_row);
   const at::Tensor all = run_all(x, context);  // [T, E, out]
   return at::bmm(weight.to(all.scalar_type()).unsqueeze(1), all).squeeze(1);

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "switchyard/base/registry.h"
@@ -48,8 +49,10 @@ class ExpertBank {
 
  private:
   at::Tensor run_rows(const at::Tensor& x, const Routed&, const CombineOptions&, const Context&) const;
-  at::Tensor run_merged(const at::Tensor& x, const Selection&, const Context&) const;
-  at::Tensor run_gated(const at::Tensor& x, const Selection&, const Context&) const;
+  /// [T, out] when gather, experts and scatter run as one kernel of the kind; weight: [A] sorted, or undefined.
+  std::optional<at::Tensor> run_fused(const at::Tensor& x, const Routed&, const at::Tensor& weight, const Context&) const;
+  at::Tensor run_merged(const at::Tensor& x, const Routed&, const Context&) const;
+  at::Tensor run_gated(const at::Tensor& x, const Routed&, const Context&) const;
   at::Tensor run_blend(const at::Tensor& x, const TokenBlend&, const Context&) const;
 
   std::vector<Stack> stacks_;

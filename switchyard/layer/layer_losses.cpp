@@ -34,12 +34,13 @@ std::vector<LossGroup> summarise_losses(const std::vector<std::shared_ptr<Routin
       const RoutingLoss& loss = *station.losses()[i];
       at::Tensor summary = loss.summarise(record, context);
       if (!summary.defined()) continue;
-      const std::string& name = station.options().losses[i].slug;
+      const Choice<RoutingLoss>& choice = station.options().losses[i];
       LossGroup* group = nullptr;
+      std::string settings = to_json(choice.options, 0);
       if (loss.scope() == LossScope::model)
         for (LossGroup& g : groups)
-          if (g.name == name && g.loss->scope() == LossScope::model) group = &g;
-      if (group == nullptr) group = &groups.emplace_back(LossGroup{name, &loss, {}});
+          if (g.name == choice.slug && g.settings == settings && g.summaries[0].sizes() == summary.sizes()) group = &g;
+      if (group == nullptr) group = &groups.emplace_back(LossGroup{choice.slug, std::move(settings), &loss, {}});
       group->summaries.push_back(std::move(summary));
     }
   }

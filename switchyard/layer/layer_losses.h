@@ -20,13 +20,14 @@ struct LossTerm {
 /// What one finish() is given: the summaries of one loss over its scope, one a record.
 struct LossGroup {
   std::string name;  ///< the loss's slug
+  std::string settings;  ///< its options; only layers with equal ones are pooled
   const RoutingLoss* loss = nullptr;
   std::vector<at::Tensor> summaries;
 };
 
 /// Every loss of every station over `records`, and what places add by themselves (Record::losses): losses of layer
-/// scope are added over layers, losses of model scope see all their layers at once. Terms with the same slug and
-/// scope are one term.
+/// scope are added over layers, losses of model scope see all layers with the same settings and number of experts at
+/// once. Terms with the same slug and coefficient are one term.
 std::vector<LossTerm> routing_losses(const std::vector<std::shared_ptr<RoutingStation>>& stations, const Records& records,
                                      const Outcome& outcome, const Context& context);
 

@@ -63,7 +63,8 @@ class MoeLayer : public Part, public HasRouting {
   void declare(const Schema& schema) override;
   /// Adds its record to context.records.
   at::Tensor forward(const at::Tensor& x, const Context& context) const override;
-  /// The same, with the record returned; `given` = a routing decided elsewhere.
+  /// The same, with the record returned; `given` = a routing decided elsewhere. Throws layer.given when it does not fit
+  /// these rows and experts.
   std::pair<at::Tensor, Record> run(const at::Tensor& x, const Context& context,
                                     std::shared_ptr<const Routed> given = nullptr) const;
   Reach reach(const Overrides& overrides, Phase phase) const override { return station_->reach(overrides, phase); }
@@ -77,9 +78,11 @@ class MoeLayer : public Part, public HasRouting {
     std::shared_ptr<ExpertKind> kind;
     SharedGate gate;
     std::vector<std::pair<std::string, Parameter>> tensors;
-    Parameter gate_weight;
+    Parameter mix, mix_bias;  ///< of a gated one: [1, in] or [2, in] with [2]; row 0 of a softmax weighs the mixture
   };
-  at::Tensor join(const at::Tensor& x, const at::Tensor& routed, const Selection* selection, const Context& context) const;
+  void check_fits(const Routed& routed, int64_t rows) const;
+  /// y [T, out] joined with the shared experts' outputs for x.
+  at::Tensor join(const at::Tensor& x, at::Tensor y, const Selection* selection, const Context& context) const;
 
   MoeOptions options_;
   int64_t in_, out_;

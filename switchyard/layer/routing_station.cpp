@@ -7,22 +7,31 @@ namespace switchyard {
 
 RoutingStation::RoutingStation(const RoutingOptions& options, int64_t width, int64_t experts)
     : options_(options), width_(width), experts_(experts) {
-  check(static_cast<bool>(options.router), "layer.router", "a mixture needs a router; the default is sparse-topk");
-  router_ = options.router.make();
-  if (options.admission) admission_ = options.admission.make();
-  combine_ = options.combine.value_or(router_->combine());
   for (const auto& loss : options.losses) losses_.push_back(loss.make());
   for (const auto& controller : options.controllers) controllers_.push_back(controller.make());
+  if (!options.router) {
+    check(!options.share_routing.empty(), "layer.router", "a mixture needs a router (the default is sparse-topk), or with "
+          "router: none the name of another place's decision in share_routing");
+    check(losses_.empty() && controllers_.empty(), "layer.router", "a mixture that follows the decision \"{}\" has no router "
+          "for its losses and controllers; give them to the place that decides", options.share_routing);
+    combine_ = options.combine.value_or(CombineOptions{});
+    return;
+  }
+  router_ = options.router.make();
+  combine_ = options.combine.value_or(router_->combine());
+  if (options.admission && options.admission.slug != "dropless") admission_ = options.admission.make();
 }
 
 void RoutingStation::declare(const Schema& schema) {
   site_ = schema.prefix();
+  if (!decides()) return;
   const Schema router = schema.in("router");
   router_->declare(router, {.width = width_, .experts = experts_});
   for (const auto& controller : controllers_) controller->bind(router);
 }
 
 Reach RoutingStation::reach(const Overrides& overrides, Phase phase) const {
+  if (!decides()) return {};  // the deciding place answers for it
   const Reach router = router_->reach(overrides, phase);
   return admission_ ? larger(router, admission_->reach(overrides, phase)) : router;
 }
@@ -38,34 +47,29 @@ Routed RoutingStation::route(const at::Tensor& x, const Context& context,
   Routed routed;
   routed.engagement = router_->route({x, dense_outputs}, context);
   auto* selection = std::get_if<Selection>(&routed.engagement);
+  const bool rows = selection && selection->run == Run::rows;
+  check(rows || !admission_, "routing.run", "{}: {} has no places to limit; use admission: dropless instead of {}", site_,
+        selection ? "a merged or gated mixture" : "a mixture of tokens", options_.admission.slug);
   if (selection == nullptr) return routed;
-  const bool trained_elsewhere = !losses_.empty() || !controllers_.empty();
-  if (selection->run != Run::rows) {
-    check(combine_.on == WeighOn::output, "routing.run", "{}: a merged or gated mixture has no rows to weigh; use on: output", site_);
-    check(!admission_ || options_.admission.slug == "dropless", "routing.run",
-          "{}: a merged or gated mixture has no places to limit; use admission: dropless instead of {}", site_,
-          options_.admission.slug);
-    if (combine_.renormalise != Renormalise::never || combine_.scale != 1 || combine_.evaluation_scale != 1) {
-      *selection = with_pairs(std::move(*selection));
-      routed.weight = combine_weights(*selection, combine_, context.phase, trained_elsewhere);
-    }
-    return routed;
-  }
-  *selection = with_pairs(over_rows(std::move(*selection)));
+  if (rows) *selection = with_pairs(over_rows(std::move(*selection)));
   if (admission_) admit(*selection, *admission_, context);
-  routed.weight = combine_weights(*selection, combine_, context.phase, trained_elsewhere);
-  routed.plan = make_plan(*selection);
+  routed.weight = combine_weights(*selection, combine_, context.phase, /*router_trained_elsewhere=*/!losses_.empty());
+  if (rows) routed.plan = make_plan(*selection);
   return routed;
 }
 
 std::shared_ptr<const Routed> RoutingStation::decide(const at::Tensor& x, const Context& context,
                                                      const std::function<at::Tensor()>& dense_outputs) const {
-  RoutedStore* store = options_.share_routing.empty() ? nullptr : context.routed;
-  if (store)
-    if (auto found = store->find(options_.share_routing); found != store->end()) return found->second;
-  auto routed = std::make_shared<const Routed>(route(x, context, dense_outputs));
-  if (store) (*store)[options_.share_routing] = routed;
-  return routed;
+  const std::string& name = options_.share_routing;
+  check(name.empty() || context.routed, "routing.share", "{}: this pass keeps no shared decisions, but \"{}\" is one", site_, name);
+  if (decides()) {
+    auto routed = std::make_shared<const Routed>(route(x, context, dense_outputs));
+    if (!name.empty()) (*context.routed)[name] = routed;
+    return routed;
+  }
+  const auto found = context.routed->find(name);
+  check(found != context.routed->end(), "routing.share", "{} follows the decision \"{}\", but no place before it made one", site_, name);
+  return found->second;
 }
 
 Record RoutingStation::record(std::shared_ptr<const Routed> routed, const Context& context) const {

@@ -165,6 +165,21 @@ Reach Decoder::reach(const Overrides& overrides, Phase phase) const {
   return reach;
 }
 
+namespace {
+
+/// The place whose decision `station` executes: itself, or the last one before it that decides under its name.
+const RoutingStation* decider(const std::vector<PlacedRouting>& routings, const RoutingStation* station) {
+  const RoutingStation* found = station;
+  for (const PlacedRouting& placed : routings) {
+    if (placed.station.get() == station) break;
+    if (!station->decides() && placed.station->decides() && placed.station->options().share_routing == station->options().share_routing)
+      found = placed.station.get();
+  }
+  return found->decides() ? found : nullptr;
+}
+
+}  // namespace
+
 int64_t Decoder::active_parameters() const {
   double idle = 0;
   for (const Parameter& parameter : schema_.all()) {
@@ -175,6 +190,7 @@ int64_t Decoder::active_parameters() const {
       if (spec.name.starts_with(placed.station->site() + ".") &&
           (!owner || placed.station->site().size() > owner->site().size()))
         owner = placed.station.get();
+    if (owner) owner = decider(routings_, owner);
     if (!owner) continue;
     const double experts = static_cast<double>(owner->experts());
     idle += static_cast<double>(parameter.count()) * (1 - owner->router().engaged(owner->experts()) / experts);

@@ -9,8 +9,9 @@
 namespace switchyard {
 namespace {
 
-/// [P]: the sum over the unit of each pair.
+/// The sum over the unit of each pair, [P]; over each row of a dense selection, [units, 1].
 at::Tensor sum_of_unit(const at::Tensor& weight, const Selection& selection) {
+  if (!selection.has_pairs()) return weight.sum(1, /*keepdim=*/true);
   if (const int64_t k = selection.per_unit; k > 0)
     return weight.view({-1, k}).sum(1, /*keepdim=*/true).expand({-1, k}).reshape({-1});
   return kernels::combine_rows(weight.unsqueeze(1), selection.unit, {}, selection.units)
@@ -41,7 +42,9 @@ void CombineOptions::describe(Fields<CombineOptions>& f) {
 
 at::Tensor combine_weights(const Selection& selection, const CombineOptions& options, Phase phase,
                            bool router_trained_elsewhere) {
-  at::Tensor weight = selection.weight;
+  at::Tensor weight = selection.has_pairs() ? selection.weight : selection.dense_weight;
+  check(selection.outputs == 0 || options.renormalise == Renormalise::never, "routing.combine_list",
+        "outputs that sum experts by a list of their own have no weights to renormalise; use renormalise: never");
   check(phase != Phase::train || router_trained_elsewhere || !gate_is_dead(selection, options), "routing.dead_gate",
         "one expert a token with weights that sum to 1 gives the router no gradient; keep raw probabilities "
         "(softmax: all, renormalise: never), take k: 2, or train it by a balance loss");

@@ -16,6 +16,7 @@ struct StepLoad {
   at::Tensor engaged;   ///< [E] int64: pairs that chose each expert, dropped ones included
   at::Tensor admitted;  ///< [E] int64: pairs that were kept
   int64_t rows = 0;
+  int64_t step = 0;     ///< optimiser steps taken before this one
 };
 
 class Controller {

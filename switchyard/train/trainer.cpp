@@ -127,9 +127,12 @@ void Trainer::check_gradient(double norm) const {
 void Trainer::update(double gradient_norm, const std::vector<LayerLoad>& loads) {
   optimiser_.step(options_.schedule.at(step(), options_.steps), gradient_norm);
   for (const auto& station : stations_)
-    for (const LayerLoad& one : loads)
-      if (one.site == station->site())
-        for (const auto& controller : station->controllers()) controller->after_step(one.load);
+    for (const LayerLoad& one : loads) {
+      if (one.site != station->site()) continue;
+      StepLoad load = one.load;
+      load.step = step();
+      for (const auto& controller : station->controllers()) controller->after_step(load);
+    }
 }
 
 Evaluation evaluate(const Trainer& trainer, const std::vector<Batch>& held_out, const std::vector<std::string>& domains) {

@@ -3,6 +3,8 @@
 
 #include <ATen/autocast_mode.h>
 
+#include <algorithm>
+
 #include "switchyard/layer/layer_losses.h"
 #include "tests/models/decoder_support.h"
 
@@ -81,24 +83,45 @@ TEST(Recompute, MixtureOfDepths) {
                             at::kFloat));
 }
 
-TEST(Recompute, OneDecisionSharedByAllBlocks) {
+/// The gradients of both ways, and that every router of `routers` has one.
+void expect_same_routers(const Decoder& decoder, const std::vector<std::string>& routers) {
+  const Trained plain = train_once(decoder, false), again = train_once(decoder, true);
+  EXPECT_EQ(plain.records, again.records);
+  size_t found = 0;
+  for (size_t i = 0; i < plain.gradients.size(); ++i) {
+    const std::string& name = decoder.schema().all()[i].name();
+    EXPECT_LT(difference(plain.gradients[i], again.gradients[i]), 1e-14) << name;
+    if (std::find(routers.begin(), routers.end(), name) == routers.end()) continue;
+    ++found;
+    EXPECT_GT(again.gradients[i].abs().max().item<double>(), 1e-9) << name;
+  }
+  EXPECT_EQ(found, routers.size());
+}
+
+TEST(Recompute, OneDecisionFollowedByAllBlocks) {
   // The first block decides; the others' gradients must reach its router through the shared decision.
   const auto decoder = make_decoder(
       std::string("{") + kAttention +
-          ", mixtures: [{experts: 4, expert: {type: swiglu, hidden: 8}, share_routing: all, losses: [lb-loss]}]}",
+          ", mixtures: [{experts: 4, expert: {type: swiglu, hidden: 8}, share_routing: all, losses: [lb-loss], layers: {list: [0]}}, "
+          "{experts: 4, expert: {type: swiglu, hidden: 8}, router: none, share_routing: all, layers: {list: [1, 2]}}]}",
       at::kDouble);
-  const Trained plain = train_once(*decoder, false), again = train_once(*decoder, true);
-  for (size_t i = 0; i < plain.gradients.size(); ++i) {
-    const std::string& name = decoder->schema().all()[i].name();
-    EXPECT_LT(difference(plain.gradients[i], again.gradients[i]), 1e-14) << name;
-    const double largest = again.gradients[i].abs().max().item<double>();
-    if (name == "layers.0.feed_forward.router.weight") {
-      EXPECT_GT(largest, 1e-6);
-    }
-    if (name == "layers.1.feed_forward.router.weight") {
-      EXPECT_EQ(largest, 0);
-    }
-  }
+  EXPECT_FALSE(decoder->schema().find("layers.1.feed_forward.router.weight"));
+  expect_same_routers(*decoder, {"layers.0.feed_forward.router.weight"});
+}
+
+TEST(Recompute, EachBlockDecidesAnewUnderOneName) {
+  // Queries decide, values follow within the block; the next block decides again, and the last follows the last.
+  const std::string lora = "experts: 3, expert: {type: lora, rank: 2}, share_routing: shared";
+  const auto decoder = make_decoder(
+      std::string("{") + kAttention +
+          ", mixtures: [{at: attention.query, join: add, " + lora + ", losses: [lb-loss], layers: {list: [0, 1]}}, "
+          "{at: attention.value, join: add, router: none, " + lora + "}]}",
+      at::kDouble);
+  at::NoGradGuard guard;
+  for (const Parameter& p : decoder->schema().all())
+    if (p.spec().role == Role::adapter) p.tensor().copy_(randn(p.spec().shape, stable_hash(p.name())) * 0.3);
+  at::AutoGradMode with_grad(true);
+  expect_same_routers(*decoder, {"layers.0.attention.query.around.router.weight", "layers.1.attention.query.around.router.weight"});
 }
 
 TEST(Recompute, UnderAutocast) {
