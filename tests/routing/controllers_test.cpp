@@ -69,14 +69,15 @@ TEST(Catalogue, aux_free_bias_balances_a_skewed_router_without_a_loss) {
 
 TEST(Catalogue, lb_loss_revives_a_collapsed_router) {
   const std::string layer = std::string("{") + kLinearExperts + "router: {type: sparse-topk, k: 1, softmax: all, scorer: {type: linear, bias: true}}, ";
-  const auto without = run_balance(layer + "losses: []}", "moe.router.bias", 1, 200);
+  const char* const bias = "moe.router.logit_bias";
+  const auto without = run_balance(layer + "losses: []}", bias, 1, 200);
   EXPECT_NEAR(without.variation, std::sqrt(7.0), 1e-3);
   EXPECT_EQ(without.used, 1);
-  const auto with = run_balance(layer + "losses: {type: lb-loss, coefficient: 0.1}}", "moe.router.bias", 1);
+  const auto with = run_balance(layer + "losses: {type: lb-loss, coefficient: 0.1}}", bias, 1);
   EXPECT_LE(with.variation, 1.5);
   EXPECT_EQ(with.used, 8);
   // The z-loss shrinks logits and balances nothing.
-  const auto z = run_balance(layer + "losses: {type: router-z, coefficient: 0.001}}", "moe.router.bias", 1);
+  const auto z = run_balance(layer + "losses: {type: router-z, coefficient: 0.001}}", bias, 1);
   EXPECT_NEAR(z.variation, std::sqrt(7.0), 1e-3);
   EXPECT_LT(z.mean_square_lse, without.mean_square_lse);
 }

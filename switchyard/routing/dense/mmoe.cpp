@@ -55,6 +55,7 @@ class Mmoe : public Router {
 
  private:
   static Gate softmax_gate(const at::Tensor& raw, const Context& context) {
+    refuse_nan(raw, context);
     const at::Tensor logits = mask_experts(raw, context);
     return {.logits = logits, .scores = logits, .probabilities = logits.softmax(-1), .noise_std = {}};
   }
