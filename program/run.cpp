@@ -159,6 +159,8 @@ void print(std::string_view text) {
 
 int run(const std::vector<Verb>& verbs, int argc, const char* const* argv) {
   ::signal(SIGPIPE, SIG_IGN);
+  // Gradients of whole stacks are new memory each step: in huge pages they cost a tenth of the faults.
+  ::setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
   install_interrupt_handler();
   return guarded([&] {
     const std::string word = argc > 1 ? argv[1] : "--help";

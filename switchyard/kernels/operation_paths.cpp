@@ -12,7 +12,8 @@ std::vector<OperationPath> operation_paths() {
     paths.push_back({operation, "float64", "reference"});
   }
   for (const char* operation : {"top_k", "sort_by_slot", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
-  for (const char* operation : {"top_k_grouped", "admit", "adamw_step"}) paths.push_back({operation, "float32", "reference"});
+  paths.push_back({"adamw_step", "float32", name(cpu_level())});
+  for (const char* operation : {"top_k_grouped", "admit"}) paths.push_back({operation, "float32", "reference"});
   return paths;
 }
 

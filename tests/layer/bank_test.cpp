@@ -292,6 +292,15 @@ TEST(Catalogue, glu_variants_gate_and_up_are_not_interchangeable) {
   EXPECT_GT(std::abs((through("swiglu", 1, 2, 3) - through("geglu", 1, 2, 3)).item<double>()), 0.1);
 }
 
+TEST(Catalogue, projection_expert_is_one_linear_map_an_expert) {
+  Fixture f("projection-expert", "{}", 2, 2, 3);
+  at::NoGradGuard guard;
+  f.schema.find("bank.weight").tensor().copy_(at::tensor({1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 0.0, 0.0, 2.0, -1.0, 1.0}, at::kDouble).view({2, 3, 2}));
+  Pass pass(1);
+  const at::Tensor all = f.bank.run_all(at::tensor({3.0, 5.0}, at::kDouble).view({1, 2}), pass.context);  // [1, 2, 3]
+  EXPECT_LT(difference(all.view({2, 3}), at::tensor({3.0, 5.0, 8.0, 6.0, 10.0, 2.0}, at::kDouble).view({2, 3})), 1e-12);
+}
+
 TEST(Catalogue, zero_expert_returns_nothing) {
   Pass pass(2);
   EXPECT_EQ(kind("zero-expert", "{}")->apply({}, randn({2, 3}, 1), pass.context).abs().max().item<double>(), 0);

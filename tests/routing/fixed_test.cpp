@@ -183,7 +183,7 @@ TEST(Catalogue, hash_layer_balanced_table_says_what_it_needs) {
   }
 }
 
-TEST(RandomRouting, DrawsAreUniformAndIndependentByStepAndPass) {
+TEST(Catalogue, random_routing_draws_are_uniform_and_independent_by_step_and_pass) {
   const GateFixture f("random-routing", "{}", 4);
   const auto draw = [&](int64_t step, int64_t pass_number) {
     Pass pass(8, 1, Phase::train);

@@ -313,7 +313,7 @@ TEST(Catalogue, gshard_random_spares_capacity) {
   EXPECT_TRUE(s.kept.masked_select(s.rank == 0).any().item<bool>());
 }
 
-TEST(SigmoidTopK, BiasChoosesAndDoesNotWeigh) {
+TEST(Catalogue, sigmoid_topk_bias_chooses_and_does_not_weigh) {
   GateFixture f("sigmoid-topk", "{k: 2}", 3);
   Pass pass(1);
   const at::Tensor g = values({2, 1, 0}, 1);  // sigmoid .88080, .73106, .5
@@ -369,6 +369,20 @@ TEST(Catalogue, node_limited_refuses_groups_that_do_not_fit) {
     EXPECT_EQ(error.code(), "routing.group_range") << wrong;
     EXPECT_NE(error.message().find("12 experts"), std::string::npos);
   }
+}
+
+TEST(Catalogue, linear_scores_by_a_product_and_a_temperature) {
+  const auto scorer = Registry::instance().make<Scorer>("linear", parse_yaml("{temperature: 2, bias: true}", "test"));
+  Schema schema;
+  scorer->declare(schema.in("router"), {.width = 2, .experts = 3});
+  initialise(schema, Streams(1), at::kDouble);
+  at::NoGradGuard guard;
+  schema.find("router.weight").tensor().copy_(values({1, 0, 0, 1, 1, 1}, 3));
+  schema.find("router.logit_bias").tensor().copy_(at::tensor({0.0, 0.0, 1.0}, at::kDouble));
+  Pass pass(1);
+  const Gate gate = scorer->score({values({2, 4}, 1), {}}, pass.context);
+  EXPECT_LT(difference(gate.logits, values({1, 2, 3.5}, 1)), 1e-12);  // (2, 4, 6 + 1) / 2
+  EXPECT_LT(difference(gate.probabilities, values({0.06289, 0.1709528, 0.7661572}, 1)), 2e-7);  // e^1, e^2, e^3.5 over their sum
 }
 
 TEST(TokenChoice, MoreExpertsThanThereAreIsRefusedWithTheNumberThatFits) {

@@ -76,8 +76,14 @@ class Scratch {
 };
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-template <typename Loop> __attribute__((target("arch=skylake-avx512"), flatten)) void loop_avx512(const Loop& loop) { loop(); }
-template <typename Loop> __attribute__((target("arch=haswell"), flatten)) void loop_avx2(const Loop& loop) { loop(); }
+// A loop is inlined into the copy for its level only if both are compiled with the same options, and the level names
+// instruction sets, no processor (`arch=` would keep GCC from inlining): sources that give loops
+// here say `#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")`.
+#pragma GCC push_options
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
+template <typename Loop> __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,prefer-vector-width=512"), flatten)) void loop_avx512(const Loop& loop) { loop(); }
+template <typename Loop> __attribute__((target("avx2,fma,bmi,bmi2"), flatten)) void loop_avx2(const Loop& loop) { loop(); }
+#pragma GCC pop_options
 #else
 template <typename Loop> void loop_avx512(const Loop& loop) { loop(); }
 template <typename Loop> void loop_avx2(const Loop& loop) { loop(); }

@@ -6,7 +6,7 @@
 
 #include "switchyard/kernels/cpu/parallel.h"
 
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
 namespace switchyard::kernels::cpu {
 namespace {

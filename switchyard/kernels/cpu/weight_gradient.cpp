@@ -7,7 +7,7 @@
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/tiles.h"
 
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
 namespace switchyard::kernels::cpu {
 namespace {
