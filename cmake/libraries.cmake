@@ -48,13 +48,14 @@ endif()
 
 # Public: what our headers name. OpenMP is compiled in, or at::parallel_for runs on one thread;
 # it links the libgomp that torch ships, so that a process has only one.
-# fmt is header-only here: libtorch may carry headers of another version than the system's library.
+# fmt comes as headers alone (libtorch may carry them in another version than the system's library); what they leave to a
+# library is compiled once, in base/fmt_library.cpp: as header-only code it would be compiled in every source again.
 add_library(switchyard_dependencies INTERFACE)
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_include_directories(switchyard_dependencies SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
 target_compile_options(switchyard_dependencies INTERFACE ${torch_flags} -fopenmp)
 target_link_libraries(switchyard_dependencies INTERFACE
-  ${TORCH_LIBRARIES} ${torch_gomp} fmt::fmt-header-only Threads::Threads)
+  ${TORCH_LIBRARIES} ${torch_gomp} Threads::Threads)
 
 # Private: what only sources use.
 find_library(sentencepiece_library sentencepiece REQUIRED)

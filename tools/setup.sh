@@ -44,15 +44,20 @@ if [ -n "$wanted$optional" ]; then
   else
     say "installing${wanted}${optional}"
     export DEBIAN_FRONTEND=noninteractive
+    # Slim images leave out manual pages, translations and licences, which are what the quickstart reads.
+    keep=""
+    for folder in man locale doc; do keep="$keep -o Dpkg::Options::=--path-include=/usr/share/$folder/*"; done
+    set -f
     $as_root apt-get update -qq || say "the package lists could not be renewed; going on with the old ones"
     if [ -n "$wanted" ]; then
-      $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >.cache/apt.log 2>&1 ||
+      $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $keep $wanted >.cache/apt.log 2>&1 ||
         { tail -20 .cache/apt.log >&2; refuse "packages are missing; try: $as_root apt-get install$wanted"; }
     fi
     for name in $optional; do
-      $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$name" >.cache/apt.log 2>&1 ||
+      $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $keep "$name" >.cache/apt.log 2>&1 ||
         say "warning: $name was not installed (going on without it); try: $as_root apt-get install $name"
     done
+    set +f
   fi
 fi
 rm -f .cache/optional-* && touch "$tried"
