@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Held-out loss of the quickstart's mixture against its dense twins, at equal training tokens, over several seeds.
 
-    bench/twins.py [--seeds 1,2,3] [--out runs/twins] [key=value ...]
+    bench/twins.py [--seeds 1,2,3] [--jobs 2] [--out runs/twins] [key=value ...]
 
 Every run is `switchyard train RECIPE seed=S output=OUT/NAME-S [key=value ...]`; a run folder that is complete is
-read, not trained again. Prints one row a recipe (mean, lowest, highest of the last held-out loss) and whether the
+read, not trained again; --jobs runs that many at once, each on its share of the cores. Prints one row a recipe (mean, lowest, highest of the last held-out loss) and whether the
 mixture beats the twin of equal active parameters by more than the spread over seeds.
 """
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -40,7 +42,10 @@ def run(name, recipe, seed, options):
         if (folder / "recipe.yaml").exists():
             command = [options.program, "resume", str(folder)]
         print("$", " ".join(command), file=sys.stderr, flush=True)
-        subprocess.run(command, check=True)
+        environment = dict(os.environ)
+        if options.jobs > 1:
+            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
+        subprocess.run(command, check=True, env=environment)
         (folder / "done").write_text("")
     evaluation = last_evaluation(folder)
     if evaluation is None:
@@ -51,16 +56,18 @@ def run(name, recipe, seed, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", default="runs/twins")
     parser.add_argument("--program", default=str(ROOT / "build/bin/switchyard"))
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args()
     seeds = [int(s) for s in options.seeds.split(",")]
 
-    losses = {name: [] for name in RECIPES}
-    for seed in seeds:  # seeds outside, so that a stopped comparison is still a fair one
-        for name, recipe in RECIPES.items():
-            losses[name].append(run(name, recipe, seed, options))
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:  # seed by seed, so that a stopped comparison is a fair one
+        runs = [(name, pool.submit(run, name, recipe, seed, options)) for seed in seeds for name, recipe in RECIPES.items()]
+        losses = {name: [] for name in RECIPES}
+        for name, one in runs:
+            losses[name].append(one.result())
 
     print("| model | held-out loss, mean | lowest | highest | steps |")
     print("| --- | --- | --- | --- | --- |")
