@@ -77,7 +77,7 @@ struct Call : torch::CustomClassHolder {
     const Context context{.facts = facts, .random = random, .phase = outer.phase, .step = outer.step, .micro = outer.micro,
                           .place = outer.place, .overrides = &overrides, .records = records ? &trace.records : nullptr,
                           .routed = shares ? &trace.routed : nullptr, .state = nullptr, .overlay = &overlay,
-                          .recompute = false};
+                          .adaptation = outer.adaptation, .recompute = false};
     AutocastScope scope(autocast);
     at::Tensor y = segment(x, context);
     // A name may be decided again (each layer its own): what stands as it stood was not decided here.
@@ -95,10 +95,12 @@ struct Call : torch::CustomClassHolder {
   Overlay overlay;
   RoutedStore given;  ///< routings decided before the segment
   struct Outer {
-    explicit Outer(const Context& c) : phase(c.phase), step(c.step), micro(c.micro), place(c.place) {}
+    explicit Outer(const Context& c)
+        : phase(c.phase), step(c.step), micro(c.micro), place(c.place), adaptation(c.adaptation) {}
     Phase phase;
     int64_t step, micro;
     Place place;
+    const Adaptation* adaptation;
   } outer;
   bool records, shares;
   Autocast autocast;

@@ -1,6 +1,6 @@
 #include "switchyard/blocks/site_linear.h"
 
-#include <ATen/ops/linear.h>
+#include "switchyard/contract/adaptation.h"
 
 namespace switchyard {
 
@@ -18,7 +18,7 @@ void SiteLinear::declare(const Schema& schema) {
 
 at::Tensor SiteLinear::operator()(const at::Tensor& x, const Context& context) const {
   return site_(x, context, [this](const at::Tensor& rows, const Context& at) {
-    return at::linear(rows, at[weight_], bias_ ? at[bias_] : at::Tensor());
+    return linear(rows, weight_, bias_, at);
   });
 }
 

@@ -1,5 +1,7 @@
 #include "switchyard/contract/context.h"
 
+#include "switchyard/contract/adaptation.h"
+
 namespace switchyard {
 
 Context Context::at(std::string_view site) const {
@@ -17,7 +19,7 @@ Context Context::at_layer(int64_t layer, std::string_view site) const {
 Context Context::with(const Facts& other) const {
   return Context{.facts = other, .random = random, .phase = phase, .step = step, .micro = micro, .place = place,
                  .overrides = overrides, .records = records, .routed = routed, .state = state, .overlay = overlay,
-                 .recompute = recompute};
+                 .adaptation = adaptation, .recompute = recompute};
 }
 
 RandomKey Context::key(std::string_view purpose) const {
@@ -27,6 +29,8 @@ RandomKey Context::key(std::string_view purpose) const {
 const at::Tensor& Context::operator[](const Parameter& parameter) const {
   if (overlay)
     if (auto found = overlay->find(parameter.name()); found != overlay->end()) return found->second;
+  if (adaptation)
+    if (const at::Tensor* value = adaptation->value(parameter)) return *value;
   return parameter.tensor();
 }
 

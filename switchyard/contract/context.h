@@ -18,6 +18,7 @@
 
 namespace switchyard {
 
+class Adaptation;
 class Records;
 class StateStore;
 
@@ -61,6 +62,7 @@ struct Context {
   RoutedStore* routed = nullptr;
   StateStore* state = nullptr;         ///< null = no cache: whole sequences are given
   const Overlay* overlay = nullptr;
+  const Adaptation* adaptation = nullptr;  ///< null = no adapters (contract/adaptation.h)
   bool recompute = false;              ///< blocks drop activations and compute them again in backward
 
   bool training() const { return phase == Phase::train; }
@@ -71,7 +73,7 @@ struct Context {
   Context with(const Facts& other) const;
   /// The key of a draw made here: equal again when this pass is computed again.
   RandomKey key(std::string_view purpose) const;
-  /// The value of a parameter in this pass: the overlay's, else the bound tensor.
+  /// The whole value of a parameter in this pass: the overlay's, else the adapted one, else the bound tensor.
   const at::Tensor& operator[](const Parameter& parameter) const;
 
   static const Overrides& none();

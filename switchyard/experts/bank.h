@@ -55,6 +55,9 @@ class ExpertBank {
   at::Tensor run_gated(const at::Tensor& x, const Routed&, const Context&) const;
   at::Tensor run_blend(const at::Tensor& x, const TokenBlend&, const Context&) const;
 
+  /// As `params`, with the low-rank maps of adapters beside the maps where the kind takes them.
+  Params params_with_factors(size_t stack, const Context& context) const;
+
   std::vector<Stack> stacks_;
   std::vector<std::vector<Parameter>> parameters_;
   int64_t in_, out_, experts_ = 0;

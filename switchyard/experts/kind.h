@@ -47,6 +47,9 @@ class ExpertKind {
   virtual std::optional<at::Tensor> apply_fused(const Params&, const GroupedRows&, const at::Tensor& weight,
                                                 const Context&) const { return std::nullopt; }
 
+  /// Whether `apply` and `apply_grouped` take, beside a map "up", the low-rank map of adapters "up.a" [r, in], "up.b" [out, r].
+  virtual bool takes_factors() const { return false; }
+
   /// Σ_e coefficient[e] · params_e on effective weights; stacked [E, ...] → one expert's params.
   virtual Params blend(const Params& stacked, const at::Tensor& coefficient) const;
   /// Multiply-adds for one row, for accounting.

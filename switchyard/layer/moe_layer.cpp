@@ -1,9 +1,9 @@
 #include "switchyard/layer/moe_layer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/linear.h>
 
 #include "switchyard/base/error.h"
+#include "switchyard/contract/adaptation.h"
 
 namespace switchyard {
 namespace {
@@ -107,7 +107,7 @@ at::Tensor MoeLayer::join(const at::Tensor& x, at::Tensor y, const Selection* se
       y = y + beside;
       continue;
     }
-    const at::Tensor mix = at::linear(x, context[shared.mix], shared.mix_bias ? context[shared.mix_bias] : at::Tensor());
+    const at::Tensor mix = linear(x, shared.mix, shared.mix_bias, context);
     if (shared.gate == SharedGate::sigmoid) {
       y = y + mix.sigmoid() * beside;
     } else {

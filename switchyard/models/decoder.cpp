@@ -2,13 +2,13 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 
 #include "switchyard/base/error.h"
 #include "switchyard/blocks/norm.h"
+#include "switchyard/contract/adaptation.h"
 #include "switchyard/models/mixture.h"
 
 namespace switchyard {
@@ -211,13 +211,13 @@ at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::ve
   facts.set_row("token_id", ids);
   const Context context = outer.with(facts);
 
-  at::Tensor x = at::embedding(context[embedding_], ids);
+  at::Tensor x = embedding(ids, embedding_, context);
   if (position_embedding_) {
     const at::Tensor position = facts.row("position", "learned positions");
     if (position.size(0) > 0)
       check(position.max().item<int64_t>() < options_.context, "model.context",
             "position {} lies outside the model's context of {} tokens", position.max().item<int64_t>(), options_.context);
-    x = x + at::embedding(context[position_embedding_], position);
+    x = x + embedding(position, position_embedding_, context);
   }
   if (hidden) hidden->push_back(x);
   for (const auto& block : blocks_) {
@@ -228,7 +228,7 @@ at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::ve
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden, const Context& context) const {
-  const at::Tensor y = at::linear(hidden, context[head_ ? head_ : embedding_]);
+  const at::Tensor y = linear(hidden, head_ ? head_ : embedding_, {}, context);
   return y.scalar_type() == at::kDouble ? y : y.to(at::kFloat);
 }
 

@@ -1,11 +1,13 @@
 #include "switchyard/experts/feed_forward/feed_forward.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
 
 #include <array>
 #include <cmath>
 
 #include "switchyard/base/registry.h"
+#include "switchyard/kernels/grouped_linear.h"
 
 namespace switchyard {
 namespace {
@@ -84,7 +86,28 @@ std::vector<ExpertTensor> FeedForwardExpert::tensors(int64_t in, int64_t out) co
   return list;
 }
 
+namespace {
+
+/// Whether adapters stand beside any map.
+bool has_factors(const Params& p) { return p["up.a"].defined() || p["gate.a"].defined() || p["down.a"].defined(); }
+
+/// One map with its bias and the low-rank map beside it. With `offset` the rows are sorted by expert and the tensors stacks.
+at::Tensor map_rows(const Params& p, const std::string& name, const at::Tensor& rows, const at::Tensor& offset = {}) {
+  const at::Tensor &a = p[name + ".a"], &b = p[name + ".b"];
+  const auto times = [&](const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {}) {
+    return offset.defined() ? kernels::grouped_linear(x, weight, offset, bias) : at::linear(x, weight, bias);
+  };
+  const at::Tensor y = times(rows, p[name], p[name + "_bias"]);
+  return a.defined() ? (y + times(times(rows.to(a.scalar_type()), a), b)).to(y.scalar_type()) : y;
+}
+
+}  // namespace
+
 at::Tensor FeedForwardExpert::apply(const Params& p, const at::Tensor& rows, const Context&) const {
+  if (has_factors(p)) {
+    const at::Tensor gate = p["gate"].defined() ? map_rows(p, "gate", rows) : at::Tensor();
+    return map_rows(p, "down", kernels::activate(map_rows(p, "up", rows), gate, activation_));
+  }
   const at::Tensor up = at::linear(rows, p["up"], p["up_bias"]);
   const at::Tensor gate = p["gate"].defined() ? at::linear(rows, p["gate"], p["gate_bias"]) : at::Tensor();
   return at::linear(kernels::activate(up, gate, activation_), p["down"], p["down_bias"]);
@@ -92,12 +115,16 @@ at::Tensor FeedForwardExpert::apply(const Params& p, const at::Tensor& rows, con
 
 at::Tensor FeedForwardExpert::apply_grouped(const Params& stacked, const GroupedRows& rows, const Context&) const {
   const at::Tensor x = rows.x.defined() ? rows.x : rows.source.index_select(0, rows.row);
+  if (has_factors(stacked)) {
+    const at::Tensor gate = stacked["gate"].defined() ? map_rows(stacked, "gate", x, rows.offset) : at::Tensor();
+    return map_rows(stacked, "down", kernels::activate(map_rows(stacked, "up", x, rows.offset), gate, activation_), rows.offset);
+  }
   return kernels::grouped_ffn(x, rows.offset, {}, {}, weights_of(stacked), {.activation = activation_});
 }
 
 std::optional<at::Tensor> FeedForwardExpert::apply_fused(const Params& stacked, const GroupedRows& rows,
                                                          const at::Tensor& weight, const Context&) const {
-  if (!rows.source.defined() || stacked["down"].size(1) != rows.source.size(1)) return std::nullopt;
+  if (!rows.source.defined() || has_factors(stacked) || stacked["down"].size(1) != rows.source.size(1)) return std::nullopt;
   return kernels::grouped_ffn(rows.source, rows.offset, rows.row, weight, weights_of(stacked),
                               {.activation = activation_});
 }

@@ -25,6 +25,7 @@ class FeedForwardExpert : public ExpertKind {
   at::Tensor apply_grouped(const Params& stacked, const GroupedRows& rows, const Context& context) const override;
   std::optional<at::Tensor> apply_fused(const Params& stacked, const GroupedRows& rows, const at::Tensor& weight,
                                         const Context& context) const override;
+  bool takes_factors() const override { return true; }
   int64_t hidden() const { return options_.hidden; }
   kernels::Activation activation() const { return activation_.kind; }
   const FeedForwardOptions& options() const { return options_; }

@@ -1,0 +1,26 @@
+#include "switchyard/contract/adaptation.h"
+
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/linear.h>
+
+#include "switchyard/contract/context.h"
+
+namespace switchyard {
+
+at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter& bias, const Context& context) {
+  if (context.adaptation) {
+    at::Tensor y = context.adaptation->linear(x, weight, bias, context);
+    if (y.defined()) return y;
+  }
+  return at::linear(x, context[weight], bias ? context[bias] : at::Tensor());
+}
+
+at::Tensor embedding(const at::Tensor& ids, const Parameter& table, const Context& context) {
+  if (context.adaptation) {
+    at::Tensor rows = context.adaptation->embedding(ids, table, context);
+    if (rows.defined()) return rows;
+  }
+  return at::embedding(context[table], ids);
+}
+
+}  // namespace switchyard
