@@ -114,6 +114,8 @@ bool Safetensors::has(std::string_view name) const { return data_->index.contain
 
 const std::map<std::string, std::string>& Safetensors::metadata() const { return data_->metadata; }
 
+std::shared_ptr<const PackedTensor> Safetensors::packed(std::string_view) const { return nullptr; }
+
 at::Tensor Safetensors::get(std::string_view name) const {
   const auto found = data_->index.find(std::string(name));
   if (found == data_->index.end()) {

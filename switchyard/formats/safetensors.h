@@ -13,30 +13,26 @@
 #include <utility>
 #include <vector>
 
-namespace switchyard {
+#include "switchyard/formats/weight_source.h"
 
-/// What a file says of one tensor, without reading it.
-struct TensorInfo {
-  std::string name;
-  std::string dtype;            ///< as the file spells it: "F32", "BF16", "F8_E4M3", ...
-  std::vector<int64_t> shape;
-  uint64_t bytes = 0;
-};
+namespace switchyard {
 
 /// The tensors of one file, or of a folder with model.safetensors or model.safetensors.index.json.
 /// Tensors are views of a private map and stay valid while any of them lives; writing to one touches
 /// only this process's copy of the page. Throws formats.safetensors.* naming file and tensor.
-class Safetensors {
+class Safetensors : public WeightSource {
  public:
   explicit Safetensors(const std::filesystem::path& file_or_folder);
-  ~Safetensors();
+  ~Safetensors() override;
   Safetensors(Safetensors&&) noexcept;
   Safetensors& operator=(Safetensors&&) noexcept;
 
-  const std::vector<TensorInfo>& tensors() const;  ///< in the order of the files
-  bool has(std::string_view name) const;
-  /// Throws formats.safetensors.missing with the nearest name.
-  at::Tensor get(std::string_view name) const;
+  const std::vector<TensorInfo>& tensors() const override;
+  bool has(std::string_view name) const override;
+  /// In the file's own dtype, eight-bit floats and packed integers too. Throws formats.safetensors.missing with the nearest name.
+  at::Tensor get(std::string_view name) const override;
+  /// Null: what belongs together in a quantised folder is known to formats/quantised.h.
+  std::shared_ptr<const PackedTensor> packed(std::string_view name) const override;
   const std::map<std::string, std::string>& metadata() const;
 
  private:

@@ -118,7 +118,7 @@ void NameMap::check_complete() const {
                           theirs_[i].name);
 }
 
-void NameMap::bind(const Safetensors& file, const std::string& where, std::optional<at::ScalarType> dtype) const {
+void NameMap::bind(const WeightSource& file, const std::string& where, std::optional<at::ScalarType> dtype) const {
   check_complete();
   at::NoGradGuard guard;
   // Names and shapes first: a wrong file is refused before anything is allocated.

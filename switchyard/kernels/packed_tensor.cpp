@@ -1,0 +1,101 @@
+#include "switchyard/kernels/packed_tensor.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "switchyard/base/error.h"
+
+namespace switchyard {
+namespace {
+
+constexpr int64_t kChunkValues = int64_t{1} << 20;  ///< floats that are made at a time on the way to another type
+
+}  // namespace
+
+at::Tensor PackedTensor::dequantise(int64_t first, int64_t count, at::ScalarType type) const {
+  check(first >= 0 && count >= 0 && first <= shape_.front() - count, "formats.packed_range",
+        "rows {} to {} are asked of a tensor with {}", first, first + count, shape_.front());
+  check(c10::isFloatingType(type), "formats.packed_range", "packed weights become floats, not {}", c10::toString(type));
+  at::NoGradGuard guard;
+  std::vector<int64_t> shape = shape_;
+  shape.front() = count;
+  int64_t each = 1;
+  for (size_t i = 1; i < shape.size(); ++i) each *= shape[i];
+  if (count == 0 || each == 0) return at::empty(shape, type);
+  if (type == at::kFloat) return rows(first, count);
+  at::Tensor whole = at::empty(shape, type);
+  const int64_t step = std::max<int64_t>(1, kChunkValues / each);
+  for (int64_t at = 0; at < count; at += step) {
+    const int64_t here = std::min(step, count - at);
+    whole.narrow(0, at, here).copy_(rows(first + at, here));
+  }
+  return whole;
+}
+
+BlockTensor::BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner)
+    : PackedTensor(shape, std::string(codec.name), [&] {
+        int64_t values = 1;
+        for (const int64_t extent : shape) values *= extent;
+        return static_cast<uint64_t>(values / codec.length * codec.bytes);
+      }()),
+      codec_(codec), row_values_(shape.back()), rows_each_(1), data_(data), owner_(std::move(owner)) {
+  TORCH_INTERNAL_ASSERT(row_values_ % codec.length == 0 && codec.dequantise != nullptr);
+  for (size_t i = 1; i + 1 < shape.size(); ++i) rows_each_ *= shape[i];
+}
+
+at::Tensor BlockTensor::rows(int64_t first, int64_t count) const {
+  std::vector<int64_t> shape = this->shape();
+  const bool flat = shape.size() == 1;  // its entries are values, of which blocks are no whole number
+  if (!flat) shape.front() = count;
+  at::Tensor values = at::empty(shape, at::kFloat);
+  float* out = values.mutable_data_ptr<float>();
+  const int64_t begin = flat ? 0 : first * rows_each_, rows = flat ? 1 : count * rows_each_;
+  const int64_t blocks = row_values_ / codec_.length;
+  at::parallel_for(0, rows, std::max<int64_t>(1, (int64_t{1} << 15) / row_values_), [&](int64_t from, int64_t to) {
+    codec_.dequantise(row(begin + from), out + from * row_values_, (to - from) * blocks);
+  });
+  return flat ? values.narrow(0, first, count) : values;
+}
+
+at::Tensor quantise_blocks(const BlockCodec& codec, const at::Tensor& values, const at::Tensor& importance) {
+  at::NoGradGuard guard;
+  check(codec.quantise != nullptr, "formats.quantise", "{} is only read; it can be quantised to Q4_K and its like", codec.name);
+  check(values.defined() && values.dim() > 0 && values.size(-1) % codec.length == 0, "formats.quantise",
+        "rows of {} values are no whole number of {} blocks of {}", values.defined() && values.dim() > 0 ? values.size(-1) : 1,
+        codec.name, codec.length);
+  const at::Tensor plain = values.to(at::kCPU, at::kFloat).contiguous();
+  check(at::isfinite(plain).all().item<bool>(), "formats.quantise", "values that are infinite or no numbers cannot be quantised");
+  std::vector<float> weights;  // at most 1, so that squares of large ones stay in range
+  if (importance.defined()) {
+    check(importance.dim() == 1 && importance.size(0) == plain.size(-1), "formats.quantise",
+          "importance has {} weights for rows of {} values", importance.numel(), plain.size(-1));
+    const at::Tensor given = importance.to(at::kCPU, at::kFloat).contiguous();
+    weights.assign(given.const_data_ptr<float>(), given.const_data_ptr<float>() + given.numel());
+    float most = 0;
+    for (const float weight : weights) {
+      check(weight >= 0 && std::isfinite(weight), "formats.quantise", "importance must be finite and not negative, not {}", weight);
+      most = std::max(most, weight);
+    }
+    for (float& weight : weights) weight = most > 0 ? weight / most : 1;
+  }
+  std::vector<int64_t> shape = plain.sizes().vec();
+  const int64_t row_values = shape.back(), blocks = row_values / codec.length;
+  shape.back() = blocks * codec.bytes;
+  at::Tensor packed = at::empty(shape, at::kByte);
+  if (plain.numel() == 0) return packed;
+  const float* in = plain.const_data_ptr<float>();
+  const float* column_weights = weights.empty() ? nullptr : weights.data();
+  auto* out = packed.mutable_data_ptr<uint8_t>();
+  at::parallel_for(0, plain.numel() / row_values, std::max<int64_t>(1, 4096 / row_values), [&](int64_t from, int64_t to) {
+    for (int64_t row = from; row < to; ++row)
+      codec.quantise(in + row * row_values, column_weights, out + row * blocks * codec.bytes, blocks);
+  });
+  return packed;
+}
+
+}  // namespace switchyard

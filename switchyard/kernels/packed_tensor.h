@@ -1,0 +1,68 @@
+// A weight that stays as its file has it until rows of it are needed: quantised blocks, eight-bit floats with scales, packed
+// integers. What computes from it either asks for a range of rows as floats, or knows the layout and reads the blocks itself.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "switchyard/kernels/codecs/block_codec.h"
+
+namespace switchyard {
+
+class PackedTensor {
+ public:
+  virtual ~PackedTensor() = default;
+  /// Of the floats it stands for; the leading axis is that of output rows, or of experts in a stack.
+  const std::vector<int64_t>& shape() const { return shape_; }
+  /// "Q4_K", "fp8", "mxfp4", "gptq", "awq".
+  const std::string& layout() const { return layout_; }
+  uint64_t bytes() const { return bytes_; }  ///< as it lies packed
+
+  /// Entries first to first + count - 1 of the leading axis: [count, shape[1:]] of `type`, a floating type, on the CPU; throws
+  /// formats.packed_range. Equal bits whatever the range and the number of threads.
+  at::Tensor dequantise(int64_t first, int64_t count, at::ScalarType type = at::kFloat) const;
+  at::Tensor dequantise(at::ScalarType type = at::kFloat) const { return dequantise(0, shape_.front(), type); }
+
+ protected:
+  PackedTensor(std::vector<int64_t> shape, std::string layout, uint64_t bytes)
+      : shape_(std::move(shape)), layout_(std::move(layout)), bytes_(bytes) {}
+  /// The same in float32; the range is valid and not empty.
+  virtual at::Tensor rows(int64_t first, int64_t count) const = 0;
+
+ private:
+  std::vector<int64_t> shape_;
+  std::string layout_;
+  uint64_t bytes_;
+};
+
+/// Rows of blocks of one codec, one row after another: a tensor of a GGUF file.
+class BlockTensor : public PackedTensor {
+ public:
+  /// data: the packed rows; `owner` keeps them alive. shape.back() is a multiple of codec.length.
+  BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner);
+  const BlockCodec& codec() const { return codec_; }
+  int64_t row_values() const { return row_values_; }
+  int64_t row_bytes() const { return row_values_ / codec_.length * codec_.bytes; }
+  /// Row i of shape flattened to [rows, row_values].
+  const uint8_t* row(int64_t i) const { return data_ + i * row_bytes(); }
+
+ protected:
+  at::Tensor rows(int64_t first, int64_t count) const override;
+
+ private:
+  const BlockCodec& codec_;
+  int64_t row_values_, rows_each_;  ///< rows_each_: rows of one entry of the leading axis
+  const uint8_t* data_;
+  std::shared_ptr<const void> owner_;
+};
+
+/// Packs floats: values [.., n · codec.length] of any floating type, importance undefined or [n · codec.length] float (one weight
+/// a column) → uint8 [.., n · codec.bytes]. Throws formats.quantise when rows are no whole number of blocks, the codec has no
+/// quantiser, or a value is not finite.
+at::Tensor quantise_blocks(const BlockCodec& codec, const at::Tensor& values, const at::Tensor& importance = {});
+
+}  // namespace switchyard
