@@ -6,6 +6,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/formats/quantised.h"
 #include "switchyard/models/families/family.h"
 
 namespace switchyard {
@@ -124,14 +125,14 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
-  const Safetensors file(model.folder);
-  const auto has = [&](const std::string& name) { return file.has(name); };
+  const std::unique_ptr<const WeightSource> file = open_weights(model.folder);
+  const auto has = [&](const std::string& name) { return file->has(name); };
 
   if (const Node* ours = config.find(kOurKey)) {
     model.decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
     NameMap map(model.decoder->schema());
     map.rename_all();
-    map.bind(file, model.folder.string(), dtype);
+    map.bind(*file, model.folder.string(), dtype);
   } else {
     const Node* type = config.find("model_type");
     const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
@@ -142,7 +143,7 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
     model.decoder = std::make_shared<Decoder>(options);
     NameMap map(model.decoder->schema());
     family->names(map, options, has);
-    map.bind(file, model.folder.string(), dtype);
+    map.bind(*file, model.folder.string(), dtype);
   }
   model.end_ids = end_ids(config);
   const bool has_tokenizer = fs::exists(model.folder / "tokenizer.json") || fs::exists(model.folder / "tokenizer.model");
