@@ -1,10 +1,12 @@
 // The frame around every verb: arguments, reporter, signals, and errors as one line.
 #include <fmt/ranges.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
@@ -147,6 +149,15 @@ std::string overview(const std::vector<Verb>& verbs) {
 
 }  // namespace
 
+/// Threads that wait for each other should give their cores away soon: libgomp spins for milliseconds, so that one busy
+/// neighbour on one core slows a computation tenfold. It reads its settings once, before main; so the program begins again
+/// with them. Whoever set them already is obeyed.
+void share_cores(const char* const* argv) {
+  if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT")) return;
+  ::setenv("GOMP_SPINCOUNT", "2000", 1);
+  ::execv("/proc/self/exe", const_cast<char* const*>(argv));  // returns where there is no /proc: then we go on as we are
+}
+
 void print(std::string_view text) {
   errno = 0;
   const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
@@ -173,7 +184,10 @@ int run(const std::vector<Verb>& verbs, int argc, const char* const* argv) {
       return 0;
     }
     for (const Verb& verb : verbs)
-      if (verb.name == word) return run_verb(verb, argc - 1, argv + 1);
+      if (verb.name == word) {
+        if (verb.computes) share_cores(argv);
+        return run_verb(verb, argc - 1, argv + 1);
+      }
     unknown_verb(verbs, word);
   });
 }

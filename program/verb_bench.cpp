@@ -253,6 +253,7 @@ Verb bench_verb() {
   return {.name = "bench",
           .summary = "time the MoE layer against dense products in the same run",
           .example = "switchyard bench layer --shape 1024,512,512,32,4 --dtype bf16",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             struct Arguments {
               std::string what, dtype = "f32";

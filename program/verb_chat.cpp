@@ -55,6 +55,7 @@ Verb chat_verb() {
   return {.name = "chat",
           .summary = "talk with a model on the terminal",
           .example = "switchyard chat runs/quickstart --max-tokens 100",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();

@@ -50,6 +50,7 @@ Verb generate_verb() {
   return {.name = "generate",
           .summary = "write on from a prompt",
           .example = "switchyard generate runs/quickstart --prompt \"In the beginning\" --temperature 0.7 --seed 1",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();

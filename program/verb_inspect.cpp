@@ -186,6 +186,7 @@ Verb inspect_verb() {
   return {.name = "inspect",
           .summary = "show what the routers do, as one page that opens offline and as numbers",
           .example = "switchyard inspect runs/quickstart --output report.html",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("run", arguments->run, "folder of a run, a checkpoint or a model")->required();

@@ -37,6 +37,7 @@ Verb logits_verb() {
   return {.name = "logits",
           .summary = "logits, hidden states and routing of given token ids, for comparison",
           .example = "switchyard logits DIR --input ids.safetensors --output out.safetensors --with hidden,routing",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();

@@ -11,6 +11,7 @@ Verb resume_verb() {
   return {.name = "resume",
           .summary = "go on with a run from its newest checkpoint",
           .example = "switchyard resume runs/quickstart",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             struct Arguments {
               std::string run;

@@ -13,6 +13,7 @@ Verb train_verb() {
   return {.name = "train",
           .summary = "train a model from a recipe",
           .example = "switchyard train recipes/quickstart.yaml train.steps=200 output=runs/try",
+          .computes = true,
           .setup = [](CLI::App& app) -> std::function<int()> {
             struct Arguments {
               std::string recipe;

@@ -2,17 +2,17 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
 
@@ -86,39 +86,35 @@ void with_types(const at::Tensor& x, const Run& run) {
   else run(at::BFloat16{}, float{});
 }
 
-class RmsNormRows : public torch::autograd::Function<RmsNormRows> {
- public:
-  /// x: [..., width] contiguous; weight: [width] of the sums' type.
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, double eps) {
+/// saved: x, weight, the scale of each row.
+std::vector<at::Tensor> row_gradients(const std::vector<at::Tensor>& saved, const at::Tensor& given, double eps) {
+  const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
+  if (at::GradMode::is_enabled())  // a second derivative is wanted
+    return gradients({plain_rms_norm(x, weight, eps)}, {x, weight}, {given}, true, /*create_graph=*/true);
+  const int64_t width = weight.size(0), rows = x.numel() / width;
+  const at::Tensor grad = given.to(x.scalar_type()).contiguous();
+  at::Tensor grad_x = at::empty_like(x), runs = at::zeros({kRuns, width}, weight.options());
+  with_types(x, [&]<typename T, typename A>(T, A) {
+    backward_rows(x.const_data_ptr<T>(), weight.const_data_ptr<A>(), scale.const_data_ptr<A>(), grad.const_data_ptr<T>(),
+                  grad_x.mutable_data_ptr<T>(), runs.mutable_data_ptr<A>(), rows, width);
+  });
+  return {grad_x, runs.sum(0)};
+}
+
+/// x: [..., width] contiguous; weight: [width] of the sums' type.
+at::Tensor norm_rows(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return differentiable({x, weight}, [&] {
     const int64_t width = weight.size(0), rows = x.numel() / width;
     at::Tensor y = at::empty_like(x), scale = at::empty({rows}, weight.options());
     with_types(x, [&]<typename T, typename A>(T, A) {
       forward_rows(x.const_data_ptr<T>(), weight.const_data_ptr<A>(), y.mutable_data_ptr<T>(), scale.mutable_data_ptr<A>(), rows,
                    width, eps);
     });
-    ctx->save_for_backward({x, weight, scale});
-    ctx->saved_data["eps"] = eps;
-    return y;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
-    if (at::GradMode::is_enabled()) {  // a second derivative is wanted
-      const at::Tensor y = plain_rms_norm(x, weight, ctx->saved_data["eps"].toDouble());
-      auto found = torch::autograd::grad({y}, {x, weight}, {grads[0]}, true, /*create_graph=*/true, /*allow_unused=*/true);
-      return {found[0], found[1], at::Tensor()};
-    }
-    const int64_t width = weight.size(0), rows = x.numel() / width;
-    const at::Tensor grad = grads[0].to(x.scalar_type()).contiguous();
-    at::Tensor grad_x = at::empty_like(x), runs = at::zeros({kRuns, width}, weight.options());
-    with_types(x, [&]<typename T, typename A>(T, A) {
-      backward_rows(x.const_data_ptr<T>(), weight.const_data_ptr<A>(), scale.const_data_ptr<A>(), grad.const_data_ptr<T>(),
-                    grad_x.mutable_data_ptr<T>(), runs.mutable_data_ptr<A>(), rows, width);
-    });
-    return {grad_x, runs.sum(0), at::Tensor()};
-  }
-};
+    return Computed{{y}, {x, weight, scale}, [eps](const std::vector<at::Tensor>& saved, const std::vector<at::Tensor>& grads) {
+                      return row_gradients(saved, grads[0], eps);
+                    }};
+  })[0];
+}
 
 }  // namespace
 
@@ -129,7 +125,7 @@ at::Tensor RmsNorm::forward(const at::Tensor& x, const Context& context) const {
   const bool native = x.is_cpu() && weight.is_cpu() &&
                       (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble || x.scalar_type() == at::kBFloat16);
   if (!native) return plain_rms_norm(x, weight, eps_);
-  return RmsNormRows::apply(x.contiguous(), weight.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), eps_);
+  return norm_rows(x.contiguous(), weight.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), eps_);
 }
 
 void LayerNorm::declare(const Schema& schema) {

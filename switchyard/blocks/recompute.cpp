@@ -2,12 +2,10 @@
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/core/ivalue.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
+#include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/contract/record.h"
 
@@ -61,7 +59,7 @@ size_t index_of(const std::vector<at::Tensor>& list, const at::Tensor& tensor) {
 }
 
 /// A call that can be made again: the segment and its own copy of everything its context points to.
-struct Call : torch::CustomClassHolder {
+struct Call {
   Call(const Context& context, Base base)
       : segment(std::move(base)), facts(context.facts), random(context.random), overrides(context.wishes()),
         overlay(context.overlay ? *context.overlay : Overlay{}), given(context.routed ? *context.routed : RoutedStore{}),
@@ -106,83 +104,59 @@ struct Call : torch::CustomClassHolder {
   Autocast autocast;
   std::vector<size_t> output_of;  ///< the output that each tensor of the trace is (0 is y)
 };
-using CallPtr = c10::intrusive_ptr<Call>;
+using CallPtr = std::shared_ptr<Call>;
 
-class Recomputed : public torch::autograd::Function<Recomputed> {
- public:
-  /// inputs: x, the shared routings' tensors, the parameters. Returns y, then the trace's tensors, each once.
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, at::TensorList inputs, const CallPtr& call,
-                                                Call::Trace* trace) {
-    ctx->set_materialize_grads(false);
-    ctx->save_for_backward(inputs.vec());
-    ctx->saved_data["call"] = c10::IValue::make_capsule(call);
-    std::vector<at::Tensor> outputs{call->run(inputs[0], call->given, *trace)};
-    each_tensor(trace->routed, &trace->records, [&](at::Tensor& tensor) {
-      const size_t index = index_of(outputs, tensor);
-      if (index == outputs.size()) outputs.push_back(tensor);
-      call->output_of.push_back(index);
-    });
-    return outputs;
-  }
+/// Runs the call again and differentiates it. inputs: x, the shared routings' tensors, the parameters.
+std::vector<at::Tensor> run_backward(const Call& call, std::vector<at::Tensor> inputs, const std::vector<at::Tensor>& grads) {
+  check(!at::GradMode::is_enabled(), "blocks.recompute_twice",
+        "a recomputed block has no second derivative; train with recompute: false");
+  at::AutoGradMode with_grad(true);
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    check(!at::GradMode::is_enabled(), "blocks.recompute_twice",
-          "a recomputed block has no second derivative; train with recompute: false");
-    const auto holder = ctx->saved_data.at("call").toCapsule();
-    const Call& call = static_cast<const Call&>(*holder);
-    torch::autograd::variable_list inputs = ctx->get_saved_variables();
-    at::AutoGradMode with_grad(true);
+  // What the segment is given begins a graph of its own.
+  inputs[0] = inputs[0].detach().requires_grad_();
+  RoutedStore routed = call.given;
+  std::vector<at::Tensor> before;
+  each_tensor(routed, nullptr, [&](at::Tensor& tensor) {
+    if (!tensor.requires_grad()) return;
+    const size_t index = index_of(before, tensor);
+    if (index == before.size()) {
+      before.push_back(tensor);
+      inputs[1 + index] = tensor.detach().requires_grad_();
+    }
+    tensor = inputs[1 + index];
+  });
 
-    // What the segment is given begins a graph of its own.
-    inputs[0] = inputs[0].detach().requires_grad_();
-    RoutedStore routed = call.given;
-    std::vector<at::Tensor> before;
-    each_tensor(routed, nullptr, [&](at::Tensor& tensor) {
-      if (!tensor.requires_grad()) return;
-      const size_t index = index_of(before, tensor);
-      if (index == before.size()) {
-        before.push_back(tensor);
-        inputs[1 + index] = tensor.detach().requires_grad_();
-      }
-      tensor = inputs[1 + index];
-    });
+  Call::Trace trace;
+  std::vector<at::Tensor> outputs(grads.size());
+  outputs[0] = call.run(inputs[0], routed, trace);
+  size_t slot = 0;
+  each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
+    at::Tensor& output = outputs[call.output_of.at(slot++)];
+    if (!output.defined()) output = tensor;
+  });
 
-    Call::Trace trace;
-    std::vector<at::Tensor> outputs(grads.size());
-    outputs[0] = call.run(inputs[0], routed, trace);
-    size_t slot = 0;
-    each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
-      at::Tensor& output = outputs[call.output_of.at(slot++)];
-      if (!output.defined()) output = tensor;
-    });
-
-    torch::autograd::variable_list roots, root_grads, wanted, found;
-    for (size_t i = 0; i < outputs.size(); ++i)
-      if (grads[i].defined() && outputs[i].defined() && outputs[i].requires_grad()) {
-        roots.push_back(outputs[i]);
-        root_grads.push_back(grads[i]);
-      }
-    for (const at::Tensor& input : inputs)
-      if (input.requires_grad()) wanted.push_back(input);
-    if (!roots.empty())
-      found = torch::autograd::grad(roots, wanted, root_grads, /*retain_graph=*/false, /*create_graph=*/false,
-                                    /*allow_unused=*/true);
-    found.resize(wanted.size());
-    torch::autograd::variable_list result;
-    size_t next = 0;
-    for (const at::Tensor& input : inputs) result.push_back(input.requires_grad() ? found[next++] : at::Tensor());
-    result.resize(inputs.size() + 2);  // the call and the trace
-    return result;
-  }
-};
+  std::vector<at::Tensor> roots, root_grads, wanted, found;
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (grads[i].defined() && outputs[i].defined() && outputs[i].requires_grad()) {
+      roots.push_back(outputs[i]);
+      root_grads.push_back(grads[i]);
+    }
+  for (const at::Tensor& input : inputs)
+    if (input.requires_grad()) wanted.push_back(input);
+  if (!roots.empty()) found = gradients(roots, wanted, root_grads);
+  found.resize(wanted.size());
+  std::vector<at::Tensor> result;
+  size_t next = 0;
+  for (const at::Tensor& input : inputs) result.push_back(input.requires_grad() ? found[next++] : at::Tensor());
+  return result;
+}
 
 }  // namespace
 
 at::Tensor recompute(const at::Tensor& x, const std::vector<Parameter>& parameters, const Context& context,
                      const Base& segment) {
   if (!at::GradMode::is_enabled() || context.state != nullptr) return segment(x, context);
-  const CallPtr call = c10::make_intrusive<Call>(context, segment);
+  const CallPtr call = std::make_shared<Call>(context, segment);
   std::vector<at::Tensor> inputs{x};
   RoutedStore given = call->given;
   each_tensor(given, nullptr, [&](at::Tensor& tensor) {
@@ -191,7 +165,18 @@ at::Tensor recompute(const at::Tensor& x, const std::vector<Parameter>& paramete
   for (const Parameter& parameter : parameters) inputs.push_back(context[parameter]);
 
   Call::Trace trace;
-  const std::vector<at::Tensor> outputs = Recomputed::apply(at::TensorList(inputs), call, &trace);
+  // Outputs: y, then the trace's tensors, each once.
+  const std::vector<at::Tensor> outputs = differentiable(inputs, [&] {
+    std::vector<at::Tensor> found{call->run(x, call->given, trace)};
+    each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
+      const size_t index = index_of(found, tensor);
+      if (index == found.size()) found.push_back(tensor);
+      call->output_of.push_back(index);
+    });
+    return Computed{std::move(found), inputs, [call](std::vector<at::Tensor> saved, const std::vector<at::Tensor>& grads) {
+                      return run_backward(*call, std::move(saved), grads);
+                    }};
+  });
   size_t slot = 0;
   each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) { tensor = outputs[call->output_of.at(slot++)]; });
   if (context.routed)

@@ -6,11 +6,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/pow.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
 
@@ -93,12 +93,8 @@ void turn_rows(const T* x, const A* cos, const A* sin, T* y, int64_t rows, int64
 }
 
 /// Linear in x, and its transpose is the turn back: so backward is this function again, at any order.
-class Turn : public torch::autograd::Function<Turn> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos,
-                            const at::Tensor& sin, bool back) {
-    ctx->save_for_backward({cos, sin});
-    ctx->saved_data["back"] = back;
+at::Tensor turned(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool back) {
+  return differentiable({x}, [&] {
     const at::Tensor rows = x.contiguous();
     at::Tensor y = at::empty_like(rows);
     const auto run = [&]<typename T, typename A>(T, A) {
@@ -108,21 +104,18 @@ class Turn : public torch::autograd::Function<Turn> {
     if (x.scalar_type() == at::kDouble) run(double{}, double{});
     else if (x.scalar_type() == at::kFloat) run(float{}, float{});
     else run(at::BFloat16{}, float{});
-    return y;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    return {Turn::apply(grads[0], saved[0], saved[1], !ctx->saved_data["back"].toBool()), {}, {}, {}};
-  }
-};
+    return Computed{{y}, {cos, sin}, [back](const std::vector<at::Tensor>& saved, const std::vector<at::Tensor>& grads) {
+                      return std::vector<at::Tensor>{turned(grads[0], saved[0], saved[1], !back)};
+                    }};
+  })[0];
+}
 
 }  // namespace
 
 at::Tensor Rotary::turn(const at::Tensor& x, const Angles& angles) const {
   const at::ScalarType wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const bool native = x.is_cpu() && angles.cosine.scalar_type() == wide && (wide == at::kDouble || x.scalar_type() != at::kHalf);
-  return native ? Turn::apply(x, angles.cosine, angles.sine, false) : plain_turn(x, angles.cosine, angles.sine, turning_ / 2);
+  return native ? turned(x, angles.cosine, angles.sine, false) : plain_turn(x, angles.cosine, angles.sine, turning_ / 2);
 }
 
 }  // namespace switchyard

@@ -1,14 +1,14 @@
-// What the kernels' autograd functions share. Internal to kernels/.
+// What the differentiable fronts of the kernels share. Internal to kernels/.
 #pragma once
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <functional>
 #include <vector>
+
+#include "switchyard/base/differentiable.h"
 
 namespace switchyard::kernels::detail {
 
@@ -30,8 +30,7 @@ inline std::vector<at::Tensor> differentiable_backward(const std::function<at::T
   std::vector<at::Tensor> wanted;
   for (const at::Tensor& t : inputs)
     if (t.defined() && t.requires_grad()) wanted.push_back(t);
-  std::vector<at::Tensor> found =
-      torch::autograd::grad({reference()}, wanted, {grad_output}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
+  std::vector<at::Tensor> found = gradients({reference()}, wanted, {grad_output}, /*retain_graph=*/true, /*create_graph=*/true);
   std::vector<at::Tensor> result;
   size_t next = 0;
   for (const at::Tensor& t : inputs) result.push_back(t.defined() && t.requires_grad() ? found[next++] : at::Tensor());

@@ -3,7 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
-#include <optional>
+#include <algorithm>
 
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/autograd.h"
@@ -15,12 +15,8 @@
 namespace switchyard::kernels {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+using Tensors = std::vector<at::Tensor>;
 
-/// An input that may be absent: autograd functions take no undefined tensors.
-using Maybe = std::optional<at::Tensor>;
-Maybe maybe(const at::Tensor& t) { return t.defined() ? Maybe(t) : Maybe(); }
 bool wants(const at::Tensor& saved) { return saved.defined() && saved.requires_grad(); }
 
 /// The type both operands are given: autocast's, or x's own.
@@ -60,76 +56,61 @@ void for_type(at::ScalarType type, F&& f) {
   else f(c10::BFloat16{});
 }
 
-bool wants_gradient(std::initializer_list<const at::Tensor*> inputs) {
-  if (!at::GradMode::is_enabled()) return false;
-  for (const at::Tensor* t : inputs)
-    if (t->defined() && t->requires_grad()) return true;
-  return false;
-}
-
 // --- grouped_linear ---------------------------------------------------------------------------
 
-struct LinearFunction : torch::autograd::Function<LinearFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, const Maybe& maybe_bias,
-                            const at::Tensor& offset, int64_t layout_index) {
-    const at::Tensor bias = maybe_bias.value_or(at::Tensor());
-    const detail::NoAutocast no_autocast(detail::autocast_keys());
-    const auto layout = static_cast<WeightLayout>(layout_index);
-    const at::ScalarType type = x.scalar_type();
-    const at::Tensor rows = x.contiguous(), w = cast(weight, type), b = cast(bias, type);
-    const int64_t experts = w.size(0), in = rows.size(1), out = w.size(layout == WeightLayout::out_in ? 1 : 2);
-    at::Tensor y = at::empty({rows.size(0), out}, rows.options());
-    for_type(type, [&](auto t) {
-      using T = decltype(t);
-      if (layout == WeightLayout::out_in)
-        cpu::map_columns<T>(values<T>(w), experts, out, in, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
-      else
-        cpu::map_rows<T>(values<T>(w), experts, in, out, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
-    });
-    context->save_for_backward({x, weight, bias, offset, w});
-    context->saved_data["layout"] = layout_index;
-    return y;
+/// saved: x, weight, bias, offset, the weights as the product takes them.
+Tensors linear_gradients(const Tensors& saved, const at::Tensor& grad, WeightLayout layout) {
+  const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &offset = saved[3], &w = saved[4];
+  if (at::GradMode::is_enabled()) {
+    const auto again = [&] { return reference::grouped_linear(x, weight.to(x.scalar_type()), offset,
+                                                              bias.defined() ? bias.to(x.scalar_type()) : bias, layout); };
+    return detail::differentiable_backward(again, {x, weight, bias}, grad);
   }
-
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &offset = saved[3], &w = saved[4];
-    const auto layout = static_cast<WeightLayout>(context->saved_data["layout"].toInt());
-    if (at::GradMode::is_enabled()) {
-      const auto again = [&] { return reference::grouped_linear(x, weight.to(x.scalar_type()), offset,
-                                                                bias.defined() ? bias.to(x.scalar_type()) : bias, layout); };
-      auto found = detail::differentiable_backward(again, {x, weight, bias}, grads[0]);
-      return {found[0], found[1], found[2], {}, {}};
-    }
-    const at::Tensor dy = grads[0].to(x.scalar_type()).contiguous(), rows = x.contiguous();
-    const int64_t experts = w.size(0), in = rows.size(1), out = dy.size(1);
-    const int64_t* begin = values<int64_t>(offset);
-    at::Tensor dx, dw, db;
-    const auto wide = rows.options().dtype(at::kFloat);
-    if (wants(x)) dx = at::empty(rows.sizes(), rows.options());
-    const bool bias_grad = wants(bias);
-    if (wants(weight) || bias_grad) dw = at::empty(w.sizes(), wide);
-    if (bias_grad) db = at::empty({experts, out}, wide);
-    for_type(x.scalar_type(), [&](auto t) {
-      using T = decltype(t);
-      const T *dyp = values<T>(dy), *xp = values<T>(rows), *wp = values<T>(w);
-      if (layout == WeightLayout::out_in) {
-        if (dx.defined()) cpu::map_rows<T>(wp, experts, out, in, dyp, begin, nullptr, data<T>(dx));
-        if (dw.defined()) cpu::outer_products<T>(dyp, out, xp, in, begin, experts, data<float>(dw), data<float>(db));
-      } else {
-        if (dx.defined()) cpu::map_columns<T>(wp, experts, in, out, dyp, begin, nullptr, data<T>(dx));
-        if (dw.defined()) cpu::outer_products<T>(xp, in, dyp, out, begin, experts, data<float>(dw), nullptr);
-        if (db.defined()) {
-          const int64_t* at_row = begin;
-          db.zero_();
-          for (int64_t e = 0; e < experts; ++e)
-            if (at_row[e + 1] > at_row[e]) db.select(0, e).copy_(dy.slice(0, at_row[e], at_row[e + 1]).to(at::kFloat).sum(0));
-        }
+  const at::Tensor dy = grad.to(x.scalar_type()).contiguous(), rows = x.contiguous();
+  const int64_t experts = w.size(0), in = rows.size(1), out = dy.size(1);
+  const int64_t* begin = values<int64_t>(offset);
+  at::Tensor dx, dw, db;
+  const auto wide = rows.options().dtype(at::kFloat);
+  if (wants(x)) dx = at::empty(rows.sizes(), rows.options());
+  const bool bias_grad = wants(bias);
+  if (wants(weight) || bias_grad) dw = at::empty(w.sizes(), wide);
+  if (bias_grad) db = at::empty({experts, out}, wide);
+  for_type(x.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    const T *dyp = values<T>(dy), *xp = values<T>(rows), *wp = values<T>(w);
+    if (layout == WeightLayout::out_in) {
+      if (dx.defined()) cpu::map_rows<T>(wp, experts, out, in, dyp, begin, nullptr, data<T>(dx));
+      if (dw.defined()) cpu::outer_products<T>(dyp, out, xp, in, begin, experts, data<float>(dw), data<float>(db));
+    } else {
+      if (dx.defined()) cpu::map_columns<T>(wp, experts, in, out, dyp, begin, nullptr, data<T>(dx));
+      if (dw.defined()) cpu::outer_products<T>(xp, in, dyp, out, begin, experts, data<float>(dw), nullptr);
+      if (db.defined()) {
+        const int64_t* at_row = begin;
+        db.zero_();
+        for (int64_t e = 0; e < experts; ++e)
+          if (at_row[e + 1] > at_row[e]) db.select(0, e).copy_(dy.slice(0, at_row[e], at_row[e + 1]).to(at::kFloat).sum(0));
       }
-    });
-    return {dx, wants(weight) ? gradient_like(dw, weight) : at::Tensor(), gradient_like(db, bias), {}, {}};
-  }
-};
+    }
+  });
+  return {dx, wants(weight) ? gradient_like(dw, weight) : at::Tensor(), gradient_like(db, bias)};
+}
+
+Computed linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& offset, WeightLayout layout) {
+  const detail::NoAutocast no_autocast(detail::autocast_keys());
+  const at::ScalarType type = x.scalar_type();
+  const at::Tensor rows = x.contiguous(), w = cast(weight, type), b = cast(bias, type);
+  const int64_t experts = w.size(0), in = rows.size(1), out = w.size(layout == WeightLayout::out_in ? 1 : 2);
+  at::Tensor y = at::empty({rows.size(0), out}, rows.options());
+  for_type(type, [&](auto t) {
+    using T = decltype(t);
+    if (layout == WeightLayout::out_in)
+      cpu::map_columns<T>(values<T>(w), experts, out, in, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
+    else
+      cpu::map_rows<T>(values<T>(w), experts, in, out, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
+  });
+  return {{y}, {x, weight, bias, offset, w},
+          [layout](const Tensors& saved, const Tensors& grads) { return linear_gradients(saved, grads[0], layout); }};
+}
 
 // --- grouped_ffn ------------------------------------------------------------------------------
 
@@ -141,107 +122,96 @@ cpu::FfnWeights<T> raw(const at::Tensor& up, const at::Tensor& gate, const at::T
           .down_bias = values<T>(down_bias), .activation = activation};
 }
 
-c10::IValue packed(const ActivationOptions& a) {
-  return std::vector<double>{static_cast<double>(a.kind), a.limit, a.alpha, a.shift};
-}
-ActivationOptions unpacked(const c10::IValue& value) {
-  const std::vector<double> v = value.toDoubleVector();
-  return {.kind = static_cast<Activation>(static_cast<int>(v[0])), .limit = v[1], .alpha = v[2], .shift = v[3]};
+/// Operands of the fused network, in the order of its gradients.
+enum Operand : size_t { kX, kWeight, kUp, kGate, kDown, kUpBias, kGateBias, kDownBias, kOperands };
+
+/// saved: the operands, then offset, row, the stacks as the products take them (up, gate, down), the kept rows (up, gate).
+Tensors ffn_gradients(const Tensors& s, const at::Tensor& grad, const ActivationOptions& activation) {
+  const at::Tensor &x = s[0], &weight = s[1], &offset = s[8], &row = s[9];
+  const at::ScalarType type = x.scalar_type();
+  if (at::GradMode::is_enabled()) {
+    const auto to = [&](const at::Tensor& t) { return t.defined() ? t.to(type) : t; };
+    const auto again = [&] {
+      return reference::grouped_ffn(x, offset, row, weight, {.up = to(s[2]), .gate = to(s[3]), .down = to(s[4]), .up_bias = to(s[5]),
+                                    .gate_bias = to(s[6]), .down_bias = to(s[7])}, {.activation = activation});
+    };
+    return detail::differentiable_backward(again, {x, weight, s[2], s[3], s[4], s[5], s[6], s[7]}, grad);
+  }
+  const at::Tensor rows = x.contiguous(), dy = grad.to(type).contiguous(), w = cast(weight, at::kFloat);
+  const at::Tensor up_b = cast(s[5], type), gate_b = cast(s[6], type), down_b = cast(s[7], type);
+  const at::Tensor &ups = s[10], &gates = s[11], &downs = s[12];
+  const int64_t positions = row.defined() ? row.size(0) : rows.size(0);
+  const auto wide = rows.options().dtype(at::kFloat);
+  bool stacks = false;
+  for (size_t i = 2; i < 8; ++i) stacks = stacks || wants(s[i]);
+  const auto like = [&](const at::Tensor& t) { return stacks && t.defined() ? at::empty(t.sizes(), wide) : at::Tensor(); };
+  const at::Tensor dup = like(ups), dgate = like(gates), ddown = like(downs), dup_b = like(up_b), dgate_b = like(gate_b),
+                   ddown_b = like(down_b);
+  at::Tensor dx, dsorted, dweight;
+  if (wants(x)) dsorted = at::empty({positions, rows.size(1)}, rows.options());
+  if (wants(weight)) dweight = at::empty({positions}, wide);
+  for_type(type, [&](auto t) {
+    using T = decltype(t);
+    cpu::ffn_backward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, activation),
+                         {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)},
+                         {values<T>(dy), values<int64_t>(row), values<float>(w), values<T>(s[14]), values<T>(s[13])},
+                         {data<T>(dsorted), data<float>(dweight), data<float>(dgate), data<float>(dup), data<float>(ddown),
+                          data<float>(dgate_b), data<float>(dup_b), data<float>(ddown_b)});
+    if (dsorted.defined() && row.defined()) {
+      dx = at::empty(rows.sizes(), rows.options());
+      cpu::combine<T, float>(values<T>(dsorted), cpu::list_rows(values<int64_t>(row), positions, rows.size(0)),
+                             nullptr, rows.size(1), data<T>(dx));
+    } else {
+      dx = dsorted;
+    }
+  });
+  return {dx, gradient_like(dweight, weight), gradient_like(dup, s[2]), gradient_like(dgate, s[3]),
+                       gradient_like(ddown, s[4]), gradient_like(dup_b, s[5]), gradient_like(dgate_b, s[6]),
+                       gradient_like(ddown_b, s[7])};
 }
 
 /// Weights multiply the output here; weighing the input is composed by the front.
-struct FfnFunction : torch::autograd::Function<FfnFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Maybe& maybe_weight, const at::Tensor& up,
-                            const Maybe& maybe_gate, const at::Tensor& down, const Maybe& maybe_up_bias,
-                            const Maybe& maybe_gate_bias, const Maybe& maybe_down_bias, const at::Tensor& offset,
-                            const Maybe& maybe_row, const FeedForwardOptions& options, bool training) {
-    const auto get = [](const Maybe& maybe) { return maybe.value_or(at::Tensor()); };
-    const at::Tensor weight = get(maybe_weight), gate = get(maybe_gate), up_bias = get(maybe_up_bias),
-                     gate_bias = get(maybe_gate_bias), down_bias = get(maybe_down_bias), row = get(maybe_row);
-    const detail::NoAutocast no_autocast(detail::autocast_keys());
-    const at::ScalarType type = x.scalar_type();
-    const at::Tensor rows = x.contiguous(), w = cast(weight, at::kFloat);
-    const at::Tensor ups = cast(up, type), gates = cast(gate, type), downs = cast(down, type);
-    const at::Tensor up_b = cast(up_bias, type), gate_b = cast(gate_bias, type), down_b = cast(down_bias, type);
-    const int64_t positions = row.defined() ? row.size(0) : rows.size(0), hidden = ups.size(1), out = downs.size(1);
-    at::Tensor y = at::empty({positions, out}, rows.options()), keep_gate, keep_up, result;
-    if (training && options.intermediates == Intermediates::keep) {
-      keep_up = at::empty({positions, hidden}, rows.options());
-      if (gates.defined()) keep_gate = at::empty({positions, hidden}, rows.options());
-    }
-    for_type(type, [&](auto t) {
-      using T = decltype(t);
-      cpu::ffn_forward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, options.activation),
-                          {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)}, data<T>(y), data<T>(keep_gate),
-                          data<T>(keep_up));
-      if (row.defined()) {
-        result = at::empty({rows.size(0), out}, rows.options());
-        cpu::combine<T, float>(values<T>(y), cpu::list_rows(values<int64_t>(row), positions, rows.size(0)), values<float>(w), out,
-                               data<T>(result));
-      } else if (w.defined()) {
-        result = (y.to(at::kFloat) * w.unsqueeze(1)).to(type);
-      } else {
-        result = y;
-      }
-    });
-    if (training) {
-      context->save_for_backward({x, weight, up, gate, down, up_bias, gate_bias, down_bias, offset, row, ups, gates, downs, keep_up,
-                                  keep_gate});
-      context->saved_data["activation"] = packed(options.activation);
-    }
-    return result;
+Computed feed_forward(const Tensors& operands, const at::Tensor& offset, const at::Tensor& row, const FeedForwardOptions& options,
+                      bool training) {
+  const at::Tensor &x = operands[kX], &weight = operands[kWeight], &up = operands[kUp], &gate = operands[kGate],
+                   &down = operands[kDown], &up_bias = operands[kUpBias], &gate_bias = operands[kGateBias],
+                   &down_bias = operands[kDownBias];
+  const detail::NoAutocast no_autocast(detail::autocast_keys());
+  const at::ScalarType type = x.scalar_type();
+  const at::Tensor rows = x.contiguous(), w = cast(weight, at::kFloat);
+  const at::Tensor ups = cast(up, type), gates = cast(gate, type), downs = cast(down, type);
+  const at::Tensor up_b = cast(up_bias, type), gate_b = cast(gate_bias, type), down_b = cast(down_bias, type);
+  const int64_t positions = row.defined() ? row.size(0) : rows.size(0), hidden = ups.size(1), out = downs.size(1);
+  at::Tensor y = at::empty({positions, out}, rows.options()), keep_gate, keep_up, result;
+  if (training && options.intermediates == Intermediates::keep) {
+    keep_up = at::empty({positions, hidden}, rows.options());
+    if (gates.defined()) keep_gate = at::empty({positions, hidden}, rows.options());
   }
-
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const auto s = context->get_saved_variables();
-    const at::Tensor &x = s[0], &weight = s[1], &offset = s[8], &row = s[9];
-    const ActivationOptions activation = unpacked(context->saved_data["activation"]);
-    const at::ScalarType type = x.scalar_type();
-    if (at::GradMode::is_enabled()) {
-      const auto to = [&](const at::Tensor& t) { return t.defined() ? t.to(type) : t; };
-      const auto again = [&] {
-        return reference::grouped_ffn(x, offset, row, weight, {.up = to(s[2]), .gate = to(s[3]), .down = to(s[4]), .up_bias = to(s[5]),
-                                      .gate_bias = to(s[6]), .down_bias = to(s[7])}, {.activation = activation});
-      };
-      variable_list found = detail::differentiable_backward(again, {x, weight, s[2], s[3], s[4], s[5], s[6], s[7]}, grads[0]);
-      found.resize(12);
-      return found;
+  for_type(type, [&](auto t) {
+    using T = decltype(t);
+    cpu::ffn_forward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, options.activation),
+                        {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)}, data<T>(y), data<T>(keep_gate),
+                        data<T>(keep_up));
+    if (row.defined()) {
+      result = at::empty({rows.size(0), out}, rows.options());
+      cpu::combine<T, float>(values<T>(y), cpu::list_rows(values<int64_t>(row), positions, rows.size(0)), values<float>(w), out,
+                             data<T>(result));
+    } else if (w.defined()) {
+      result = (y.to(at::kFloat) * w.unsqueeze(1)).to(type);
+    } else {
+      result = y;
     }
-    const at::Tensor rows = x.contiguous(), dy = grads[0].to(type).contiguous(), w = cast(weight, at::kFloat);
-    const at::Tensor up_b = cast(s[5], type), gate_b = cast(s[6], type), down_b = cast(s[7], type);
-    const at::Tensor &ups = s[10], &gates = s[11], &downs = s[12];
-    const int64_t positions = row.defined() ? row.size(0) : rows.size(0);
-    const auto wide = rows.options().dtype(at::kFloat);
-    bool stacks = false;
-    for (size_t i = 2; i < 8; ++i) stacks = stacks || wants(s[i]);
-    const auto like = [&](const at::Tensor& t) { return stacks && t.defined() ? at::empty(t.sizes(), wide) : at::Tensor(); };
-    const at::Tensor dup = like(ups), dgate = like(gates), ddown = like(downs), dup_b = like(up_b), dgate_b = like(gate_b),
-                     ddown_b = like(down_b);
-    at::Tensor dx, dsorted, dweight;
-    if (wants(x)) dsorted = at::empty({positions, rows.size(1)}, rows.options());
-    if (wants(weight)) dweight = at::empty({positions}, wide);
-    for_type(type, [&](auto t) {
-      using T = decltype(t);
-      cpu::ffn_backward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, activation),
-                           {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)},
-                           {values<T>(dy), values<int64_t>(row), values<float>(w), values<T>(s[14]), values<T>(s[13])},
-                           {data<T>(dsorted), data<float>(dweight), data<float>(dgate), data<float>(dup), data<float>(ddown),
-                            data<float>(dgate_b), data<float>(dup_b), data<float>(ddown_b)});
-      if (dsorted.defined() && row.defined()) {
-        dx = at::empty(rows.sizes(), rows.options());
-        cpu::combine<T, float>(values<T>(dsorted), cpu::list_rows(values<int64_t>(row), positions, rows.size(0)),
-                               nullptr, rows.size(1), data<T>(dx));
-      } else {
-        dx = dsorted;
-      }
-    });
-    variable_list result{dx, gradient_like(dweight, weight), gradient_like(dup, s[2]), gradient_like(dgate, s[3]),
-                         gradient_like(ddown, s[4]), gradient_like(dup_b, s[5]), gradient_like(dgate_b, s[6]),
-                         gradient_like(ddown_b, s[7])};
-    result.resize(12);
-    return result;
+  });
+  Computed computed{.outputs = {result}, .saved = {}, .backward = {}};
+  if (training) {
+    computed.saved = operands;
+    computed.saved.insert(computed.saved.end(), {offset, row, ups, gates, downs, keep_up, keep_gate});
+    computed.backward = [activation = options.activation](const Tensors& saved, const Tensors& grads) {
+      return ffn_gradients(saved, grads[0], activation);
+    };
   }
-};
+  return computed;
+}
 
 }  // namespace
 
@@ -259,7 +229,8 @@ at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& weight, const a
   check_offset(offset, weight.size(0), x.size(0), "grouped_linear");
   const at::ScalarType type = working_type(x);
   if (!fast_type(x, type, {x.size(1), out})) return reference::grouped_linear(x, weight, offset, bias, layout);
-  return LinearFunction::apply(x.to(type), weight, maybe(bias), offset.contiguous(), static_cast<int64_t>(layout));
+  const at::Tensor rows = x.to(type), begin = offset.contiguous();
+  return differentiable({rows, weight, bias}, [&] { return linear(rows, weight, bias, begin, layout); })[0];
 }
 
 at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& row, const at::Tensor& weight,
@@ -283,10 +254,10 @@ at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::
   if (!out_in || !fast_type(x, type, {x.size(1), hidden, out}))
     return reference::grouped_ffn(x, offset, row, weight, weights, options);
   const auto run = [&](const at::Tensor& rows, const at::Tensor& index, const at::Tensor& scale) {
-    const bool training = wants_gradient({&rows, &scale, &weights.up, &weights.gate, &weights.down, &weights.up_bias,
-                                          &weights.gate_bias, &weights.down_bias});
-    return FfnFunction::apply(rows.to(type), maybe(scale), weights.up, maybe(weights.gate), weights.down, maybe(weights.up_bias),
-                              maybe(weights.gate_bias), maybe(weights.down_bias), offset.contiguous(), maybe(index), options, training);
+    const Tensors operands{rows.to(type), scale, weights.up, weights.gate, weights.down, weights.up_bias, weights.gate_bias,
+                           weights.down_bias};
+    const bool training = at::GradMode::is_enabled() && std::any_of(operands.begin(), operands.end(), wants);
+    return differentiable(operands, [&] { return feed_forward(operands, offset.contiguous(), index, options, training); })[0];
   };
   if (weight.defined() && options.weigh_on == WeighOn::input) {
     const at::Tensor sorted = row.defined() ? gather_rows(x, row) : x;

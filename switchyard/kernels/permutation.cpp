@@ -16,9 +16,6 @@
 namespace switchyard::kernels {
 namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
 bool fast(const at::Tensor& x) {
   return x.device().is_cpu() &&
          (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kDouble);
@@ -63,50 +60,29 @@ at::Tensor combined(const at::Tensor& y, const at::Tensor& row, const at::Tensor
   return out;
 }
 
-struct GatherFunction : torch::autograd::Function<GatherFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& index) {
-    context->save_for_backward({index});
-    context->saved_data["rows"] = x.size(0);
-    return gathered(x.contiguous(), index, {});
-  }
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const at::Tensor index = context->get_saved_variables()[0];
-    // combine_rows is differentiable, so second derivatives follow.
-    return {combine_rows(grads[0], index, {}, context->saved_data["rows"].toInt()), {}};
-  }
-};
+using Tensors = std::vector<at::Tensor>;
 
-struct CombineFunction : torch::autograd::Function<CombineFunction> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& y, const at::Tensor& row,
-                            const std::optional<at::Tensor>& maybe_weight, int64_t rows) {
-    const at::Tensor weight = maybe_weight.value_or(at::Tensor());
-    context->save_for_backward({y, row, weight});
-    return combined(y.contiguous(), row, weight.defined() ? weight.detach().to(sum_type(y)).contiguous() : weight, rows);
+Tensors combine_gradients(const Tensors& saved, const at::Tensor& given) {
+  const at::Tensor &y = saved[0], &row = saved[1], &weight = saved[2];
+  if (at::GradMode::is_enabled()) {
+    const int64_t rows = given.size(0);
+    return detail::differentiable_backward([&] { return reference::combine_rows(y, row, weight, rows); }, {y, weight}, given);
   }
-  static variable_list backward(AutogradContext* context, variable_list grads) {
-    const auto saved = context->get_saved_variables();
-    const at::Tensor &y = saved[0], &row = saved[1], &weight = saved[2];
-    if (at::GradMode::is_enabled()) {
-      const int64_t rows = grads[0].size(0);
-      auto found = detail::differentiable_backward([&] { return reference::combine_rows(y, row, weight, rows); }, {y, weight}, grads[0]);
-      return {found[0], {}, found[1], {}};
-    }
-    const at::Tensor grad = grads[0].to(y.scalar_type()).contiguous();
-    const at::Tensor w = weight.defined() ? weight.to(sum_type(y)).contiguous() : weight;
-    at::Tensor dy, dw;
-    if (y.requires_grad()) dy = gathered(grad, row, w);
-    if (weight.defined() && weight.requires_grad()) {
-      const at::Tensor values_of_y = y.contiguous();
-      dw = at::empty({row.size(0)}, y.options().dtype(sum_type(y)));
-      for_type(y.scalar_type(), [&]<typename T, typename S>(T, S) {
-        cpu::row_products<T, S>(values<T>(values_of_y), values<T>(grad), values<int64_t>(row), row.size(0), width_of(y),
-                                dw.mutable_data_ptr<S>());
-      });
-      dw = dw.view(weight.sizes()).to(weight.scalar_type());
-    }
-    return {dy, {}, dw, {}};
+  const at::Tensor grad = given.to(y.scalar_type()).contiguous();
+  const at::Tensor w = weight.defined() ? weight.to(sum_type(y)).contiguous() : weight;
+  at::Tensor dy, dw;
+  if (y.requires_grad()) dy = gathered(grad, row, w);
+  if (weight.defined() && weight.requires_grad()) {
+    const at::Tensor values_of_y = y.contiguous();
+    dw = at::empty({row.size(0)}, y.options().dtype(sum_type(y)));
+    for_type(y.scalar_type(), [&]<typename T, typename S>(T, S) {
+      cpu::row_products<T, S>(values<T>(values_of_y), values<T>(grad), values<int64_t>(row), row.size(0), width_of(y),
+                              dw.mutable_data_ptr<S>());
+    });
+    dw = dw.view(weight.sizes()).to(weight.scalar_type());
   }
-};
+  return {dy, dw};
+}
 
 void check_rows(const at::Tensor& row, int64_t rows, const char* who) {
   check(row.dim() == 1 && row.scalar_type() == at::kLong, "kernels.row_range", "{}: the row of each position must be [A] int64", who);
@@ -153,7 +129,12 @@ at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index) {
   check(x.dim() >= 1, "kernels.shape", "gather_rows takes x [T, ...]");
   check_rows(index, x.size(0), "gather_rows");
   if (!fast(x)) return reference::gather_rows(x, index);
-  return GatherFunction::apply(x, index.contiguous());
+  const at::Tensor of = index.contiguous();
+  return differentiable({x}, [&] {
+    return Computed{{gathered(x.contiguous(), of, {})}, {of}, [rows = x.size(0)](const Tensors& saved, const Tensors& grads) -> Tensors {
+      return {combine_rows(grads[0], saved[0], {}, rows)};  // differentiable itself, so second derivatives follow
+    }};
+  })[0];
 }
 
 at::Tensor combine_rows(const at::Tensor& y, const at::Tensor& row, const at::Tensor& weight, int64_t rows) {
@@ -161,7 +142,12 @@ at::Tensor combine_rows(const at::Tensor& y, const at::Tensor& row, const at::Te
         "kernels.shape", "combine_rows takes y [A, ...], row [A] and weight [A]");
   check_rows(row, rows, "combine_rows");
   if (!fast(y)) return reference::combine_rows(y, row, weight, rows);
-  return CombineFunction::apply(y, row.contiguous(), weight.defined() ? std::optional(weight) : std::nullopt, rows);
+  const at::Tensor of = row.contiguous();
+  return differentiable({y, weight}, [&] {
+    const at::Tensor w = weight.defined() ? weight.detach().to(sum_type(y)).contiguous() : weight;
+    return Computed{{combined(y.contiguous(), of, w, rows)}, {y, of, weight},
+                    [](const Tensors& saved, const Tensors& grads) { return combine_gradients(saved, grads[0]); }};
+  })[0];
 }
 
 }  // namespace switchyard::kernels

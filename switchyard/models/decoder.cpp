@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/empty_like.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -12,6 +13,9 @@
 #include "switchyard/models/mixture.h"
 
 namespace switchyard {
+
+/// The state that holds a sequence's token ids.
+static constexpr const char* kTokens = "token_id";
 
 /// Makes blocks with their sites, and sees that every mixture and site of the options finds its place.
 class Decoder::Builder {
@@ -154,6 +158,7 @@ std::vector<StateSpec> Decoder::states() const {
   std::vector<StateSpec> list;
   for (const auto& block : blocks_)
     for (StateSpec& state : block->states()) list.push_back(std::move(state));
+  list.push_back({.name = kTokens, .kind = StateSpec::Kind::per_token, .shape = {}});
   return list;
 }
 
@@ -198,6 +203,27 @@ int64_t Decoder::active_parameters() const {
   return schema_.count() - static_cast<int64_t>(idle + 0.5);
 }
 
+namespace {
+
+/// [rows]: the id before each row's, also where that lies in the cache; -1 before a sequence's first.
+at::Tensor previous_ids(const at::Tensor& ids, const Segments& segments, StateStore& state) {
+  at::Tensor previous = at::empty_like(ids);
+  for (int64_t s = 0; s < segments.count(); ++s) {
+    const int64_t begin = segments.begin[s], length = segments.length(s), past = segments.past_of(s);
+    if (length == 0) continue;
+    const at::Tensor all = state.append(kTokens, segments.sequence_of(s), ids.narrow(0, begin, length));
+    check(all.size(0) == past + length, "state.length", "the state of sequence {} holds {} tokens, but {} are said to have come before",
+          segments.sequence_of(s), all.size(0) - length, past);
+    const at::Tensor here = previous.narrow(0, begin, length);
+    const int64_t known = std::min(past, int64_t{1});  // rows before the first one that the cache can name
+    if (known == 0) here.narrow(0, 0, 1).fill_(-1);
+    here.narrow(0, 1 - known, length - 1 + known).copy_(all.narrow(0, past - known, length - 1 + known));
+  }
+  return previous;
+}
+
+}  // namespace
+
 at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::vector<at::Tensor>* hidden) const {
   check(ids.dim() == 1 && ids.size(0) == outer.facts.segments.rows(), "model.rows",
         "{} token ids came with segments of {} rows", ids.numel(), outer.facts.segments.rows());
@@ -209,6 +235,7 @@ at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::ve
   Facts facts = outer.facts;
   facts.segments.causal = options_.causal;
   facts.set_row("token_id", ids);
+  if (outer.state) facts.set_row("previous_token_id", previous_ids(ids, facts.segments, *outer.state));
   const Context context = outer.with(facts);
 
   at::Tensor x = embedding(ids, embedding_, context);

@@ -6,11 +6,10 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
+#include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 
 namespace switchyard {
@@ -32,52 +31,40 @@ struct Job {
   at::Tensor per_row;  ///< out
 };
 
-class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
- public:
-  /// parameters: every leaf that the head may use.
-  static at::Tensor forward(torch::autograd::AutogradContext* saved, const at::Tensor& hidden,
-                            at::TensorList parameters, Job* job) {
-    const int64_t rows = hidden.size(0);
-    at::Tensor sum = at::zeros({}, hidden.options().dtype(job->per_row.scalar_type()));
-    at::Tensor d_hidden = at::empty_like(hidden);
-    std::vector<at::Tensor> d_parameters(parameters.size());
-    for (int64_t begin = 0; begin < rows; begin += job->chunk) {
-      const int64_t n = std::min(job->chunk, rows - begin);
-      const at::AutoGradMode with_gradient(true);
-      const at::Tensor part = hidden.narrow(0, begin, n).detach().requires_grad_();
-      const at::Tensor losses = row_losses(job->model.logits(part, job->context), job->targets.narrow(0, begin, n));
-      const at::Tensor loss = losses.sum();
-      std::vector<at::Tensor> wanted{part};
-      wanted.insert(wanted.end(), parameters.begin(), parameters.end());
-      const std::vector<at::Tensor> found =
-          torch::autograd::grad({loss}, wanted, {}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
-      const at::AutoGradMode without(false);
-      job->per_row.narrow(0, begin, n).copy_(losses.detach());
-      sum.add_(loss.detach());
-      d_hidden.narrow(0, begin, n).copy_(found[0]);
-      for (size_t i = 0; i < parameters.size(); ++i) {
-        const at::Tensor& more = found[i + 1];
-        if (!more.defined()) continue;
-        if (d_parameters[i].defined()) d_parameters[i].add_(more);
-        else d_parameters[i] = more;
-      }
+/// The summed loss, its gradients taken chunk by chunk at once, so that no more than one chunk's logits ever exist.
+/// parameters: every leaf that the head may use.
+Computed chunked_loss(const at::Tensor& hidden, const std::vector<at::Tensor>& parameters, Job& job) {
+  const int64_t rows = hidden.size(0);
+  at::Tensor sum = at::zeros({}, hidden.options().dtype(job.per_row.scalar_type()));
+  std::vector<at::Tensor> found(1 + parameters.size());
+  found[0] = at::empty_like(hidden);
+  for (int64_t begin = 0; begin < rows; begin += job.chunk) {
+    const int64_t n = std::min(job.chunk, rows - begin);
+    const at::AutoGradMode with_gradient(true);
+    const at::Tensor part = hidden.narrow(0, begin, n).detach().requires_grad_();
+    const at::Tensor losses = row_losses(job.model.logits(part, job.context), job.targets.narrow(0, begin, n));
+    const at::Tensor loss = losses.sum();
+    std::vector<at::Tensor> wanted{part};
+    wanted.insert(wanted.end(), parameters.begin(), parameters.end());
+    const std::vector<at::Tensor> more = gradients({loss}, wanted);
+    const at::AutoGradMode without(false);
+    job.per_row.narrow(0, begin, n).copy_(losses.detach());
+    sum.add_(loss.detach());
+    found[0].narrow(0, begin, n).copy_(more[0]);
+    for (size_t i = 1; i < more.size(); ++i) {
+      if (!more[i].defined()) continue;
+      if (found[i].defined()) found[i].add_(more[i]);
+      else found[i] = more[i];
     }
-    std::vector<at::Tensor> gradients{d_hidden};
-    gradients.insert(gradients.end(), d_parameters.begin(), d_parameters.end());
-    saved->save_for_backward(std::move(gradients));
-    return sum;
   }
-
-  static std::vector<at::Tensor> backward(torch::autograd::AutogradContext* saved, std::vector<at::Tensor> grad) {
-    check(!at::GradMode::is_enabled(), "train.second_order",
-          "the chunked cross-entropy keeps first derivatives only; take logits and log_softmax where you need second ones");
-    std::vector<at::Tensor> result = saved->get_saved_variables();
-    for (at::Tensor& one : result)
-      if (one.defined()) one = one * grad[0].to(one.scalar_type());
-    result.emplace_back();  // the job
-    return result;
-  }
-};
+  return {{sum}, std::move(found), [](std::vector<at::Tensor> result, const std::vector<at::Tensor>& grads) {
+            check(!at::GradMode::is_enabled(), "train.second_order",
+                  "the chunked cross-entropy keeps first derivatives only; take logits and log_softmax where you need second ones");
+            for (at::Tensor& one : result)
+              if (one.defined()) one = one * grads[0].to(one.scalar_type());
+            return result;
+          }};
+}
 
 }  // namespace
 
@@ -102,7 +89,9 @@ CrossEntropy cross_entropy(const Decoder& model, const at::Tensor& hidden, const
   std::vector<at::Tensor> parameters;
   for (const Parameter& parameter : model.schema().all())
     if (parameter.bound() && parameter.tensor().requires_grad()) parameters.push_back(parameter.tensor());
-  at::Tensor sum = ChunkedCrossEntropy::apply(hidden, at::TensorList(parameters), &job);
+  std::vector<at::Tensor> inputs{hidden};
+  inputs.insert(inputs.end(), parameters.begin(), parameters.end());
+  at::Tensor sum = differentiable(inputs, [&] { return chunked_loss(hidden, parameters, job); })[0];
   return {std::move(sum), std::move(job.per_row)};
 }
 

@@ -17,6 +17,7 @@ namespace {
 
 bool finite(const at::Tensor& t) { return !t.defined() || at::isfinite(t).all().item<bool>(); }
 
+constexpr int64_t kHeldOut = -1;  ///< the step in the key of draws over held-out batches
 constexpr const char* kWayOut =
     "Nothing was changed by this step and the last checkpoint stands; resume with a lower train.optimiser.lr, a longer "
     "train.schedule.warmup or a smaller train.optimiser.clip";
@@ -64,10 +65,17 @@ Trainer::Trainer(const TrainOptions& options, std::shared_ptr<Decoder> decoder, 
     : options_(options), model_(std::move(decoder)), next_batch_(std::move(next_batch)), random_(seed),
       objective_(options.objective.make()), scheme_(options.scheme.make()),
       optimiser_(model_->schema(), options.optimiser) {
+  check(model_->options().causal || objective_->sees_ahead(), "train.objective",
+        "model.causal is false, so each token sees the one that '{}' asks for; train with train.objective: masked-lm",
+        objective_->name());
   for (const PlacedRouting& routing : model_->routings()) stations_.push_back(routing.station);
 }
 
-std::vector<Batch> Trainer::next_micro_batches() { return split(next_batch_(options_.batch), options_.accumulate); }
+std::vector<Batch> Trainer::next_micro_batches() {
+  Batch batch = next_batch_(options_.batch);
+  const Context now = context(batch, 0);
+  return split(objective_->prepare(std::move(batch), *model_, now), options_.accumulate);
+}
 
 Context Trainer::context(const Batch& batch, int64_t micro) const {
   return Context{.facts = batch.facts, .random = random_, .phase = Phase::train, .step = step(), .micro = micro, .place = {},
@@ -142,9 +150,13 @@ Evaluation evaluate(const Trainer& trainer, const std::vector<Batch>& held_out, 
   std::vector<int64_t> counts(domains.size());
   Evaluation result;
   double sum = 0;
-  for (const Batch& batch : held_out) {
-    Context context = trainer.context(batch, 0);
+  for (size_t i = 0; i < held_out.size(); ++i) {
+    Context context = trainer.context(held_out[i], static_cast<int64_t>(i));
     context.phase = Phase::evaluate;
+    context.step = kHeldOut;  // every evaluation asks for the same tokens
+    const Batch batch = trainer.objective().prepare(held_out[i], trainer.model(), context);
+    context.step = trainer.step();
+    context.micro = 0;
     Runner runner(trainer.model(), batch, context);
     const at::Tensor losses = trainer.objective().loss(runner).per_row;
     sum += losses.sum(at::kDouble).item<double>();

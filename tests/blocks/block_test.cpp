@@ -252,7 +252,7 @@ TEST(Catalogue, gqa_counts_parameters_and_cache) {
     for (const Parameter& parameter : decoder.schema().all())
       if (parameter.name().find(".attention.") != std::string::npos) count += parameter.count();
     EXPECT_EQ(count, width * (heads + 2 * shared) * d + heads * d * width);
-    ASSERT_EQ(decoder.states().size(), 2u);
+    ASSERT_EQ(decoder.states().size(), 3u);
     EXPECT_EQ(decoder.states()[0].name, "layers.0.attention.key");
     EXPECT_EQ(decoder.states()[0].shape, (std::vector<int64_t>{shared, d}));
   }

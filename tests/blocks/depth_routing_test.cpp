@@ -134,21 +134,22 @@ TEST(Catalogue, mod_generates_by_the_sign_of_the_score_with_a_shorter_cache) {
 
 TEST(Catalogue, mod_learns_to_predict_its_own_choice) {
   // Only the score trains, by the auxiliary loss alone: afterwards r > 0 chooses what the best C of the sequence choose.
-  const at::Tensor x = at::cat({randn({256, 3}, 1, at::kFloat), at::ones({256, 1})}, 1);
+  // In long sequences, that is: a threshold cannot know how many good tokens a short one happens to hold.
+  const at::Tensor x = at::cat({randn({2048, 3}, 1, at::kFloat), at::ones({2048, 1})}, 1);
   const Depth depth(0.25, at::full({4}, 0.1f), 1);
   const at::Tensor weight = depth.schema.all()[0].tensor();
-  const Pass shape(256, 8, Phase::train);
+  const Pass shape(2048, 8, Phase::train);
   for (int step = 0; step < 400; ++step) {
-    Pass pass(256, 8, Phase::train);
+    Pass pass(2048, 8, Phase::train);
     (void)depth.around.call(x, kTimesThree, pass.context);
     const at::Tensor gradient = torch::autograd::grad({pass.records.all()[0].losses.at("mod")}, {weight})[0];
     at::NoGradGuard guard;
     weight.sub_(gradient, 2.0);
   }
   const at::Tensor scores = at::mv(x, weight.squeeze(0)).detach();
-  const at::Tensor best = at::zeros({8, 32}).scatter_(1, std::get<1>(scores.view({8, 32}).topk(8, 1)), 1);
+  const at::Tensor best = at::zeros({8, 256}).scatter_(1, std::get<1>(scores.view({8, 256}).topk(64, 1)), 1);
   const double agreement = (best.view({-1}) == (scores > 0).to(at::kFloat)).to(at::kFloat).mean().item<double>();
-  EXPECT_GT(agreement, 0.88);
+  EXPECT_GT(agreement, 0.97);
 }
 
 TEST(DepthRouting, AroundAWholeModelWithGradients) {

@@ -100,18 +100,24 @@ TEST(Generate, TokenByTokenEqualsTheWholeRecomputed) {
 }
 
 TEST(Generate, PrefillAndStepsGiveTheLogitsOfTheWhole) {
-  const NetworkModel model = network();
-  const at::Tensor ids = at::tensor(ids_of("thequickbrownfox"));
-  const at::Tensor whole = model.logits(ids, Facts(Segments::single(16)), Phase::generate, nullptr, LanguageModel::Rows::all);
-  ContiguousState state;
-  Segments first = Segments::single(9);
-  at::Tensor steps = model.logits(ids.narrow(0, 0, 9), Facts(first), Phase::generate, &state, LanguageModel::Rows::all);
-  for (int64_t i = 9; i < 16; ++i) {
-    Segments one = Segments::single(1);
-    one.past = {i};
-    steps = at::cat({steps, model.logits(ids.narrow(0, i, 1), Facts(one), Phase::generate, &state, LanguageModel::Rows::all)});
+  // Routers that look at the token, its neighbours or its place must find these in the cache too.
+  for (const char* router : {"{type: sparse-topk, k: 2}", "{type: hash-layer, of: token}", "{type: hash-layer, of: previous}",
+                             "{type: hash-layer, of: bigram}", "{type: hash-layer, of: position}"}) {
+    SCOPED_TRACE(router);
+    const NetworkModel model = network(R"({vocabulary: 28, width: 16, layers: 2, context: 24, attention: {type: gqa, heads: 2},
+      mixtures: [{experts: 4, expert: {type: swiglu, hidden: 8}, router: )" + std::string(router) + "}]}");
+    const at::Tensor ids = at::tensor(ids_of("thequickbrownfox"));
+    const at::Tensor whole = model.logits(ids, Facts(Segments::single(16)), Phase::generate, nullptr, LanguageModel::Rows::all);
+    ContiguousState state;
+    Segments first = Segments::single(9);
+    at::Tensor steps = model.logits(ids.narrow(0, 0, 9), Facts(first), Phase::generate, &state, LanguageModel::Rows::all);
+    for (int64_t i = 9; i < 16; ++i) {
+      Segments one = Segments::single(1);
+      one.past = {i};
+      steps = at::cat({steps, model.logits(ids.narrow(0, i, 1), Facts(one), Phase::generate, &state, LanguageModel::Rows::all)});
+    }
+    EXPECT_LT(difference(steps, whole), 1e-4);
   }
-  EXPECT_LT(difference(steps, whole), 1e-4);
 }
 
 TEST(Generate, TheSameSeedWritesTheSameText) {

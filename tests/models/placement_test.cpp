@@ -129,7 +129,7 @@ TEST(Decoder, LayersThatDiffer) {
   EXPECT_FALSE(static_cast<bool>(decoder.schema().find("layers.1.feed_forward.gate.weight")));
   EXPECT_FALSE(static_cast<bool>(decoder.schema().find("layers.2.attention.query.weight")));
   EXPECT_TRUE(static_cast<bool>(decoder.schema().find("layers.2.feed_forward.gate.weight")));
-  EXPECT_EQ(decoder.states().size(), 4u);
+  EXPECT_EQ(decoder.states().size(), 5u);
 }
 
 TEST(Decoder, OptionsSurviveWritingAndReading) {

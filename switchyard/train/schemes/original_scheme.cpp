@@ -3,8 +3,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <torch/csrc/autograd/autograd.h>
 
+#include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/train/trainer.h"
@@ -51,7 +51,7 @@ StepLosses gather(const Trainer& trainer, const std::vector<Batch>& micros) {
   if (!sum.defined()) return losses;
   std::vector<at::Tensor> found(leaves.size());
   if (sum.requires_grad())
-    found = torch::autograd::grad({sum}, leaves, {}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
+    found = gradients({sum}, leaves);
   size_t next = 0;
   for (const LossGroup& group : groups) {
     std::vector<at::Tensor>& of_group = losses.derivatives.emplace_back();
