@@ -10,13 +10,10 @@ if(NOT Torch_DIR AND EXISTS ${SWITCHYARD_PYTHON})
   endif()
 endif()
 
-# A CUDA build's package config asks for the CUDA toolkit, which linking does not need; without one its libraries are
-# named here.
+# A CUDA build's package config asks for the whole CUDA toolkit of its own version, which linking does not need; so its
+# libraries are named here.
 get_filename_component(torch_root "${Torch_DIR}/../../.." ABSOLUTE)
-if(EXISTS ${torch_root}/lib/libtorch_cuda.so)
-  find_package(CUDAToolkit QUIET)
-endif()
-if(SWITCHYARD_PLAIN_TORCH OR (EXISTS ${torch_root}/lib/libtorch_cuda.so AND NOT CUDAToolkit_FOUND))
+if(SWITCHYARD_PLAIN_TORCH OR EXISTS ${torch_root}/lib/libtorch_cuda.so)
   set(TORCH_LIBRARY ${torch_root}/lib/libtorch.so)
   set(TORCH_LIBRARIES ${TORCH_LIBRARY} ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
   set(TORCH_INCLUDE_DIRS ${torch_root}/include ${torch_root}/include/torch/csrc/api/include)
