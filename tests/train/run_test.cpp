@@ -56,9 +56,15 @@ model:
   feed_forward: {{type: feed-forward, hidden: 32}}
   mixtures:
     - experts: 4
+      layers: {{list: [0]}}
       router: {{type: sparse-topk, k: 2}}
       expert: {{type: swiglu, hidden: 16}}
       losses: [lb-loss, router-z]
+    - experts: 4
+      layers: {{list: [1]}}
+      router: {{type: sigmoid-topk, k: 2}}
+      expert: {{type: swiglu, hidden: 16}}
+      controllers: {{type: aux-free-bias, speed: 0.01}}
 train:
   steps: 12
   batch: 4
