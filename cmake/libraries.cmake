@@ -36,6 +36,7 @@ find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(fmt REQUIRED)
 find_package(ZLIB REQUIRED)
+find_package(ICU REQUIRED COMPONENTS uc)
 
 get_filename_component(torch_lib_folder ${TORCH_LIBRARY} DIRECTORY)
 file(GLOB torch_gomp ${torch_lib_folder}/libgomp*.so*)
@@ -59,5 +60,5 @@ find_library(sentencepiece_library sentencepiece REQUIRED)
 find_library(sentencepiece_train_library sentencepiece_train REQUIRED)
 add_library(switchyard_private_dependencies INTERFACE)
 target_link_libraries(switchyard_private_dependencies INTERFACE
-  yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB
+  yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB ICU::uc
   ${sentencepiece_train_library} ${sentencepiece_library})
