@@ -40,12 +40,16 @@ class Budget {
   }
   /// The work of touching so many bytes.
   void touch(size_t bytes) {
-    if (bytes > 64) step(static_cast<int64_t>(bytes / 64));
+    if (bytes > 256) step(static_cast<int64_t>(bytes / 256));
+  }
+  /// Called while a text grows: its bytes so far.
+  void room(uint64_t bytes) const {
+    if (bytes > static_cast<uint64_t>(limits.text)) [[unlikely]]
+      fault("template.limit", "the template makes a text of more than {} bytes", limits.text);
   }
   /// Called before a text of so many bytes is made.
   void text(uint64_t bytes) {
-    if (bytes > static_cast<uint64_t>(limits.text)) [[unlikely]]
-      fault("template.limit", "the template makes a text of more than {} bytes", limits.text);
+    room(bytes);
     touch(bytes);
   }
   /// Called before a list of so many values is made.

@@ -222,7 +222,7 @@ class Evaluator {
         std::string text;
         for (const Value& piece : parts) {
           text += str(runtime_, piece);
-          if (text.size() > (1 << 16)) runtime_.budget.text(text.size());
+          runtime_.budget.room(text.size());
         }
         return runtime_.text(std::move(text));
       }

@@ -156,7 +156,7 @@ Value do_join(Runtime& runtime, const Value& value, Arguments& arguments) {
   for (Value item; next(item); first = false) {
     if (!first) out += joint;
     out += str(runtime, follow(runtime, item, path));
-    if (out.size() > (1 << 16)) runtime.budget.text(out.size());
+    runtime.budget.room(out.size());
   }
   return runtime.text(std::move(out));
 }

@@ -140,7 +140,7 @@ Value do_indent(Runtime& runtime, const Value& value, Arguments& arguments) {
       if (blank || !lines[i].empty()) out += indention;
     }
     out += lines[i];
-    if (out.size() > (1 << 16)) runtime.budget.text(out.size());
+    runtime.budget.room(out.size());
   }
   return runtime.text(std::move(out), value.string().markup);
 }
@@ -202,7 +202,7 @@ Value do_wordwrap(Runtime& runtime, const Value& value, Arguments& arguments) {
     if (!first_line) out += joint;
     first_line = false;
     out += line;
-    runtime.budget.text(out.size());
+    runtime.budget.room(out.size());
   };
   for (std::string_view paragraph : split_lines(string_of(value, "wordwrap"), false)) {
     std::vector<std::string_view> chunks = wrap_chunks(paragraph, hyphens);
@@ -276,7 +276,7 @@ std::string url_quoted(Runtime& runtime, const Value& value, bool for_query) {
     else if (c == ' ' && for_query) out.push_back('+');
     else out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
-  runtime.budget.text(out.size());
+  runtime.budget.room(out.size());
   return out;
 }
 
@@ -286,7 +286,7 @@ Value do_urlencode(Runtime& runtime, const Value& value, Arguments& arguments) {
   std::string out;
   const auto put = [&](const Value& key, const Value& item) {
     out += (out.empty() ? "" : "&") + url_quoted(runtime, key, true) + "=" + url_quoted(runtime, item, true);
-    runtime.budget.text(out.size());
+    runtime.budget.room(out.size());
   };
   if (value.is(Kind::dict)) {
     for (const auto& [key, item] : value.dict().entries) put(key, item);
@@ -454,7 +454,7 @@ void pretty(Runtime& runtime, const Value& value, size_t indent, size_t allowanc
     } else {
       pretty(runtime, ordered.items()[i], indent + 1, room, out);
     }
-    runtime.budget.text(out.size());
+    runtime.budget.room(out.size());
   }
   if (value.is(Kind::tuple) && count == 1) out.push_back(',');
   out.push_back(brackets[1]);

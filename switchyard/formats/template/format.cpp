@@ -68,7 +68,7 @@ class Percent {
       if (percent == std::string::npos) break;
       at_ = percent + 1;
       out += conversion();
-      runtime_.budget.text(out.size());
+      runtime_.budget.room(out.size());
     }
     // What can be subscripted counts as a mapping, which may stay unused.
     const bool mapping = values_.is(Kind::dict) || values_.is(Kind::list) || values_.is(Kind::range) || values_.is_undefined();
@@ -423,7 +423,7 @@ class Braces {
       if (c == '}') fault("template.value", "Single '}}' encountered in format string");
       if (at >= format.size()) fault("template.value", "Single '{{' encountered in format string");
       out += field(format, at, depth);
-      runtime_.budget.text(out.size());
+      runtime_.budget.room(out.size());
     }
     return out;
   }

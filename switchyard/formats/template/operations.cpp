@@ -551,7 +551,7 @@ std::string escaped(Runtime& runtime, const Value& value) {
       default: out.push_back(c);
     }
   }
-  runtime.budget.text(out.size());
+  runtime.budget.room(out.size());
   return out;
 }
 

@@ -58,7 +58,7 @@ class Printer {
 
  private:
   void put(std::string_view text) {
-    runtime_.budget.text(out_.size() + text.size() > (1 << 16) ? out_.size() + text.size() : 0);
+    runtime_.budget.room(out_.size() + text.size());
     out_ += text;
   }
   void items(const std::vector<Value>& values) {
@@ -122,7 +122,7 @@ class JsonWriter {
     return real_text(value);
   }
   void put(std::string_view text) {
-    runtime_.budget.text(out_.size() + text.size() > (1 << 16) ? out_.size() + text.size() : 0);
+    runtime_.budget.room(out_.size() + text.size());
     out_ += text;
   }
   void line() {

@@ -233,7 +233,7 @@ Value joining(Runtime& runtime, const Value& self, Arguments& arguments) {
       fault("template.type", "sequence item {}: expected str instance, {} found", count, type_name(item));
     if (self.string().markup) text += escaped(runtime, item);
     else text += item.str();
-    if (text.size() > (1 << 16)) runtime.budget.text(text.size());
+    runtime.budget.room(text.size());
   }
   return made(runtime, self, std::move(text));
 }
@@ -278,7 +278,7 @@ Value expand_tabs(Runtime& runtime, const Value& self, Arguments& arguments) {
     const char32_t c = next_character(self.str(), at);
     if (c == '\t') {
       const Integer blanks = size > 0 ? size - column % size : 0;
-      runtime.budget.text(out.size() + static_cast<uint64_t>(std::min<Integer>(blanks, Integer{1} << 40)));
+      runtime.budget.room(out.size() + static_cast<uint64_t>(std::min<Integer>(blanks, Integer{1} << 40)));
       out.append(static_cast<size_t>(blanks), ' ');
       column += blanks;
     } else {
@@ -408,7 +408,7 @@ std::string replaced(Runtime& runtime, std::string_view text, std::string_view o
       const size_t begin = at;
       next_character(text, at);
       out += text.substr(begin, at - begin);
-      if (out.size() > (1 << 16)) runtime.budget.text(out.size());
+      runtime.budget.room(out.size());
     }
     return out;
   }
@@ -417,7 +417,7 @@ std::string replaced(Runtime& runtime, std::string_view text, std::string_view o
     out += text.substr(begin, at - begin);
     out += with;
     begin = at + old.size();
-    if (out.size() > (1 << 16) && with.size() > old.size()) runtime.budget.text(out.size());
+    runtime.budget.room(out.size());
   }
   out += text.substr(begin);
   return out;
