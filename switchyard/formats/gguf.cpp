@@ -113,6 +113,11 @@ Gguf::Gguf(const fs::path& path) : data_(std::make_unique<Data>()) {
         "the set of {} holds {} tensors, but its first file says {}", path.string(), data_->tensors.size(), expected);
 }
 
+bool is_gguf(const fs::path& path) {
+  const MappedFile file(path);
+  return file.size() >= 4 && std::memcmp(file.data(), "GGUF", 4) == 0;
+}
+
 Gguf::~Gguf() = default;
 Gguf::Gguf(Gguf&&) noexcept = default;
 Gguf& Gguf::operator=(Gguf&&) noexcept = default;

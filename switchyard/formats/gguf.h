@@ -33,6 +33,9 @@ class Gguf : public WeightSource {
   std::unique_ptr<Data> data_;
 };
 
+/// Whether a file begins as GGUF does; throws file.missing.
+bool is_gguf(const std::filesystem::path& file);
+
 /// One tensor to be written: its numbers are asked for when their turn comes, so that a large file needs little memory.
 struct GgufTensor {
   std::string name;

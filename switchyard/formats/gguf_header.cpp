@@ -19,6 +19,9 @@ using safetensors::shown;
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr uint64_t kMaxDimensions = 4;
 constexpr int kMaxDepth = 32;  // of lists in lists
+// Far above what models have, and low enough that a file of holes cannot ask for more memory than a machine has.
+constexpr uint64_t kMostTextBytes = uint64_t{1} << 28, kMostEntries = uint64_t{1} << 25, kMostKeys = uint64_t{1} << 20,
+                   kMostTensors = uint64_t{1} << 20;
 constexpr uint64_t kMinKeyBytes = 8 + 4 + 1, kMinTensorBytes = 8 + 4 + 4 + 8;
 
 bool is_utf8(std::string_view text) {
@@ -56,6 +59,7 @@ class Reader {
     const uint64_t length = number<uint64_t>(what);
     check(length <= left(), "formats.gguf.size", "{}: {} is said to have {} bytes, but {} are left; the file is cut short or damaged",
           file_, what, length, left());
+    check(length <= kMostTextBytes, "formats.gguf.size", "{}: {} has {} bytes; at most {} are read", file_, what, length, kMostTextBytes);
     std::string value(reinterpret_cast<const char*>(bytes_ + at_), length);
     at_ += length;
     return value;
@@ -115,6 +119,8 @@ class Reader {
     const uint64_t least = type == GgufType::text ? 8 : type == GgufType::array ? 12 : width(type);
     check(count <= left() / least, "formats.gguf.size", "{}: the list of metadata {} is said to have {} entries, but only {} bytes are left",
           file_, shown(key), count, left());
+    entries_ += count;
+    check(entries_ <= kMostEntries, "formats.gguf.size", "{}: the lists of the metadata have more than {} entries", file_, kMostEntries);
     const auto fill = [&]<typename T>(std::vector<T> list, auto&& next) {
       list.reserve(count);
       for (uint64_t i = 0; i < count; ++i) list.push_back(next());
@@ -132,6 +138,7 @@ class Reader {
 
   const uint8_t* bytes_;
   uint64_t size_, at_ = 0;
+  uint64_t entries_ = 0;  ///< of all lists so far
   std::string_view file_;
 };
 
@@ -231,8 +238,8 @@ Header read_header(const uint8_t* bytes, uint64_t size, std::string_view file) {
         "{} has version {} of GGUF; versions 2 and 3 are read, so export it again with a present-day converter", file, header.version);
   const uint64_t tensors = reader.number<uint64_t>("the number of tensors");
   const uint64_t keys = reader.number<uint64_t>("the number of metadata keys");
-  check(keys <= reader.left() / kMinKeyBytes, "formats.gguf.size", "{} claims {} metadata keys in {} bytes", file, keys, size);
-  check(tensors <= reader.left() / kMinTensorBytes, "formats.gguf.size", "{} claims {} tensors in {} bytes", file, tensors, size);
+  check(keys <= reader.left() / kMinKeyBytes && keys <= kMostKeys, "formats.gguf.size", "{} claims {} metadata keys in {} bytes", file, keys, size);
+  check(tensors <= reader.left() / kMinTensorBytes && tensors <= kMostTensors, "formats.gguf.size", "{} claims {} tensors in {} bytes", file, tensors, size);
   header.metadata = GgufMetadata(std::string(file));
   read_metadata(reader, keys, header, file);
   header.alignment = alignment_of(header.metadata);

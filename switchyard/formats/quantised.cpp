@@ -222,10 +222,6 @@ std::shared_ptr<const PackedTensor> QuantisedWeights::packed(std::string_view na
 
 namespace {
 
-bool is_gguf(const fs::path& file) {
-  return MappedFile(file).size() >= 4 && std::string_view(reinterpret_cast<const char*>(MappedFile(file).data()), 4) == "GGUF";
-}
-
 /// The one GGUF file of a folder, or the first of its one set.
 fs::path gguf_in(const fs::path& folder) {
   std::vector<fs::path> found;

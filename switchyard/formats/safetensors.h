@@ -48,8 +48,8 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 void write_safetensors(const std::filesystem::path& file, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 /// Writes model.safetensors, or shards of at most `shard_bytes` with an index, into `folder` (which the
-/// caller makes atomic: base/files.h).
+/// caller makes atomic: base/files.h); `metadata` in each file.
 void write_safetensors_folder(const std::filesystem::path& folder, const NamedTensors& tensors,
-                              uint64_t shard_bytes = uint64_t{5} << 30);
+                              uint64_t shard_bytes = uint64_t{5} << 30, const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace switchyard

@@ -12,6 +12,7 @@ namespace switchyard::safetensors {
 namespace {
 
 constexpr uint64_t kMaxDimensions = 64;
+constexpr uint64_t kMaxHeader = 100'000'000;  ///< what the format's own library reads at most
 constexpr int kMaxDepth = 64;
 
 const std::array<Dtype, 22> kDtypes{{
@@ -263,6 +264,7 @@ Header read_header(const uint8_t* bytes, uint64_t size, std::string_view file) {
   for (int i = 7; i >= 0; --i) length = length << 8 | bytes[i];
   check(length <= size - 8, "formats.safetensors.size",
         "{}: the header claims {} bytes, but the file has {} in all; it is cut short or no safetensors file", file, length, size);
+  check(length <= kMaxHeader, "formats.safetensors.size", "{}: the header has {} bytes; at most {} are read", file, length, kMaxHeader);
   const char* text = reinterpret_cast<const char*>(bytes) + 8;
   check(length > 0 && text[0] == '{', "formats.safetensors.header", "{}: the header does not begin with '{{'", file);
   Header header;

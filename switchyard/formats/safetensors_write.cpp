@@ -94,7 +94,8 @@ void write_safetensors(const fs::path& path, const NamedTensors& tensors,
   file.commit();
 }
 
-void write_safetensors_folder(const fs::path& folder, const NamedTensors& tensors, uint64_t shard_bytes) {
+void write_safetensors_folder(const fs::path& folder, const NamedTensors& tensors, uint64_t shard_bytes,
+                              const std::map<std::string, std::string>& metadata) {
   check(shard_bytes > 0, "formats.safetensors.write", "shards of 0 bytes hold nothing");
   check_tensors(tensors, folder);
   std::vector<NamedTensors> shards(1);
@@ -110,13 +111,13 @@ void write_safetensors_folder(const fs::path& folder, const NamedTensors& tensor
     total += bytes;
   }
   if (shards.size() == 1) {
-    write_safetensors(folder / "model.safetensors", shards[0]);
+    write_safetensors(folder / "model.safetensors", shards[0], metadata);
     return;
   }
   std::string map;
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_safetensors(folder / name, shards[i]);
+    write_safetensors(folder / name, shards[i], metadata);
     for (const auto& named : shards[i])
       map += fmt::format("{}    {}: \"{}\"", map.empty() ? "" : ",\n", quoted(named.first, folder), name);
   }

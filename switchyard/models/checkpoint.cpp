@@ -8,6 +8,7 @@
 #include "switchyard/base/files.h"
 #include "switchyard/formats/quantised.h"
 #include "switchyard/models/families/family.h"
+#include "switchyard/models/families/gguf_hub.h"
 
 namespace switchyard {
 
@@ -71,7 +72,7 @@ at::ScalarType dtype_named(const std::string& name) {
 
 fs::path model_folder(const fs::path& path) {
   check(fs::exists(path), "model.folder", "{} does not exist", path.string());
-  check(fs::is_directory(path), "model.folder", "{} is a file; give the folder of a model or of a run", path.string());
+  check(fs::is_directory(path), "model.folder", "{} is a file, and no GGUF file; give the folder of a model or of a run", path.string());
   if (fs::exists(path / "config.json")) return path;
   const fs::path checkpoints = path / "checkpoints";
   check(fs::is_directory(checkpoints), "model.folder",
@@ -121,30 +122,52 @@ void save_model(const fs::path& folder, const Decoder& decoder, const Tokenizer*
   if (tokenizer != nullptr) tokenizer->save(folder);
 }
 
+namespace {
+
+/// Binds a decoder to weights that a config describes; `where` names the file or folder.
+std::shared_ptr<Decoder> bind_model(const Node& config, const WeightSource& weights, const std::string& where,
+                                    std::optional<at::ScalarType> dtype) {
+  if (const Node* ours = config.find(kOurKey)) {
+    auto decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
+    NameMap map(decoder->schema());
+    map.rename_all();
+    map.bind(weights, where, dtype);
+    return decoder;
+  }
+  const Node* type = config.find("model_type");
+  const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
+  check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
+        config.where(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)", fmt::join(known_model_types(), ", "));
+  const ModelOptions options = family->read(config);
+  auto decoder = std::make_shared<Decoder>(options);
+  NameMap map(decoder->schema());
+  family->names(map, options, [&](const std::string& name) { return weights.has(name); });
+  map.bind(weights, where, dtype);
+  return decoder;
+}
+
+LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype) {
+  LoadedModel model;
+  model.folder = path;
+  const HubView view = hub_view(std::make_shared<Gguf>(path));
+  model.decoder = bind_model(view.config, *view.weights, path.string(), dtype);
+  model.end_ids = end_ids(view.config);
+  try {
+    model.tokenizer = load_tokenizer(path);
+  } catch (const Error& error) {  // a model computes without its vocabulary
+    if (error.code() != "tokenizer.missing" && error.code() != "tokenizer.unsupported") throw;
+  }
+  return model;
+}
+
+}  // namespace
+
 LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype) {
+  if (fs::is_regular_file(path) && is_gguf(path)) return load_gguf(path, dtype);
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
-  const std::unique_ptr<const WeightSource> file = open_weights(model.folder);
-  const auto has = [&](const std::string& name) { return file->has(name); };
-
-  if (const Node* ours = config.find(kOurKey)) {
-    model.decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
-    NameMap map(model.decoder->schema());
-    map.rename_all();
-    map.bind(*file, model.folder.string(), dtype);
-  } else {
-    const Node* type = config.find("model_type");
-    const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
-    check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
-          (model.folder / "config.json").string(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)",
-          fmt::join(known_model_types(), ", "));
-    const ModelOptions options = family->read(config);
-    model.decoder = std::make_shared<Decoder>(options);
-    NameMap map(model.decoder->schema());
-    family->names(map, options, has);
-    map.bind(*file, model.folder.string(), dtype);
-  }
+  model.decoder = bind_model(config, *open_weights(model.folder), model.folder.string(), dtype);
   model.end_ids = end_ids(config);
   const bool has_tokenizer = fs::exists(model.folder / "tokenizer.json") || fs::exists(model.folder / "tokenizer.model");
   if (has_tokenizer) model.tokenizer = load_tokenizer(model.folder);

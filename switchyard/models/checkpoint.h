@@ -26,9 +26,9 @@ void save_model(const std::filesystem::path& folder, const Decoder& decoder, con
                 std::optional<at::ScalarType> dtype = {});
 
 /// A model folder, a checkpoint, or a run folder (then its newest complete checkpoint); ours, or one of a published family
-/// (models/families/). dtype: the weights' type in memory; unset = as stored. Throws model.folder, model.config, model.family,
-/// model.missing_tensor, model.unexpected_tensor, model.tensor_shape, model.tensor_dtype, options.*, formats.safetensors.*,
-/// with file and key or tensor named.
+/// (models/families/); or a GGUF file (any of a split set). dtype: the weights' type in memory; unset = as stored, float32 where
+/// they are packed. Throws model.folder, model.config, model.family, model.missing_tensor, model.unexpected_tensor,
+/// model.tensor_shape, model.tensor_dtype, model.gguf, options.*, formats.*, with file and key or tensor named.
 LoadedModel load_model(const std::filesystem::path& path, std::optional<at::ScalarType> dtype = {});
 
 /// A float type as config.json spells it ("bfloat16"), and back; throws model.dtype.

@@ -216,6 +216,23 @@ TEST(Gguf, HostileSizesAreRefusedBeforeAnythingIsAllocated) {
   EXPECT_EQ(parse(Bytes().header(1, 0).tensor("t", {4, 0}, 0, 0).text).entries[0].bytes, 0u);      // empty, at the very end
 }
 
+TEST(Gguf, AFileOfHolesAsksForNoMemory) {
+  TemporaryFolder folder;
+  const auto code = [&](const Bytes& start) {
+    write_text(folder / "x.gguf", start.text);
+    std::error_code failed;
+    std::filesystem::resize_file(folder / "x.gguf", uint64_t{1} << 40, failed);
+    if (failed) return std::string("formats.gguf.size");  // a file system without sparse files cannot be hurt so
+    return expect_error([&] { Gguf{folder / "x.gguf"}; }).code();
+  };
+  constexpr uint64_t kMany = uint64_t{1} << 35;
+  EXPECT_EQ(code(Bytes().header(kMany, 0)), "formats.gguf.size");
+  EXPECT_EQ(code(Bytes().header(0, kMany)), "formats.gguf.size");
+  EXPECT_EQ(code(Bytes().header(0, 1).number(kMany)), "formats.gguf.size");
+  EXPECT_EQ(code(Bytes().header(0, 1).string("k").number<uint32_t>(8).number(kMany)), "formats.gguf.size");
+  for (const uint32_t type : {0u, 8u, 9u}) EXPECT_EQ(code(Bytes().header(0, 1).string("k").number<uint32_t>(9).number(type).number(kMany)), "formats.gguf.size");
+}
+
 /// A file with a bit of everything, for damage.
 std::string small_file(const std::filesystem::path& path) {
   GgufMetadata metadata;

@@ -122,10 +122,12 @@ TEST(Safetensors, ShardsSplitAtTheirSize) {
   TemporaryFolder folder;
   NamedTensors tensors;
   for (int i = 0; i < 5; ++i) tensors.emplace_back("t" + std::to_string(i), at::full({10}, i, at::kFloat));
-  write_safetensors_folder(folder.path(), tensors, 80);
+  write_safetensors_folder(folder.path(), tensors, 80, {{"note", "x"}});
   EXPECT_TRUE(std::filesystem::exists(folder / "model-00003-of-00003.safetensors"));
   const Safetensors read(folder.path());
   for (const auto& [name, tensor] : tensors) EXPECT_TRUE(read.get(name).equal(tensor)) << name;
+  EXPECT_EQ(read.metadata().at("note"), "x");
+  EXPECT_EQ(Safetensors(folder / "model-00002-of-00003.safetensors").metadata().at("note"), "x");
 
   TemporaryFolder single;
   write_safetensors_folder(single.path(), tensors);
@@ -194,6 +196,27 @@ TEST(Safetensors, FieldsOfLaterVersionsArePassedOver) {
   EXPECT_TRUE(Safetensors(folder / "x.safetensors").get("a").equal(at::tensor({1, 2}, at::kByte)));
   std::string deep = R"({"a":{"more":)" + std::string(100000, '[');
   EXPECT_EQ(code_of(file_of(deep, "")), "formats.safetensors.header");
+}
+
+TEST(Safetensors, OpeningALargeFileReadsItsHeaderOnly) {
+  // A file of 1 TiB that is all hole behind its header: reading it, or keeping it in memory, would end the test another way.
+  TemporaryFolder folder;
+  const uint64_t bytes = uint64_t{1} << 40;
+  std::string start = file_of(R"({"a":{"dtype":"BF16","shape":[)" + std::to_string(bytes / 4) + R"(,2],"data_offsets":[0,)" +
+                                  std::to_string(bytes) + "]}}", "");
+  write_text(folder / "x.safetensors", start);
+  std::error_code failed;
+  std::filesystem::resize_file(folder / "x.safetensors", start.size() + bytes, failed);
+  if (failed) GTEST_SKIP() << "this file system makes no sparse file of 1 TiB: " << failed.message();
+  const Safetensors file(folder / "x.safetensors");
+  EXPECT_EQ(file.get("a")[12345][1].item<float>(), 0);
+
+  // The same as a header: refused by its length.
+  std::string length(8, '\xff');
+  length[5] = length[6] = length[7] = '\0';
+  write_text(folder / "y.safetensors", length + "{");
+  std::filesystem::resize_file(folder / "y.safetensors", (uint64_t{1} << 40) + 8);
+  EXPECT_EQ(expect_error([&] { Safetensors{folder / "y.safetensors"}; }).code(), "formats.safetensors.size");
 }
 
 TEST(Safetensors, EveryTruncationIsAnError) {

@@ -150,7 +150,7 @@ constexpr float kIq4[16]{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38
 
 int nearest_iq4(float x) {
   int code = 0;
-  while (code < 15 && x > (kIq4[code] + kIq4[code + 1]) / 2) ++code;
+  for (const int step : {8, 4, 2, 1}) code += x > (kIq4[code + step - 1] + kIq4[code + step]) / 2 ? step : 0;
   return code;
 }
 

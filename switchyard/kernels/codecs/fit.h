@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 
 namespace switchyard::codecs {
@@ -15,11 +17,24 @@ inline float clamped(float x, int low, int high) {
   return static_cast<float>(static_cast<int>(x + static_cast<float>(0.5 - low)) + low);
 }
 
-/// Sums over lanes that a compiler may run side by side.
-struct Sum {
-  float lane[8] = {};
-  float total() const { return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7])); }
-};
+/// Four floats that the compiler computes with side by side.
+using Lanes = float __attribute__((vector_size(16)));
+
+inline Lanes load_lanes(const float* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+inline Lanes lanes_of(float x) { return Lanes{x, x, x, x}; }
+inline double total(Lanes x) { return double{(x[0] + x[2]) + (x[1] + x[3])}; }
+
+inline Lanes clamped(Lanes x, int low, int high) {
+  using Integers = int32_t __attribute__((vector_size(16)));
+  const Lanes least = lanes_of(static_cast<float>(low)), most = lanes_of(static_cast<float>(high));
+  x = x > least ? x : least;
+  x = x < most ? x : most;
+  return __builtin_convertvector(__builtin_convertvector(x + static_cast<float>(0.5 - low), Integers), Lanes) + static_cast<float>(low);
+}
 
 /// v = scale q - offset.
 struct Affine {
@@ -44,13 +59,12 @@ Affine fit_affine(const float* v, const float* w) {
   for (int trial = 0; trial < kTrials; ++trial) {
     const float steps = static_cast<float>(kMost) * (0.7f + 0.6f * static_cast<float>(trial) / (kTrials - 1));
     const float to_q = steps / (most - least);
-    Sum q_, qq_, qv_;
-    for (int i = 0; i < kSize; i += 8)
-      for (int j = 0; j < 8; ++j) {
-        const float q = clamped((v[i + j] - least) * to_q, 0, kMost), wq = w[i + j] * q;
-        q_.lane[j] += wq, qq_.lane[j] += wq * q, qv_.lane[j] += wq * v[i + j];
-      }
-    const double q = q_.total(), qq = qq_.total(), qv = qv_.total();
+    Lanes q_{}, qq_{}, qv_{};
+    for (int i = 0; i < kSize; i += 4) {
+      const Lanes x = load_lanes(v + i), step = clamped((x - least) * to_q, 0, kMost), wq = load_lanes(w + i) * step;
+      q_ += wq, qq_ += wq * step, qv_ += wq * x;
+    }
+    const double q = total(q_), qq = total(qq_), qv = total(qv_);
     const double determinant = sum_w * qq - q * q;
     double scale = 0, low = kFree ? 0 : 1;
     if (determinant > 0) {
@@ -83,13 +97,12 @@ float fit_scale(const float* v, const float* w) {
   for (int trial = 0; trial < 2 * kTrials; ++trial) {
     const float steps = static_cast<float>(-kLow) * (0.75f + 0.45f * static_cast<float>(trial / 2) / (kTrials - 1));
     const float to_q = (trial % 2 == 0 ? steps : -steps) / size;
-    Sum qq_, qv_;
-    for (int i = 0; i < kSize; i += 8)
-      for (int j = 0; j < 8; ++j) {
-        const float q = clamped(v[i + j] * to_q, kLow, -kLow - 1), wq = w[i + j] * q;
-        qq_.lane[j] += wq * q, qv_.lane[j] += wq * v[i + j];
-      }
-    const double qq = qq_.total(), qv = qv_.total();
+    Lanes qq_{}, qv_{};
+    for (int i = 0; i < kSize; i += 4) {
+      const Lanes x = load_lanes(v + i), q = clamped(x * to_q, kLow, -kLow - 1), wq = load_lanes(w + i) * q;
+      qq_ += wq * q, qv_ += wq * x;
+    }
+    const double qq = total(qq_), qv = total(qv_);
     if (qq > 0 && qv * qv > best_gain * qq) {  // the error is sum w v^2 less this gain
       best_gain = qv * qv / qq;
       best = static_cast<float>(qv / qq);

@@ -87,13 +87,12 @@ class AffineBlock {
   double error(int p, int s, int o) const {
     const float *v = in_.v + p * kSize, *w = in_.w + p * kSize;
     const float step = d * static_cast<float>(s), low = dmin * static_cast<float>(o), to_q = inverse(step);
-    Sum sum;
-    for (int i = 0; i < kSize; i += 8)
-      for (int j = 0; j < 8; ++j) {
-        const float at = v[i + j] + low, off = at - step * clamped(at * to_q, 0, kMost);
-        sum.lane[j] += w[i + j] * off * off;
-      }
-    return sum.total();
+    Lanes sum{};
+    for (int i = 0; i < kSize; i += 4) {
+      const Lanes at = load_lanes(v + i) + low, off = at - step * clamped(at * to_q, 0, kMost);
+      sum += load_lanes(w + i) * off * off;
+    }
+    return total(sum);
   }
 
   /// Moves each sub-block to its best neighbour; the error of all.
@@ -118,11 +117,13 @@ class AffineBlock {
     double aa = 0, ab = 0, bb = 0, av = 0, bv = 0;
     for (int p = 0; p < kParts; ++p) {
       const float step = d * static_cast<float>(scale[p]), low = dmin * static_cast<float>(offset[p]), to_q = inverse(step);
-      for (int i = p * kSize; i < (p + 1) * kSize; ++i) {
-        const double w = in_.w[i], v = in_.v[i], b = offset[p];
-        const double a = double{clamped((in_.v[i] + low) * to_q, 0, kMost)} * scale[p];
-        aa += w * a * a, ab += w * a * b, bb += w * b * b, av += w * a * v, bv += w * b * v;
+      Lanes q_{}, qq_{}, qv_{}, w_{}, wv_{};
+      for (int i = p * kSize; i < (p + 1) * kSize; i += 4) {
+        const Lanes w = load_lanes(in_.w + i), v = load_lanes(in_.v + i), q = clamped((v + low) * to_q, 0, kMost), wq = w * q;
+        q_ += wq, qq_ += wq * q, qv_ += wq * v, w_ += w, wv_ += w * v;
       }
+      const double s = scale[p], b = offset[p];
+      aa += s * s * total(qq_), ab += s * b * total(q_), bb += b * b * total(w_), av += s * total(qv_), bv += b * total(wv_);
     }
     const double determinant = aa * bb - ab * ab;
     double fresh_d = aa > 0 ? av / aa : d, fresh_min = dmin;
@@ -177,13 +178,12 @@ class SymmetricBlock {
   double error(int p, int s) const {
     const float *v = in_.v + p * kSize, *w = in_.w + p * kSize;
     const float step = d * static_cast<float>(s), to_q = inverse(step);
-    Sum sum;
-    for (int i = 0; i < kSize; i += 8)
-      for (int j = 0; j < 8; ++j) {
-        const float off = v[i + j] - step * clamped(v[i + j] * to_q, kLow, -kLow - 1);
-        sum.lane[j] += w[i + j] * off * off;
-      }
-    return sum.total();
+    Lanes sum{};
+    for (int i = 0; i < kSize; i += 4) {
+      const Lanes x = load_lanes(v + i), off = x - step * clamped(x * to_q, kLow, -kLow - 1);
+      sum += load_lanes(w + i) * off * off;
+    }
+    return total(sum);
   }
 
   double improve_parts() {
@@ -203,10 +203,15 @@ class SymmetricBlock {
 
   void fit_half() {
     double aa = 0, av = 0;
-    for (int i = 0; i < kValues; ++i) {
-      const int s = scale[i / kSize];
-      const double a = double{clamped(in_.v[i] * inverse(d * static_cast<float>(s)), kLow, -kLow - 1)} * s;
-      aa += in_.w[i] * a * a, av += in_.w[i] * a * double{in_.v[i]};
+    for (int p = 0; p < kParts; ++p) {
+      const float to_q = inverse(d * static_cast<float>(scale[p]));
+      Lanes qq_{}, qv_{};
+      for (int i = p * kSize; i < (p + 1) * kSize; i += 4) {
+        const Lanes v = load_lanes(in_.v + i), q = clamped(v * to_q, kLow, -kLow - 1), wq = load_lanes(in_.w + i) * q;
+        qq_ += wq * q, qv_ += wq * v;
+      }
+      const double s = scale[p];
+      aa += s * s * total(qq_), av += s * total(qv_);
     }
     if (aa > 0 && av != 0) d = rounded(static_cast<float>(av / aa));
   }

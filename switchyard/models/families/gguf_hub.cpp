@@ -1,0 +1,471 @@
+#include "switchyard/models/families/gguf_hub.h"
+
+#include <ATen/ops/stack.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+#include <set>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/options.h"
+
+namespace switchyard {
+namespace {
+
+// ---- tensors
+
+/// How a tensor of the hub is made from one of the file. Names are those within a layer, {e} an expert.
+struct Rule {
+  enum class Move { same, expert, rows_of_queries, rows_of_keys, row, transposed };
+  std::string theirs, hub;
+  Move move = Move::same;
+};
+using Move = Rule::Move;
+
+/// The words in which architectures differ.
+struct Words {
+  std::string router = "mlp.gate", experts = "mlp.experts.{e}.", gate = "gate_proj", up = "up_proj", down = "down_proj";
+  std::string shared = "mlp.shared_expert.";
+  bool permuted = false;  ///< rows of q and k
+};
+
+std::vector<Rule> layer_rules(const Words& words) {
+  const Move queries = words.permuted ? Move::rows_of_queries : Move::same, keys = words.permuted ? Move::rows_of_keys : Move::same;
+  std::vector<Rule> rules{
+      {"attn_norm.weight", "input_layernorm.weight"},
+      {"ffn_norm.weight", "post_attention_layernorm.weight"},
+      {"post_attention_norm.weight", "post_attention_layernorm.weight"},
+      {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+      {"attn_k_norm.weight", "self_attn.k_norm.weight"},
+      {"attn_sinks.weight", "self_attn.sinks"},
+      {"attn_q_a.weight", "self_attn.q_a_proj.weight"},
+      {"attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"},
+      {"attn_q_b.weight", "self_attn.q_b_proj.weight"},
+      {"attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"},
+      {"attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"},
+      {"attn_kv_b.weight", "self_attn.kv_b_proj.weight"},
+      {"exp_probs_b.bias", words.router + ".e_score_correction_bias"},
+      {"ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", Move::row},
+  };
+  for (const std::string end : {".weight", ".bias"}) {
+    rules.push_back({"attn_q" + end, "self_attn.q_proj" + end, queries});
+    rules.push_back({"attn_k" + end, "self_attn.k_proj" + end, keys});
+    rules.push_back({"attn_v" + end, "self_attn.v_proj" + end});
+    rules.push_back({"attn_output" + end, "self_attn.o_proj" + end});
+    rules.push_back({"ffn_gate_inp" + end, words.router + end});
+  }
+  for (const auto& [part, dense, expert] : {std::tuple{"gate", "gate_proj", words.gate}, {"up", "up_proj", words.up}, {"down", "down_proj", words.down}}) {
+    rules.push_back({fmt::format("ffn_{}.weight", part), fmt::format("mlp.{}.weight", dense)});
+    rules.push_back({fmt::format("ffn_{}_shexp.weight", part), fmt::format("{}{}.weight", words.shared, dense)});
+    rules.push_back({fmt::format("ffn_{}_exps.weight", part), fmt::format("{}{}.weight", words.experts, expert), Move::expert});
+    rules.push_back({fmt::format("ffn_{}.{{e}}.weight", part), fmt::format("{}{}.weight", words.experts, expert)});  // early files
+  }
+  return rules;
+}
+
+std::string replaced(std::string text, const std::string& what, int64_t number) {
+  const size_t at = text.find(what);
+  return at == std::string::npos ? text : text.replace(at, what.size(), std::to_string(number));
+}
+
+class HubTensors : public WeightSource {
+ public:
+  struct Recipe {
+    TensorInfo info;
+    std::function<at::Tensor()> get;
+    std::function<std::shared_ptr<const PackedTensor>()> packed = [] { return nullptr; };
+  };
+  HubTensors(std::shared_ptr<const Gguf> file, int64_t heads, int64_t key_heads) : file_(std::move(file)), heads_(heads), key_heads_(key_heads) {
+    for (const TensorInfo& info : file_->tensors()) theirs_.emplace(info.name, &info);
+  }
+
+  const std::vector<TensorInfo>& tensors() const override { return tensors_; }
+  bool has(std::string_view name) const override { return recipes_.contains(name); }
+  at::Tensor get(std::string_view name) const override { return at(name).get(); }
+  std::shared_ptr<const PackedTensor> packed(std::string_view name) const override { return at(name).packed(); }
+
+  const TensorInfo* theirs(const std::string& name) const {
+    const auto found = theirs_.find(name);
+    return found == theirs_.end() ? nullptr : found->second;
+  }
+  /// Marks one of the file's tensors as accounted for.
+  void use(const std::string& name) { used_.insert(name); }
+
+  /// Adds what `rule` makes of its tensor; nothing when the file has none.
+  void add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule);
+  void add(Recipe recipe) {
+    const std::string name = recipe.info.name;
+    check(recipes_.emplace(name, std::move(recipe)).second, "model.gguf", "{}: two tensors stand for {}", file_->metadata().source(), name);
+  }
+  /// Ends the list: what no rule used keeps its name.
+  void finish() {
+    for (const TensorInfo& info : file_->tensors())
+      if (!used_.contains(info.name)) add({info, [this, name = info.name] { return file_->get(name); }});
+    for (const auto& [name, recipe] : recipes_) tensors_.push_back(recipe.info);
+  }
+  const Gguf& file() const { return *file_; }
+
+ private:
+  const Recipe& at(std::string_view name) const {
+    const auto found = recipes_.find(name);
+    if (found != recipes_.end()) return found->second;
+    std::vector<std::string> names;
+    for (const TensorInfo& info : tensors_) names.push_back(info.name);
+    const std::string near = nearest(name, names);
+    fail("formats.gguf.missing", "{} has no tensor that stands for {}{}", file_->metadata().source(), name,
+         near.empty() ? "" : "; the nearest name is " + near);
+  }
+  void add_experts(const TensorInfo& info, const std::string& hub);
+
+  std::shared_ptr<const Gguf> file_;
+  int64_t heads_, key_heads_;
+  std::map<std::string, const TensorInfo*> theirs_;
+  std::map<std::string, Recipe, std::less<>> recipes_;
+  std::set<std::string> used_;
+  std::vector<TensorInfo> tensors_;
+};
+
+void HubTensors::add_experts(const TensorInfo& info, const std::string& hub) {
+  check(info.shape.size() == 3 && info.shape[0] > 0, "model.gguf", "{}: {} is no stack of experts", file_->metadata().source(), info.name);
+  const std::vector<int64_t> one(info.shape.begin() + 1, info.shape.end());
+  for (int64_t e = 0; e < info.shape[0]; ++e) {
+    Recipe recipe{.info = {replaced(hub, "{e}", e), info.dtype, one, info.bytes / static_cast<uint64_t>(info.shape[0])}};
+    recipe.get = [this, name = info.name, e] {
+      const auto packed = file_->packed(name);
+      return packed ? packed->dequantise(e, 1).select(0, 0) : file_->get(name).select(0, e);
+    };
+    recipe.packed = [this, name = info.name, one, e]() -> std::shared_ptr<const PackedTensor> {
+      const auto stack = std::dynamic_pointer_cast<const BlockTensor>(file_->packed(name));
+      return stack ? std::make_shared<BlockTensor>(stack->codec(), one, stack->row(e * one[0]), stack) : nullptr;
+    };
+    add(std::move(recipe));
+  }
+}
+
+void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule) {
+  if (rule.theirs.find("{e}") != std::string::npos) {
+    for (int64_t e = 0; theirs(prefix + replaced(rule.theirs, "{e}", e)); ++e)
+      add(prefix, hub_prefix, {replaced(rule.theirs, "{e}", e), replaced(rule.hub, "{e}", e), rule.move});
+    return;
+  }
+  const TensorInfo* info = theirs(prefix + rule.theirs);
+  if (info == nullptr) return;
+  use(info->name);
+  const std::string hub = hub_prefix + rule.hub;
+  if (rule.move == Move::expert) return add_experts(*info, hub);
+  Recipe recipe{.info = *info};
+  recipe.info.name = hub;
+  const auto read = [this, name = info->name] { return file_->get(name); };
+  switch (rule.move) {
+    case Move::rows_of_queries:
+    case Move::rows_of_keys: {
+      const int64_t heads = rule.move == Move::rows_of_queries ? heads_ : key_heads_;
+      check(!info->shape.empty() && heads > 0 && info->shape[0] % (2 * heads) == 0, "model.gguf", "{}: the rows of {} are no pairs in {} heads",
+            file_->metadata().source(), info->name, heads);
+      // Stored row 2 j + s of a head is row s d / 2 + j of the hub's.
+      recipe.get = [read, heads] {
+        const at::Tensor stored = read();
+        const int64_t half = stored.size(0) / heads / 2;
+        return stored.reshape({heads, half, 2, -1}).transpose(1, 2).reshape(stored.sizes());
+      };
+      break;
+    }
+    case Move::row:
+      recipe.info.shape = {1, info->shape.empty() ? 1 : info->shape.back()};
+      recipe.get = [read] { return read().reshape({1, -1}); };
+      break;
+    case Move::transposed:
+      check(info->shape.size() == 3, "model.gguf", "{}: {} is no stack of experts", file_->metadata().source(), info->name);
+      recipe.info.shape = {info->shape[0], info->shape[2], info->shape[1]};
+      recipe.get = [read] { return read().transpose(1, 2); };
+      break;
+    default:
+      recipe.get = read;
+      recipe.packed = [this, name = info->name] { return file_->packed(name); };
+  }
+  add(std::move(recipe));
+}
+
+/// gpt-oss: gate and up alternate in the columns of one tensor, [E, D, 2 F]; biases likewise, [E, 2 F].
+void add_alternating(HubTensors& tensors, const std::string& prefix, const std::string& hub) {
+  for (const auto& [end, name] : {std::pair{".weight", "gate_up_proj"}, {".bias", "gate_up_proj_bias"}}) {
+    const TensorInfo *gate = tensors.theirs(prefix + "ffn_gate_exps" + end), *up = tensors.theirs(prefix + "ffn_up_exps" + end);
+    if (gate == nullptr || up == nullptr) continue;
+    check(gate->shape == up->shape && gate->shape.size() >= 2, "model.gguf", "{}: {} and {} have other shapes",
+          tensors.file().metadata().source(), gate->name, up->name);
+    tensors.use(gate->name);
+    tensors.use(up->name);
+    std::vector<int64_t> shape = gate->shape;
+    const int64_t experts = shape[0], width = 2 * shape[1];
+    if (shape.size() == 3) shape = {experts, shape[2], width};
+    else shape = {experts, width};
+    tensors.add({{hub + name, gate->dtype, shape, gate->bytes + up->bytes},
+                 [&file = tensors.file(), gate = gate->name, up = up->name, experts, width] {
+                   const at::Tensor both = at::stack({file.get(gate), file.get(up)}, 2);  // [E, F, 2, ..]
+                   return both.dim() == 4 ? both.reshape({experts, width, -1}).transpose(1, 2) : both.reshape({experts, width});
+                 }});
+  }
+  tensors.add(prefix, hub, {"ffn_down_exps.weight", "down_proj", Move::transposed});
+  tensors.add(prefix, hub, {"ffn_down_exps.bias", "down_proj_bias"});
+}
+
+/// Multi-head latent attention: [H, kv, nope] and [H, v, kv] become the hub's [H (nope + v), kv].
+void add_key_value_map(HubTensors& tensors, const std::string& prefix, const std::string& hub) {
+  const TensorInfo *keys = tensors.theirs(prefix + "attn_k_b.weight"), *values = tensors.theirs(prefix + "attn_v_b.weight");
+  if (keys == nullptr || values == nullptr) return;
+  check(keys->shape.size() == 3 && values->shape.size() == 3 && keys->shape[0] == values->shape[0] && keys->shape[1] == values->shape[2],
+        "model.gguf", "{}: {} and {} do not fit together", tensors.file().metadata().source(), keys->name, values->name);
+  tensors.use(keys->name);
+  tensors.use(values->name);
+  const int64_t rows = keys->shape[0] * (keys->shape[2] + values->shape[1]), rank = keys->shape[1];
+  tensors.add({{hub + "self_attn.kv_b_proj.weight", keys->dtype, {rows, rank}, keys->bytes + values->bytes},
+               [&file = tensors.file(), keys = keys->name, values = values->name, rows, rank] {
+                 const at::Tensor k = file.get(keys).transpose(1, 2), v = file.get(values);
+                 at::Tensor both = at::empty({k.size(0), k.size(1) + v.size(1), rank}, k.options());
+                 both.narrow(1, 0, k.size(1)).copy_(k);
+                 both.narrow(1, k.size(1), v.size(1)).copy_(v);
+                 return both.view({rows, rank});
+               }});
+}
+
+// ---- config
+
+/// Writes keys of a config.json from keys of the metadata, which all begin with the architecture.
+class Config {
+ public:
+  Config(const Gguf& file, std::string architecture) : file_(file), metadata_(file.metadata()), prefix_(architecture + ".") {
+    node_ = Node::map();
+    node_.set_mark({metadata_.source(), 0});
+  }
+  bool has(const std::string& key) const { return metadata_.has(prefix_ + key); }
+  int64_t integer(const std::string& key) const {
+    const GgufValue* value = metadata_.find(prefix_ + key);
+    if (value == nullptr || value->type != GgufType::array) return metadata_.integer(prefix_ + key);
+    // One number a layer; models whose layers differ are not among those read here.
+    const std::vector<int64_t> each = metadata_.integers(prefix_ + key);
+    check(!each.empty() && std::all_of(each.begin(), each.end(), [&](int64_t n) { return n == each[0]; }), "model.gguf",
+          "{}: {}{} differs between layers, which is not read for this architecture", metadata_.source(), prefix_, key);
+    return each[0];
+  }
+  int64_t integer(const std::string& key, int64_t otherwise) const { return has(key) ? integer(key) : otherwise; }
+  double number(const std::string& key, double otherwise) const { return metadata_.number(prefix_ + key, otherwise); }
+  bool flag(const std::string& key, bool otherwise) const { return metadata_.flag(prefix_ + key, otherwise); }
+  std::string text(const std::string& key) const { return metadata_.text(prefix_ + key, ""); }
+
+  void put(const std::string& key, Node value) { node_[key] = std::move(value); }
+  void put(const std::string& key, int64_t value) { put(key, Node(std::to_string(value))); }
+  void put_text(const std::string& key, const std::string& value) { put(key, quoted(value)); }
+  void put_flag(const std::string& key, bool value) { put(key, Node(value ? "true" : "false")); }
+  /// The shortest decimal that is this float32 again: 1e-05 as it stood in the config.
+  void put_number(const std::string& key, double value) { put(key, Node(fmt::format("{}", static_cast<float>(value)))); }
+  void copy(const std::string& key, const std::string& theirs) { put(key, integer(theirs)); }
+
+  static Node quoted(const std::string& value) {
+    Node node(value);
+    node.set_quoted(true);
+    return node;
+  }
+  const Gguf& file() const { return file_; }
+  Node& node() { return node_; }
+
+ private:
+  const Gguf& file_;
+  const GgufMetadata& metadata_;
+  std::string prefix_;
+  Node node_;
+};
+
+/// rope_scaling in the older key style; null when positions are not scaled.
+Node scaling_of(const Config& config) {
+  const std::string type = config.text("rope.scaling.type");
+  if (type.empty() || type == "none") return {};
+  Node node = Node::map();
+  const auto number = [](double value) { return Node(fmt::format("{}", static_cast<float>(value))); };
+  node["rope_type"] = Config::quoted(type);
+  node["factor"] = number(config.number("rope.scaling.factor", 1));
+  if (config.has("rope.scaling.original_context_length"))
+    node["original_max_position_embeddings"] = Node(std::to_string(config.integer("rope.scaling.original_context_length")));
+  if (type != "yarn") return node;
+  node["beta_fast"] = number(config.number("rope.scaling.yarn_beta_fast", 32));
+  node["beta_slow"] = number(config.number("rope.scaling.yarn_beta_slow", 1));
+  if (config.has("rope.scaling.yarn_log_multiplier")) {  // a tenth of the hub's number; both of its keys have it in published files
+    const double scale = 10 * config.number("rope.scaling.yarn_log_multiplier", 0);
+    node["mscale"] = number(scale);
+    node["mscale_all_dim"] = number(scale);
+  }
+  return node;
+}
+
+void put_common(Config& config) {
+  const GgufMetadata& metadata = config.file().metadata();
+  const int64_t heads = config.integer("attention.head_count"), width = config.integer("embedding_length");
+  const TensorInfo* embedding = nullptr;
+  for (const TensorInfo& info : config.file().tensors())
+    if (info.name == "token_embd.weight") embedding = &info;
+  check(embedding != nullptr && embedding->shape.size() == 2, "model.gguf", "{} has no token_embd.weight", metadata.source());
+  config.put("vocab_size", embedding->shape[0]);
+  config.put("hidden_size", width);
+  config.put("num_hidden_layers", config.integer("block_count") - config.integer("nextn_predict_layers", 0));
+  config.put("num_attention_heads", heads);
+  config.put("num_key_value_heads", config.integer("attention.head_count_kv", heads));
+  config.put("max_position_embeddings", config.integer("context_length", 2048));
+  config.put("intermediate_size", config.integer("feed_forward_length", 0));
+  config.put_number("rms_norm_eps", config.number("attention.layer_norm_rms_epsilon", 1e-5));
+  config.put_number("rope_theta", config.number("rope.freq_base", 10000));
+  if (config.has("attention.key_length")) config.copy("head_dim", "attention.key_length");
+  config.put("rope_scaling", scaling_of(config));
+  config.put_text("hidden_act", "silu");
+  config.put_text("torch_dtype", "float32");
+  config.put_flag("tie_word_embeddings", !config.file().has("output.weight"));
+  if (metadata.has("tokenizer.ggml.bos_token_id")) config.put("bos_token_id", metadata.integer("tokenizer.ggml.bos_token_id"));
+  Node ends = Node::list();
+  for (const char* key : {"eos_token_id", "eot_token_id"})
+    if (const std::string name = std::string("tokenizer.ggml.") + key; metadata.has(name)) ends.append(Node(std::to_string(metadata.integer(name))));
+  if (!ends.items().empty()) config.put("eos_token_id", ends.items().size() == 1 ? ends.items()[0] : ends);
+}
+
+void put_latent_attention(Config& config) {
+  const int64_t rope = config.integer("rope.dimension_count");
+  const bool own = config.has("attention.key_length_mla");  // newer files give the compressed sizes under the plain keys
+  config.put("num_key_value_heads", config.integer("attention.head_count"));
+  if (config.has("attention.q_lora_rank")) config.copy("q_lora_rank", "attention.q_lora_rank");
+  else config.put("q_lora_rank", Node());
+  config.copy("kv_lora_rank", "attention.kv_lora_rank");
+  config.put("qk_rope_head_dim", rope);
+  config.put("qk_nope_head_dim", config.integer(own ? "attention.key_length_mla" : "attention.key_length") - rope);
+  config.copy("v_head_dim", own ? "attention.value_length_mla" : "attention.value_length");
+  std::erase_if(config.node().entries(), [](const auto& entry) { return entry.first == "head_dim"; });
+}
+
+void put_deepseek(Config& config) {
+  const bool sigmoid = config.integer("expert_gating_func", 1) == 2;
+  const int64_t groups = config.integer("expert_group_count", 1);
+  put_latent_attention(config);
+  config.put_text("model_type", sigmoid ? "deepseek_v3" : "deepseek_v2");
+  config.copy("n_routed_experts", "expert_count");
+  config.copy("num_experts_per_tok", "expert_used_count");
+  config.put("n_shared_experts", config.integer("expert_shared_count", 0));
+  config.copy("moe_intermediate_size", "expert_feed_forward_length");
+  config.put("first_k_dense_replace", config.integer("leading_dense_block_count", 0));
+  config.put("moe_layer_freq", 1);
+  config.put_number("routed_scaling_factor", config.number("expert_weights_scale", 1));
+  config.put_flag("norm_topk_prob", config.flag("expert_weights_norm", false));
+  config.put("n_group", groups);
+  config.put("topk_group", config.integer("expert_group_used_count", 1));
+  config.put_text("scoring_func", sigmoid ? "sigmoid" : "softmax");
+  config.put_text("topk_method", sigmoid ? "noaux_tc" : groups > 1 ? "group_limited_greedy" : "greedy");
+  config.put_flag("attention_bias", false);
+}
+
+void put_gpt_oss(Config& config) {
+  config.put_text("model_type", "gpt_oss");
+  config.copy("num_local_experts", "expert_count");
+  config.copy("num_experts_per_tok", "expert_used_count");
+  config.put("intermediate_size", config.integer("expert_feed_forward_length", config.integer("feed_forward_length", 0)));
+  config.copy("sliding_window", "attention.sliding_window");
+  config.put_flag("attention_bias", true);
+  config.put("swiglu_limit", Node("7.0"));
+  Node kinds = Node::list();
+  for (int64_t i = 0; i < config.integer("block_count"); ++i)
+    kinds.append(Config::quoted(i % 2 == 0 ? "sliding_attention" : "full_attention"));
+  config.put("layer_types", kinds);
+  // The container cannot say that YaRN's range is not rounded to whole dimensions, and its readers round it.
+  if (Node* scaling = config.node().find("rope_scaling"); scaling != nullptr && scaling->is_map()) (*scaling)["truncate"] = Node("true");
+}
+
+/// Experts by a softmax, as Qwen and OLMoE have them.
+void put_softmax_experts(Config& config, const char* type, bool renormalised) {
+  config.put_text("model_type", type);
+  config.copy("num_experts", "expert_count");
+  config.copy("num_experts_per_tok", "expert_used_count");
+  config.put_flag("norm_topk_prob", config.flag("expert_weights_norm", renormalised));
+  if (!config.has("expert_feed_forward_length")) return;
+  config.copy("moe_intermediate_size", "expert_feed_forward_length");
+  config.put("decoder_sparse_step", 1);
+  config.put("mlp_only_layers", Node::list());
+}
+
+struct Architecture {
+  const char* name;
+  Words words;
+  void (*put)(Config&);
+};
+
+const std::vector<Architecture>& architectures() {
+  static const std::vector<Architecture> all{
+      {"llama", {.router = "block_sparse_moe.gate", .experts = "block_sparse_moe.experts.{e}.", .gate = "w1", .up = "w3", .down = "w2", .permuted = true},
+       [](Config& config) {
+         const bool mixture = config.integer("expert_count", 0) > 0;
+         config.put_text("model_type", mixture ? "mixtral" : "llama");
+         if (!mixture) return;
+         config.copy("num_local_experts", "expert_count");
+         config.copy("num_experts_per_tok", "expert_used_count");
+         if (config.has("attention.sliding_window")) config.copy("sliding_window", "attention.sliding_window");
+         else config.put("sliding_window", Node());
+       }},
+      {"olmoe", {}, [](Config& config) {
+         put_softmax_experts(config, "olmoe", false);
+         if (config.has("attention.clamp_kqv")) config.put_number("clip_qkv", config.number("attention.clamp_kqv", 0));
+       }},
+      {"qwen2moe", {}, [](Config& config) {
+         put_softmax_experts(config, "qwen2_moe", false);
+         config.copy("shared_expert_intermediate_size", "expert_shared_feed_forward_length");
+       }},
+      {"qwen3moe", {}, [](Config& config) { put_softmax_experts(config, "qwen3_moe", true); }},
+      {"deepseek2", {.shared = "mlp.shared_experts."}, put_deepseek},
+      {"gpt-oss", {.router = "mlp.router"}, put_gpt_oss},
+      {"qwen2", {}, [](Config& config) { config.put_text("model_type", "qwen2"); }},
+      {"qwen3", {}, [](Config& config) { config.put_text("model_type", "qwen3"); }},
+  };
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string> gguf_architectures() {
+  std::vector<std::string> names;
+  for (const Architecture& architecture : architectures()) names.push_back(architecture.name);
+  return names;
+}
+
+HubView hub_view(std::shared_ptr<const Gguf> file) {
+  const GgufMetadata& metadata = file->metadata();
+  const std::string& name = metadata.text("general.architecture");
+  const auto& all = architectures();
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Architecture& known) { return name == known.name; });
+  check(found != all.end(), "model.gguf", "{}: architecture '{}' is not read from GGUF; these are: {}", metadata.source(), name,
+        fmt::join(gguf_architectures(), ", "));
+  check(!file->has("rope_freqs.weight"), "model.gguf",
+        "{} scales its positions by the tensor rope_freqs.weight, which says less than a config does; load the original folder", metadata.source());
+  Config config(*file, name);
+  put_common(config);
+  found->put(config);
+
+  const int64_t layers = config.integer("block_count"), read = layers - config.integer("nextn_predict_layers", 0);
+  check(layers >= 0 && layers <= 1 << 16 && read >= 0, "model.gguf", "{} says that it has {} layers, {} of them to be read",
+        metadata.source(), layers, read);
+  auto tensors = std::make_unique<HubTensors>(file, config.integer("attention.head_count"), config.integer("attention.head_count_kv", config.integer("attention.head_count")));
+  for (const auto& [theirs, hub] : {std::pair{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}})
+    tensors->add("", "", {theirs, hub});
+  const std::vector<Rule> rules = layer_rules(found->words);
+  for (int64_t i = 0; i < read; ++i) {
+    const std::string prefix = fmt::format("blk.{}.", i), hub = fmt::format("model.layers.{}.", i);
+    if (name == "gpt-oss") add_alternating(*tensors, prefix, hub + "mlp.experts.");
+    else
+      for (const Rule& rule : rules)
+        if (rule.move == Move::expert) tensors->add(prefix, hub, rule);
+    for (const Rule& rule : rules)
+      if (rule.move != Move::expert) tensors->add(prefix, hub, rule);
+    add_key_value_map(*tensors, prefix, hub);
+  }
+  for (const TensorInfo& info : file->tensors())  // extra prediction layers, which nothing here runs
+    for (int64_t i = read; i < layers; ++i)
+      if (info.name.starts_with(fmt::format("blk.{}.", i))) tensors->use(info.name);
+  tensors->finish();
+  return {std::move(config.node()), std::move(tensors)};
+}
+
+}  // namespace switchyard

@@ -1,0 +1,76 @@
+#include "switchyard/models/families/gguf_hub.h"
+
+#include <ATen/ATen.h>
+
+#include "switchyard/formats/safetensors.h"
+#include "switchyard/models/checkpoint.h"
+#include "tests/files.h"
+#include "tests/models/decoder_support.h"
+#include "tests/support.h"
+
+namespace switchyard {
+namespace {
+
+using testing::difference;
+using testing::expect_error;
+using testing::golden;
+using testing::run_logits;
+using testing::TemporaryFolder;
+
+/// A GGUF file and the recording of what the original model computes on its dequantised weights.
+struct Recorded { const char *file, *logits, *key; };
+
+TEST(GgufHub, FilesGiveTheRecordedLogits) {
+  for (const Recorded& recorded : {Recorded{"split/mixtral-00002-of-00002.gguf", "mixtral", "logits"}, {"mixtral-mixed.gguf", "mixtral-mixed", "logits"},
+                                   {"qwen3_moe.gguf", "qwen3_moe", "logits"}}) {
+    SCOPED_TRACE(recorded.file);
+    const LoadedModel model = load_model(golden(std::string("gguf/") + recorded.file), at::kFloat);
+    const Safetensors expected(golden(std::string("gguf/") + recorded.logits + ".logits.safetensors"));
+    const at::Tensor ids = expected.get("input_ids");
+    EXPECT_LT(difference(run_logits(*model.decoder, ids, {ids.size(0)}), expected.get(recorded.key)), 1e-4);
+  }
+}
+
+TEST(GgufHub, ExpertsStayPackedUntilTheyAreAsked) {
+  const HubView view = hub_view(std::make_shared<Gguf>(golden("gguf/mixtral-mixed.gguf")));
+  const std::string name = "model.layers.1.block_sparse_moe.experts.2.w1.weight";
+  const auto packed = view.weights->packed(name);
+  ASSERT_NE(packed, nullptr);
+  EXPECT_EQ(packed->layout(), "Q4_0");
+  EXPECT_EQ(packed->shape(), (std::vector<int64_t>{64, 32}));
+  const Gguf file(golden("gguf/mixtral-mixed.gguf"));
+  const at::Tensor expert = file.get("blk.1.ffn_gate_exps.weight").select(0, 2);
+  EXPECT_TRUE(packed->dequantise().equal(expert));
+  EXPECT_TRUE(view.weights->get(name).equal(expert));
+  EXPECT_EQ(view.config.find("rms_norm_eps")->scalar(), "1e-05");  // as the config had it, not 9.99999974737e-06
+}
+
+/// The smallest file of an architecture, to be changed.
+std::pair<GgufMetadata, std::vector<GgufTensor>> parts_of(const Gguf& file) {
+  std::vector<GgufTensor> tensors;
+  for (const TensorInfo& info : file.tensors()) tensors.push_back(GgufTensor::plain(info.name, file.get(info.name)));
+  return {file.metadata(), std::move(tensors)};
+}
+
+TEST(GgufHub, WhatIsNotUnderstoodIsRefusedByName) {
+  TemporaryFolder folder;
+  const Gguf file(golden("gguf/qwen3_moe.gguf"));
+  const auto error = [&](auto&& change) {
+    auto [metadata, tensors] = parts_of(file);
+    change(metadata, tensors);
+    write_gguf(folder / "x.gguf", metadata, tensors);
+    return expect_error([&] { (void)load_model(folder / "x.gguf"); });
+  };
+  const Error other = error([](GgufMetadata& metadata, auto&) { metadata.set("general.architecture", GgufValue::text("rwkv7")); });
+  EXPECT_EQ(other.code(), "model.gguf");
+  EXPECT_NE(other.message().find("qwen3moe"), std::string::npos) << other.what();
+  EXPECT_EQ(error([](GgufMetadata& metadata, auto&) { metadata.erase("qwen3moe.attention.head_count"); }).code(), "formats.gguf.missing_key");
+  EXPECT_EQ(error([](GgufMetadata& metadata, auto&) { metadata.set("qwen3moe.block_count", GgufValue::u32(4000000000u)); }).code(), "model.gguf");
+  EXPECT_EQ(error([](GgufMetadata&, auto& tensors) { tensors.erase(tensors.begin() + 5); }).code(), "model.missing_tensor");
+  const Error more = error([](GgufMetadata&, auto& tensors) { tensors.push_back(GgufTensor::plain("blk.0.ffn_side.weight", at::ones({2}))); });
+  EXPECT_EQ(more.code(), "model.unexpected_tensor");
+  EXPECT_NE(more.message().find("blk.0.ffn_side.weight"), std::string::npos) << more.what();
+}
+
+}  // namespace
+}  // namespace switchyard
