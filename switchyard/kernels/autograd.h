@@ -22,6 +22,9 @@ inline at::ScalarType product_type(at::ScalarType own) {
   return at::autocast::get_autocast_dtype(at::kCPU);
 }
 
+/// offset must rise from 0 to `rows`, one entry more than experts; throws kernels.offset naming `who`.
+void check_offset(const at::Tensor& offset, int64_t experts, int64_t rows, const char* who);
+
 /// Backward under create_graph: differentiate the plain reference again, so that second derivatives are right
 /// instead of silently missing. `inputs` are the saved inputs; undefined ones and those without gradient get {}.
 inline std::vector<at::Tensor> differentiable_backward(const std::function<at::Tensor()>& reference,

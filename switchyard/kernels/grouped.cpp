@@ -13,6 +13,17 @@
 #include "switchyard/kernels/reference/reference.h"
 
 namespace switchyard::kernels {
+
+void detail::check_offset(const at::Tensor& offset, int64_t experts, int64_t rows, const char* who) {
+  check(offset.dim() == 1 && offset.scalar_type() == at::kLong && offset.size(0) == experts + 1, "kernels.offset",
+        "{}: offset must be [{}] int64, one more than experts", who, experts + 1);
+  const at::Tensor host = offset.cpu().contiguous();
+  const int64_t* at_row = host.const_data_ptr<int64_t>();
+  bool ascending = at_row[0] == 0 && at_row[experts] == rows;
+  for (int64_t e = 0; e < experts; ++e) ascending = ascending && at_row[e] <= at_row[e + 1];
+  check(ascending, "kernels.offset", "{}: offset must rise from 0 to the {} sorted rows", who, rows);
+}
+
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
@@ -22,15 +33,7 @@ bool wants(const at::Tensor& saved) { return saved.defined() && saved.requires_g
 /// The type both operands are given: autocast's, or x's own.
 at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x.scalar_type()); }
 
-void check_offset(const at::Tensor& offset, int64_t experts, int64_t rows, const char* who) {
-  check(offset.dim() == 1 && offset.scalar_type() == at::kLong && offset.size(0) == experts + 1, "kernels.offset",
-        "{}: offset must be [{}] int64, one more than experts", who, experts + 1);
-  const at::Tensor host = offset.cpu().contiguous();
-  const int64_t* at_row = host.const_data_ptr<int64_t>();
-  bool ascending = at_row[0] == 0 && at_row[experts] == rows;
-  for (int64_t e = 0; e < experts; ++e) ascending = ascending && at_row[e] <= at_row[e + 1];
-  check(ascending, "kernels.offset", "{}: offset must rise from 0 to the {} sorted rows", who, rows);
-}
+using detail::check_offset;
 
 bool fast_type(const at::Tensor& x, at::ScalarType type, std::initializer_list<int64_t> widths) {
   if (!x.device().is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return false;

@@ -11,6 +11,8 @@ std::vector<OperationPath> operation_paths() {
     paths.push_back({operation, "bfloat16", cpu::product_path(true)});
     paths.push_back({operation, "float64", "reference"});
   }
+  for (const char* type : {"float32", "bfloat16"})
+    paths.push_back({"grouped_linear_packed", type, std::string("unpack, ") + cpu::product_path(type[0] == 'b')});
   for (const char* operation : {"top_k", "sort_by_slot", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
   paths.push_back({"adamw_step", "float32", name(cpu_level())});
   for (const char* operation : {"top_k_grouped", "admit"}) paths.push_back({operation, "float32", "reference"});

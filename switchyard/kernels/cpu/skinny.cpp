@@ -34,6 +34,8 @@ void dots_of(const T* w, int64_t rows, int64_t k, const float* x, const T* bias,
   });
 }
 
+}  // namespace
+
 template <typename T>
 void dots(int64_t n, const T* w, int64_t rows, int64_t k, const float* x, const T* bias, float* out, int64_t ld) {
   switch (n) {
@@ -43,6 +45,11 @@ void dots(int64_t n, const T* w, int64_t rows, int64_t k, const float* x, const 
     default: return dots_of<4>(w, rows, k, x, bias, out, ld);
   }
 }
+
+template void dots<float>(int64_t, const float*, int64_t, int64_t, const float*, const float*, float*, int64_t);
+template void dots<c10::BFloat16>(int64_t, const c10::BFloat16*, int64_t, int64_t, const float*, const c10::BFloat16*, float*, int64_t);
+
+namespace {
 
 /// dst[n, r] = T(src[n * ld + r]).
 template <typename T>

@@ -9,6 +9,10 @@ namespace switchyard::kernels::cpu {
 /// Rows an expert up to which this path is taken.
 constexpr int64_t kSkinnyRows = 4;
 
+/// out[j * ld + r] = <w[r], x[j]> (+ bias[r]) for r < rows, j < n <= kSkinnyRows: w [rows, k], x [n, k] float32.
+template <typename T>
+void dots(int64_t n, const T* w, int64_t rows, int64_t k, const float* x, const T* bias, float* out, int64_t ld);
+
 /// As ffn_forward; no expert has more than kSkinnyRows rows.
 template <typename T>
 void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_gate, T* keep_up);
