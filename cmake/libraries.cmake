@@ -58,7 +58,8 @@ target_link_libraries(switchyard_dependencies INTERFACE
 # Private: what only sources use.
 find_library(sentencepiece_library sentencepiece REQUIRED)
 find_library(sentencepiece_train_library sentencepiece_train REQUIRED)
+find_library(pcre2_library pcre2-8 REQUIRED)
 add_library(switchyard_private_dependencies INTERFACE)
 target_link_libraries(switchyard_private_dependencies INTERFACE
   yaml-cpp nlohmann_json::nlohmann_json CLI11::CLI11 ZLIB::ZLIB ICU::uc
-  ${sentencepiece_train_library} ${sentencepiece_library})
+  ${sentencepiece_train_library} ${sentencepiece_library} ${pcre2_library})

@@ -1,30 +1,20 @@
 #include "switchyard/formats/tokenizer.h"
 
+#include <algorithm>
+#include <initializer_list>
+#include <map>
+
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
-#include "switchyard/formats/piece_tokenizer.h"
-#include "switchyard/formats/utf8.h"
+#include "switchyard/formats/gguf.h"
+#include "switchyard/formats/tokenizers/gguf_vocabulary.h"
+#include "switchyard/formats/tokenizers/pipeline.h"
 
 namespace switchyard {
 
-std::string Tokenizer::decode(const std::vector<int64_t>& ids) const { return utf8_repair(bytes(ids)); }
-
-std::string TextStream::push(int64_t id) {
-  std::vector<int64_t> both = last_;
-  both.push_back(id);
-  held_ += tokenizer_.bytes(both).substr(tokenizer_.bytes(last_).size());
-  last_ = {id};
-  const size_t certain = held_.size() - utf8_unfinished(held_);
-  std::string text = utf8_repair(std::string_view(held_).substr(0, certain));
-  held_.erase(0, certain);
-  return text;
-}
-
-std::string TextStream::flush() {
-  std::string text = utf8_repair(held_);
-  held_.clear();
-  last_.clear();
-  return text;
+TextStream::TextStream(const Tokenizer& tokenizer, bool skip_special, const std::vector<int64_t>& shown)
+    : decoder_(tokenizer.incremental(skip_special)) {
+  for (const int64_t id : shown) (void)decoder_->push(id);
 }
 
 void TokenizerOptions::describe(Fields<TokenizerOptions>& f) {
@@ -36,13 +26,77 @@ void TokenizerOptions::describe(Fields<TokenizerOptions>& f) {
       .range(1, 1LL << 34).unit("bytes");
 }
 
-std::shared_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
-  const auto file = folder / "tokenizer.json";
-  check(std::filesystem::exists(file), "tokenizer.missing", "{} holds no tokenizer.json", folder.string());
-  PieceTable table = piece_table_from_json(read_file(file, uint64_t{1} << 28), file.string());
-  if (const auto model = folder / "tokenizer.model"; std::filesystem::exists(model))
-    table.sentencepiece = read_file(model, uint64_t{1} << 28);
-  return std::make_shared<PieceTokenizer>(std::move(table));
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kLargestFile = uint64_t{1} << 28;
+
+/// A rank file is lines of base64 and a number; a sentencepiece model begins with a byte that no such line has.
+bool is_rank_file(std::string_view bytes) {
+  const std::string_view line = bytes.substr(0, bytes.find('\n'));
+  return line.find(' ') != std::string_view::npos && line.size() < 4096 &&
+         std::all_of(line.begin(), line.end(), [](char c) { return c == '\r' || (c >= ' ' && c <= '~'); });
+}
+
+bool is_json(std::string_view bytes) {
+  const size_t first = bytes.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[');
+}
+
+std::map<std::string, std::string> read_files(const fs::path& folder, std::initializer_list<const char*> names) {
+  std::map<std::string, std::string> files;
+  for (const char* name : names)
+    if (fs::is_regular_file(folder / name)) files[name] = read_file(folder / name, kLargestFile);
+  return files;
+}
+
+TokenizerParts parts_of_content(const std::string& content, const std::map<std::string, std::string>& files, const fs::path& path) {
+  const std::string source = path.string();
+  if (path.extension() == ".json" || is_json(content)) return parts_from_json(content, files, source);
+  if (is_rank_file(content)) return parts_from_tiktoken(content, files, source);
+  return parts_from_sentencepiece(content, files, source);
+}
+
+std::shared_ptr<Tokenizer> load_file(const fs::path& path) {
+  if (path.extension() == ".gguf") return make_tokenizer(parts_from_gguf(Gguf(path).metadata()));
+  const std::string content = read_file(path, kLargestFile);
+  std::map<std::string, std::string> files;
+  if (path.extension() == ".json" || is_rank_file(content))
+    files = read_files(path.parent_path(), {"tokenizer_config.json", "special_tokens_map.json"});
+  TokenizerParts parts = parts_of_content(content, files, path);
+  parts.files = std::move(files);
+  parts.files[path.filename().string()] = content;
+  return make_tokenizer(std::move(parts));
+}
+
+/// The first file of the folder with this ending, or an empty path.
+fs::path first_with(const fs::path& folder, std::string_view extension) {
+  fs::path first;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == extension && (first.empty() || entry.path() < first)) first = entry.path();
+  return first;
+}
+
+}  // namespace
+
+std::shared_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  if (!fs::is_directory(path)) {
+    check(fs::exists(path), "tokenizer.missing", "{} holds no tokenizer.json", path.string());
+    return load_file(path);
+  }
+  std::map<std::string, std::string> files =
+      read_files(path, {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "spiece.model",
+                        "sentencepiece.bpe.model", "tiktoken.model", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt"});
+  for (const char* name : {"tokenizer.json", "tiktoken.model", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
+    if (!files.contains(name)) continue;
+    TokenizerParts parts = parts_of_content(files[name], files, path / name);
+    parts.files = std::move(files);
+    return make_tokenizer(std::move(parts));
+  }
+  for (const char* extension : {".tiktoken", ".gguf"})  // of a split GGUF set, the first file
+    if (const fs::path file = first_with(path, extension); !file.empty()) return load_file(file);
+  fail("tokenizer.missing", "{} holds no tokenizer.json (nor a tokenizer.model or tiktoken.model)", path.string());
 }
 
 }  // namespace switchyard

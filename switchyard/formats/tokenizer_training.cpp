@@ -5,10 +5,11 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_map>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
-#include "switchyard/formats/piece_tokenizer.h"
+#include "switchyard/formats/tokenizers/piece_table.h"
 #include "switchyard/formats/utf8.h"
 
 namespace switchyard {
@@ -187,7 +188,7 @@ std::shared_ptr<Tokenizer> train_tokenizer(const TokenizerOptions& options,
       &sentences, &model);
   check(status.ok(), "tokenizer.train", "sentencepiece cannot train a {} vocabulary of {} tokens on {} bytes of text: {}",
         options.kind == TokenizerKind::bpe ? "bpe" : "unigram", options.vocabulary, bytes, status.ToString());
-  auto tokenizer = std::make_shared<PieceTokenizer>(table_of(std::move(model), options.kind));
+  auto tokenizer = make_tokenizer(table_of(std::move(model), options.kind));
   if (tokenizer->vocabulary() < options.vocabulary)
     log_warning(fmt::format("the tokenizer has {} tokens instead of {}: {} bytes of text hold no more pieces",
                             tokenizer->vocabulary(), options.vocabulary, bytes));

@@ -1,6 +1,7 @@
 #include "switchyard/formats/utf8.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace switchyard {
 
@@ -66,6 +67,23 @@ size_t utf8_unfinished(std::string_view text) {
     }
   }
   return 0;
+}
+
+bool utf8_valid(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    uint64_t eight = 0;
+    if (at + sizeof eight <= text.size()) {  // ASCII goes by in words
+      std::memcpy(&eight, text.data() + at, sizeof eight);
+      if ((eight & 0x8080808080808080ULL) == 0) {
+        at += sizeof eight;
+        continue;
+      }
+    }
+    const Utf8Step step = utf8_step(text.substr(at));
+    if (step.kind != Utf8Step::Kind::character) return false;
+    at += step.bytes;
+  }
+  return true;
 }
 
 std::string utf8_repair(std::string_view text, int64_t* broken) {

@@ -18,6 +18,15 @@ struct Utf8Step {
 };
 Utf8Step utf8_step(std::string_view text);  ///< text: not empty
 
+/// Whether a byte continues a character of well-formed text.
+inline bool utf8_continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
+/// Bytes of the character that begins with this byte, in well-formed text.
+inline size_t utf8_length(char lead) {
+  const auto byte = static_cast<unsigned char>(lead);
+  return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+}
+
 /// The code point of a well-formed character.
 char32_t utf8_code_point(std::string_view character);
 
@@ -26,6 +35,9 @@ void utf8_append(std::string& text, char32_t code);
 
 /// Bytes at the end that begin a character and do not finish it: 0 to 3.
 size_t utf8_unfinished(std::string_view text);
+
+/// Whether all of a text is well-formed.
+bool utf8_valid(std::string_view text);
 
 /// The text with every ill-formed part replaced by U+FFFD; `broken`, when given, grows by their number.
 std::string utf8_repair(std::string_view text, int64_t* broken = nullptr);

@@ -16,6 +16,11 @@ using testing::make_decoder;
 
 /// One letter a token: id 0 ends a text, 1 begins one, 2.. are 'a', 'b', ...
 class Letters : public Tokenizer {
+  struct Stream : IncrementalDecoder {
+    std::string push(int64_t id) override { return id >= 2 ? std::string(1, static_cast<char>('a' + id - 2)) : ""; }
+    std::string flush() override { return ""; }
+  };
+
  public:
   int64_t vocabulary() const override { return 28; }
   std::vector<int64_t> encode(std::string_view text) const override {
@@ -29,6 +34,11 @@ class Letters : public Tokenizer {
       if (id >= 2) text += token(id);
     return text;
   }
+  Encoding encode(std::string_view text, const EncodeOptions&) const override { return {.ids = encode(text)}; }
+  Encoding encode_pair(std::string_view first, std::string_view, const EncodeOptions&) const override { return {.ids = encode(first)}; }
+  std::string decode(const std::vector<int64_t>& ids, bool = true) const override { return bytes(ids); }
+  std::unique_ptr<IncrementalDecoder> incremental(bool) const override { return std::make_unique<Stream>(); }
+  bool special(int64_t id) const override { return id < 2; }
   std::string token(int64_t id) const override { return std::string(1, static_cast<char>('a' + id - 2)); }
   std::optional<int64_t> id_of(std::string_view token) const override { return token[0] - 'a' + 2; }
   std::optional<int64_t> begin_id() const override { return 1; }

@@ -1,0 +1,136 @@
+// switchyard tokenize: texts to token ids and back, line by line.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "program/verb.h"
+#include "switchyard/base/error.h"
+#include "switchyard/base/files.h"
+#include "switchyard/formats/tokenizer.h"
+
+namespace switchyard::program {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Arguments {
+  std::string tokenizer, input, output, text;
+  bool has_text = false;
+};
+
+bool flag(const nlohmann::json& line, const char* key, bool otherwise) {
+  if (!line.contains(key) || line[key].is_null()) return otherwise;
+  check(line[key].is_boolean(), "tokenize.input", "\"{}\" is neither true nor false", key);
+  return line[key].get<bool>();
+}
+
+std::string text_of(const nlohmann::json& value, const char* key) {
+  check(value.is_string(), "tokenize.input", "\"{}\" is no text", key);
+  return value.get<std::string>();
+}
+
+/// Bytes written in hexadecimal, for texts that are no UTF-8.
+std::string unhex(const std::string& digits) {
+  check(digits.size() % 2 == 0 && digits.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos, "tokenize.input",
+        "\"bytes_hex\" is not pairs of hexadecimal digits");
+  std::string bytes;
+  for (size_t i = 0; i < digits.size(); i += 2) bytes += static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16));
+  return bytes;
+}
+
+std::vector<int64_t> ids_of(const nlohmann::json& value, const char* key) {
+  check(value.is_array(), "tokenize.input", "\"{}\" is no list of ids", key);
+  std::vector<int64_t> ids;
+  for (const auto& id : value) {
+    check(id.is_number_unsigned() && id.get<uint64_t>() < uint64_t{1} << 31, "tokenize.input", "\"{}\" holds {}, which is no id", key, id.dump());
+    ids.push_back(id.get<int64_t>());
+  }
+  return ids;
+}
+
+Json encoded(const Tokenizer& tokenizer, const nlohmann::json& line) {
+  const EncodeOptions options{.add_special = flag(line, "add_special", true), .parse_special = flag(line, "parse_special", true)};
+  const std::string text = line.contains("bytes_hex") ? unhex(text_of(line["bytes_hex"], "bytes_hex")) : text_of(line["text"], "text");
+  const bool pair = line.contains("pair") && !line["pair"].is_null();
+  const Encoding encoding = pair ? tokenizer.encode_pair(text, text_of(line["pair"], "pair"), options) : tokenizer.encode(text, options);
+  Json result = {{"ids", encoding.ids}, {"tokens", encoding.tokens}, {"offsets", Json::array()}};
+  for (const auto& [begin, end] : encoding.offsets) result["offsets"].push_back(Json::array({begin, end}));
+  result["type_ids"] = encoding.type_ids;
+  result["special_mask"] = encoding.special_mask;
+  result["decoded"] = tokenizer.decode(encoding.ids, false);
+  result["decoded_skip_special"] = tokenizer.decode(encoding.ids, true);
+  return result;
+}
+
+Json decoded(const Tokenizer& tokenizer, const nlohmann::json& line, const std::vector<int64_t>& ids) {
+  if (!flag(line, "stream", false)) {
+    Json tokens = Json::array();
+    for (const int64_t id : ids) tokens.push_back(id < tokenizer.vocabulary() ? Json(tokenizer.token(id)) : Json());
+    return {{"ids", ids}, {"tokens", tokens}, {"decoded", tokenizer.decode(ids, false)}, {"decoded_skip_special", tokenizer.decode(ids, true)}};
+  }
+  const std::vector<int64_t> shown = line.contains("prompt_ids") ? ids_of(line["prompt_ids"], "prompt_ids") : std::vector<int64_t>();
+  TextStream stream(tokenizer, flag(line, "skip_special", true), shown);
+  Json parts = Json::array();
+  for (const int64_t id : ids) parts.push_back(stream.push(id));
+  return {{"emit", parts}, {"flush", stream.flush()}};
+}
+
+Json answer(const Tokenizer& tokenizer, const nlohmann::json& line) {
+  check(line.is_object(), "tokenize.input", "a line is no object");
+  if (line.contains("text") || line.contains("bytes_hex")) return encoded(tokenizer, line);
+  for (const char* key : {"ids", "ids_in"})
+    if (line.contains(key)) return decoded(tokenizer, line, ids_of(line[key], key));
+  fail("tokenize.input", "a line has neither \"text\" nor \"ids\"");
+}
+
+int tokenize(const Arguments& arguments) {
+  check(arguments.has_text != !arguments.input.empty(), "program.usage", "give either --input or --text");
+  const auto tokenizer = load_tokenizer(arguments.tokenizer);
+  std::string result;
+  if (arguments.has_text) {
+    result = answer(*tokenizer, {{"text", arguments.text}}).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  } else {
+    std::istringstream input(read_file(arguments.input));
+    size_t number = 0;
+    for (std::string line; std::getline(input, line);) {
+      ++number;
+      if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      try {
+        result += answer(*tokenizer, nlohmann::json::parse(line)).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+      } catch (const nlohmann::json::exception& error) {
+        fail("tokenize.input", "{}, line {}: {}", arguments.input, number, error.what());
+      } catch (const Error& error) {
+        throw Error(error.code(), fmt::format("{}, line {}: {}", arguments.input, number, error.message()));
+      }
+    }
+  }
+  if (arguments.output.empty()) print(result);
+  else write_file_atomically(arguments.output, result);
+  return 0;
+}
+
+}  // namespace
+
+Verb tokenize_verb() {
+  return {.name = "tokenize",
+          .summary = "texts to token ids, ids to text, with any tokenizer file",
+          .example = "switchyard tokenize DIR --input in.jsonl --output out.jsonl",
+          .setup = [](CLI::App& app) -> std::function<int()> {
+            auto arguments = std::make_shared<Arguments>();
+            app.add_option("tokenizer", arguments->tokenizer, "folder of a model or tokenizer, or one tokenizer file")->required();
+            app.add_option("--input", arguments->input,
+                           "JSON lines: {\"text\", \"pair\", \"add_special\", \"parse_special\"} (both true unless said otherwise) encodes; "
+                           "{\"ids\"} decodes, with \"stream\": true id by id (\"prompt_ids\", \"skip_special\")");
+            app.add_option("--output", arguments->output, "JSON lines to write; without it they are printed");
+            auto* text = app.add_option("--text", arguments->text, "a text to encode, instead of --input");
+            return [arguments, text] {
+              arguments->has_text = text->count() > 0;
+              return tokenize(*arguments);
+            };
+          }};
+}
+
+}  // namespace switchyard::program

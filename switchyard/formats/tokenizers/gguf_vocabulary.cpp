@@ -1,0 +1,231 @@
+#include "switchyard/formats/tokenizers/gguf_vocabulary.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/random.h"
+#include "switchyard/formats/tokenizers/published_patterns.h"
+#include "switchyard/formats/tokenizers/sentencepiece.h"
+
+namespace switchyard {
+namespace {
+
+using Json = nlohmann::json;
+using Types = SentencePieceTable;  // the kinds of tokens are numbered alike
+
+/// What the name of a pre-tokenizer stands for.
+struct PreTokenization {
+  std::vector<const char*> patterns;  ///< each cuts what the ones before left
+  bool nfc = false;                   ///< the published tokenizer normalises first, which the file does not say
+  bool ignore_merges = false, add_begin = false;
+};
+
+constexpr char kLineBreak[] = R"([\r\n])", kOneDigit[] = R"(\p{N})", kDigits[] = R"(\p{N}+)";
+constexpr char kDeepSeekHan[] = "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+";
+
+const PreTokenization* pre_tokenization(const std::string& name) {
+  static const std::map<std::string, PreTokenization> table = [] {
+    std::map<std::string, PreTokenization> t;
+    const PreTokenization gpt2{.patterns = {patterns::kGpt2}}, qwen2{.patterns = {patterns::kQwen2}, .nfc = true},
+        llama3{.patterns = {patterns::kLlama3}, .ignore_merges = true, .add_begin = true}, cl100k{.patterns = {patterns::kLlama3}},
+        o200k{.patterns = {patterns::kO200k}}, digits{.patterns = {kOneDigit, patterns::kGpt2}},
+        deepseek3{.patterns = {patterns::kThreeDigits, patterns::kDeepSeekIdeographs, patterns::kDeepSeekV3}};
+    for (const char* n : {"gpt-2", "phi-2", "mpt", "jais", "trillion", "granite-docling", "jina-es", "jina-de", "roberta-bpe", "gigachat"}) t[n] = gpt2;
+    t["olmo"] = {.patterns = {patterns::kGpt2}, .nfc = true};
+    for (const char* n : {"qwen2", "stablelm2", "deepseek-r1-qwen", "kormo", "megrez", "solar-open"}) t[n] = qwen2;
+    for (const char* n : {"hunyuan", "grok-2"}) t[n] = {.patterns = {patterns::kQwen2}};
+    for (const char* n : {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}) t[n] = llama3;
+    for (const char* n : {"dbrx", "smaug-bpe", "chatglm-bpe", "glm4"}) t[n] = cl100k;
+    for (const char* n : {"gpt-4o", "llama4", "minimax-m2", "kanana2"}) t[n] = o200k;
+    for (const char* n : {"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"}) t[n] = digits;
+    for (const char* n : {"deepseek-v3", "hunyuan-dense", "joyai-llm"}) t[n] = deepseek3;
+    t["tekken"] = {.patterns = {patterns::kTekken}, .ignore_merges = true, .add_begin = true};
+    t["kimi-k2"] = {.patterns = {patterns::kKimi}, .ignore_merges = true};
+    t["deepseek-llm"] = {.patterns = {kLineBreak, patterns::kDeepSeekLetters, patterns::kDeepSeekMarks, patterns::kBlanksAtEnd, kDeepSeekHan, kOneDigit}};
+    t["deepseek-coder"] = {.patterns = {kLineBreak, R"(\s?\p{L}+)", R"(\s?\p{P}+)", kDeepSeekHan, kOneDigit}};
+    t["falcon"] = {.patterns = {R"([\p{P}\$\+<=>\^~\|`]+)", patterns::kGpt2, "[0-9][0-9][0-9]"}};
+    t["default"] = {.patterns = {R"([\p{P}\$\+<=>\^~\|]+)", patterns::kGpt2, kDigits, "[0-9][0-9][0-9]"}};
+    t["bailingmoe"] = t["bailingmoe2"] = t["llada-moe"] = {
+        .patterns = {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"}};
+    t["seed-coder"] = {
+        .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)"}};
+    t["qwen35"] = {
+        .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+        .nfc = true};
+    return t;
+  }();
+  const auto found = table.find(name);
+  return found == table.end() ? nullptr : &found->second;
+}
+
+class Reader {
+ public:
+  explicit Reader(const GgufMetadata& metadata) : metadata_(metadata) {
+    tokens_ = metadata.texts("tokenizer.ggml.tokens");
+    types_.assign(tokens_.size(), Types::kNormal);
+    if (metadata.has("tokenizer.ggml.token_type")) {
+      const std::vector<int64_t> types = metadata.integers("tokenizer.ggml.token_type");
+      check(types.size() == tokens_.size(), "tokenizer.format", "{}: {} token types for {} tokens", metadata.source(), types.size(), tokens_.size());
+      for (size_t i = 0; i < types.size(); ++i) {
+        check(types[i] >= 0 && types[i] <= Types::kByte, "tokenizer.format", "{}: token {} has type {}", metadata.source(), i, types[i]);
+        types_[i] = static_cast<uint8_t>(std::max<int64_t>(types[i], Types::kNormal));
+      }
+    }
+  }
+
+  TokenizerParts read() {
+    const std::string model = metadata_.text("tokenizer.ggml.model", "");
+    TokenizerParts parts;
+    if (model == "gpt2") parts = byte_level_bpe();
+    else if (model == "llama" || model == "t5") parts = sentencepiece(model == "t5");
+    else fail("tokenizer.unsupported", "{}: the tokenizer model \"{}\" is not supported", metadata_.source(), model);
+    if (known(end_)) parts.end = end_;
+    std::string all;
+    for (const std::string& token : tokens_) (all += token) += '\0';
+    parts.fingerprint = stable_hash(all, stable_hash(model));
+    return parts;
+  }
+
+ private:
+  std::optional<int64_t> id_at(const char* key) const {
+    return metadata_.has(key) ? std::optional(metadata_.integer(key)) : std::nullopt;
+  }
+
+  void read_ids() {
+    begin_ = id_at("tokenizer.ggml.bos_token_id");
+    end_ = id_at("tokenizer.ggml.eos_token_id");
+  }
+
+  /// Written as the tokenizer.json that the file was made from, so that it can be saved as one.
+  TokenizerParts byte_level_bpe() {
+    const std::string name = metadata_.text("tokenizer.ggml.pre", "default");
+    const PreTokenization* pre = pre_tokenization(name);
+    check(pre != nullptr, "tokenizer.unsupported", "{}: the pre-tokenizer \"{}\" is not known here; use the original tokenizer.json",
+          metadata_.source(), name);
+    read_ids();
+    add_begin_ = metadata_.flag("tokenizer.ggml.add_bos_token", pre->add_begin);
+    add_end_ = metadata_.flag("tokenizer.ggml.add_eos_token", false);
+    const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", metadata_.flag("tokenizer.ggml.add_space_prefix", false)},
+                             {"trim_offsets", true}, {"use_regex", false}};
+    Json cuts = Json::array(), added = Json::array(), vocabulary = Json::object(), merges = Json::array();
+    for (const char* pattern : pre->patterns)
+      cuts.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+    cuts.push_back(byte_level);
+    for (size_t id = 0; id < tokens_.size(); ++id) {
+      const bool fresh = vocabulary.emplace(tokens_[id], id).second;
+      check(fresh, "tokenizer.format", "{}: token \"{}\" stands twice in the vocabulary", metadata_.source(), tokens_[id]);
+      if (types_[id] != Types::kControl && types_[id] != Types::kUserDefined && types_[id] != Types::kUnknown) continue;
+      added.push_back({{"id", id}, {"content", tokens_[id]}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
+                       {"normalized", false}, {"special", types_[id] != Types::kUserDefined}});
+    }
+    for (const std::string& line : metadata_.texts("tokenizer.ggml.merges")) {
+      const size_t space = line.find(' ', 1);  // a token may begin with a space
+      check(space != std::string::npos, "tokenizer.format", "{}: the merge \"{}\" is no pair of tokens", metadata_.source(), line);
+      merges.push_back(Json::array({line.substr(0, space), line.substr(space + 1)}));
+    }
+    const Json root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
+                       {"normalizer", pre->nfc ? Json{{"type", "NFC"}} : Json()},
+                       {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", cuts}}},
+                       {"post_processor", template_json()}, {"decoder", byte_level},
+                       {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
+                                  {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false},
+                                  {"ignore_merges", pre->ignore_merges}, {"vocab", vocabulary}, {"merges", merges}}}};
+    std::map<std::string, std::string> files = config_files();
+    files["tokenizer.json"] = root.dump() + "\n";
+    TokenizerParts parts = parts_from_json(files["tokenizer.json"], files, metadata_.source());
+    parts.files = std::move(files);
+    return parts;
+  }
+
+  bool known(std::optional<int64_t> id) const { return id && *id >= 0 && *id < static_cast<int64_t>(tokens_.size()); }
+  const std::string& token(std::optional<int64_t> id) const { return tokens_[static_cast<size_t>(*id)]; }
+
+  Json template_json() const {
+    Json single = Json::array(), pair = Json::array(), special = Json::object();
+    const auto add = [&](Json& list, std::optional<int64_t> id, bool wanted, int type) {
+      if (!wanted || !known(id)) return;
+      list.push_back({{"SpecialToken", {{"id", token(id)}, {"type_id", type}}}});
+      special[token(id)] = {{"id", token(id)}, {"ids", {*id}}, {"tokens", {token(id)}}};
+    };
+    for (const int text : {0, 1}) {
+      for (Json* list : {&single, &pair}) {
+        if (text == 1 && list == &single) continue;
+        add(*list, begin_, add_begin_, text);
+        list->push_back({{"Sequence", {{"id", text == 0 ? "A" : "B"}, {"type_id", text}}}});
+        add(*list, end_, add_end_, text);
+      }
+    }
+    return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", special}};
+  }
+
+  std::map<std::string, std::string> config_files() const {
+    Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
+    if (known(begin_)) config["bos_token"] = token(begin_);
+    if (known(end_)) config["eos_token"] = token(end_);
+    return {{"tokenizer_config.json", config.dump(2) + "\n"}};
+  }
+
+  TokenizerParts sentencepiece(bool unigram) {
+    SentencePieceTable table;
+    table.kind = unigram ? SentencePieceTable::Kind::unigram : SentencePieceTable::Kind::bpe;
+    table.pieces = tokens_;
+    table.types = types_;
+    for (const double score : metadata_.numbers("tokenizer.ggml.scores")) table.scores.push_back(static_cast<float>(score));
+    table.byte_fallback = std::count(types_.begin(), types_.end(), Types::kByte) == 256;
+    table.add_dummy_prefix = metadata_.flag("tokenizer.ggml.add_space_prefix", true);
+    table.remove_extra_whitespaces = metadata_.flag("tokenizer.ggml.remove_extra_whitespaces", false);
+    if (const GgufValue* map = metadata_.find("tokenizer.ggml.precompiled_charsmap"); map && map->type == GgufType::array)
+      for (const int64_t byte : metadata_.integers("tokenizer.ggml.precompiled_charsmap")) table.character_map += static_cast<char>(byte);
+    read_ids();
+    if (!begin_ && !unigram) begin_ = 1;
+    if (!end_) end_ = unigram ? 1 : 2;
+    add_begin_ = metadata_.flag("tokenizer.ggml.add_bos_token", !unigram);
+    add_end_ = metadata_.flag("tokenizer.ggml.add_eos_token", unigram);
+    table.begin = known(begin_) ? *begin_ : -1;
+    table.end = known(end_) ? *end_ : -1;
+    const std::string model = write_sentencepiece_model(table);
+    TokenizerParts parts = parts_of(std::move(table), metadata_.source());
+    // Special tokens that stand in a text are found there, as programs that read these files do.
+    for (size_t id = 0; id < tokens_.size(); ++id)
+      if (types_[id] == Types::kControl) parts.added.add({.content = tokens_[id], .normalised = false, .special = true}, *parts.model, {});
+    surround(parts);
+    parts.begin = leading_token(parts.post_processors);
+    parts.files = config_files();
+    parts.files["tokenizer.model"] = model;
+    return parts;
+  }
+
+  /// Begin and end tokens around texts, where the file says so.
+  void surround(TokenizerParts& parts) const {
+    std::vector<TemplatePart> single, pair;
+    const auto add = [&](std::vector<TemplatePart>& list, std::optional<int64_t> id, bool wanted) {
+      if (wanted && known(id)) list.push_back({.text = -1, .type_id = 0, .ids = {*id}, .tokens = {token(id)}});
+    };
+    for (const int text : {0, 1}) {
+      for (std::vector<TemplatePart>* list : {&single, &pair}) {
+        if (text == 1 && list == &single) continue;
+        add(*list, begin_, add_begin_);
+        list->push_back({.text = text, .type_id = text, .ids = {}, .tokens = {}});
+        add(*list, end_, add_end_);
+      }
+    }
+    parts.post_processors.push_back(template_processing(std::move(single), std::move(pair)));
+  }
+
+  const GgufMetadata& metadata_;
+  std::vector<std::string> tokens_;
+  std::vector<uint8_t> types_;
+  std::optional<int64_t> begin_, end_;
+  bool add_begin_ = false, add_end_ = false;
+};
+
+}  // namespace
+
+TokenizerParts parts_from_gguf(const GgufMetadata& metadata) {
+  check(metadata.has("tokenizer.ggml.tokens"), "tokenizer.missing", "{} holds no tokenizer", metadata.source());
+  return Reader(metadata).read();
+}
+
+}  // namespace switchyard
