@@ -67,7 +67,7 @@ class Writer {
           model_.context());
     Sequence sequence{.index = static_cast<int64_t>(sequences_.size()), .next = prompt, .stream = {},
                       .watch = StopWatch(options_.stop), .result = {}};
-    if (model_.tokenizer()) sequence.stream.emplace(*model_.tokenizer());
+    if (model_.tokenizer()) sequence.stream.emplace(*model_.tokenizer(), true, prompt);
     sequences_.push_back(std::move(sequence));
   }
 
