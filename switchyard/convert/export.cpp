@@ -7,6 +7,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/convert/fold.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
 #include "switchyard/models/families/hub_config.h"
@@ -75,8 +76,20 @@ Node export_config(const Decoder& decoder, const std::string& model_type) {
 std::string export_model(const LoadedModel& model, const fs::path& out, const ExportOptions& options) {
   check(!fs::exists(out) || (fs::is_directory(out) && fs::is_empty(out)), "convert.export.exists",
         "{} is there already; choose a new folder", out.string());
-  const Decoder& decoder = *model.decoder;
-  Node config = export_config(decoder, options.model_type);
+  std::shared_ptr<const Decoder> said = model.decoder;
+  Node config = [&] {
+    try {
+      return export_config(*said, options.model_type);
+    } catch (const Error& error) {
+      if (error.code() != "convert.export.option") throw;
+      // What no option says, weights may.
+      std::shared_ptr<const Decoder> folded = fold_combine_scales(*said);
+      if (!folded) throw;
+      said = std::move(folded);
+      return export_config(*said, options.model_type);
+    }
+  }();
+  const Decoder& decoder = *said;
   const std::string model_type = text_at(config, "model_type");
 
   NameMap map(decoder.schema());

@@ -49,6 +49,8 @@ class ExpertKind {
 
   /// Whether `apply` and `apply_grouped` take, beside a map "up", the low-rank map of adapters "up.a" [r, in], "up.b" [out, r].
   virtual bool takes_factors() const { return false; }
+  /// Tensors in which the output is linear together, so that scaling them scales it; empty = none.
+  virtual std::vector<std::string> output_maps() const { return {}; }
 
   /// Σ_e coefficient[e] · params_e on effective weights; stacked [E, ...] → one expert's params.
   virtual Params blend(const Params& stacked, const at::Tensor& coefficient) const;

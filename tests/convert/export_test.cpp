@@ -100,6 +100,29 @@ TEST(Export, LoadingWhatWasExportedGivesTheSameModel) {
   }
 }
 
+TEST(Export, AScaleThatNoConfigSaysGoesIntoTheWeights) {
+  for (const char* scale : {"2", "0.5", "1.7"})
+    for (const char* expert : {"{type: swiglu, hidden: 12}", "{type: swiglu, hidden: 12, bias: true}"}) {
+      TemporaryFolder folder;
+      std::string yaml = kFamilies.at("mixtral");
+      yaml.replace(yaml.find("{type: swiglu, hidden: 12}"), 26, expert + std::string(", combine: {scale: ") + scale + "}");
+      const LoadedModel model = model_of(yaml);
+      if (std::string(expert).find("bias") != std::string::npos) {  // still refused, and for the bias alone
+        const Error error = expect_error([&] { export_model(model, folder / "out", {.model_type = "mixtral"}); });
+        EXPECT_EQ(error.code(), "convert.export.option");
+        EXPECT_EQ(error.message().find("scale"), std::string::npos) << error.message();
+        EXPECT_NE(error.message().find("bias"), std::string::npos) << error.message();
+        continue;
+      }
+      EXPECT_EQ(export_model(model, folder / "out"), "mixtral");
+      const at::Tensor ids = at::arange(24).view({2, 12});
+      const at::Tensor before = named_outputs(NetworkModel(model), ids, {})[0].second;
+      const at::Tensor after = named_outputs(NetworkModel(load_model(folder / "out")), ids, {})[0].second;
+      EXPECT_LT(difference(after, before), 1e-5) << scale;
+      EXPECT_GT(difference(after, named_outputs(NetworkModel(model_of(kFamilies.at("mixtral"))), ids, {})[0].second), 1e-2) << scale;
+    }
+}
+
 TEST(Export, PublishedFoldersComeBackBitForBit) {
   for (const std::string family : {"mixtral", "olmoe", "qwen3_moe", "llama", "mistral", "qwen2", "qwen3"}) {
     TemporaryFolder folder;

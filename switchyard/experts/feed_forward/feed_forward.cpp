@@ -103,6 +103,11 @@ at::Tensor map_rows(const Params& p, const std::string& name, const at::Tensor& 
 
 }  // namespace
 
+std::vector<std::string> FeedForwardExpert::output_maps() const {
+  if (options_.bias) return {"down", "down_bias"};
+  return {"down"};
+}
+
 at::Tensor FeedForwardExpert::apply(const Params& p, const at::Tensor& rows, const Context&) const {
   if (has_factors(p)) {
     const at::Tensor gate = p["gate"].defined() ? map_rows(p, "gate", rows) : at::Tensor();
