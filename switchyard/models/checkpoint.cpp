@@ -124,33 +124,33 @@ void save_model(const fs::path& folder, const Decoder& decoder, const Tokenizer*
 
 namespace {
 
-/// Binds a decoder to weights that a config describes; `where` names the file or folder.
-std::shared_ptr<Decoder> bind_model(const Node& config, const WeightSource& weights, const std::string& where,
-                                    std::optional<at::ScalarType> dtype) {
+/// Makes the decoder that a config describes and binds it to the weights; `where` names the file or folder.
+void bind_model(LoadedModel& model, const Node& config, const WeightSource& weights, const std::string& where,
+                std::optional<at::ScalarType> dtype) {
   if (const Node* ours = config.find(kOurKey)) {
-    auto decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
-    NameMap map(decoder->schema());
+    model.decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
+    NameMap map(model.decoder->schema());
     map.rename_all();
     map.bind(weights, where, dtype);
-    return decoder;
+    return;
   }
   const Node* type = config.find("model_type");
   const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
   check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
         config.where(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)", fmt::join(known_model_types(), ", "));
   const ModelOptions options = family->read(config);
-  auto decoder = std::make_shared<Decoder>(options);
-  NameMap map(decoder->schema());
+  model.decoder = std::make_shared<Decoder>(options);
+  model.family = family;
+  NameMap map(model.decoder->schema());
   family->names(map, options, [&](const std::string& name) { return weights.has(name); });
   map.bind(weights, where, dtype);
-  return decoder;
 }
 
 LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype) {
   LoadedModel model;
   model.folder = path;
   const HubView view = hub_view(std::make_shared<Gguf>(path));
-  model.decoder = bind_model(view.config, *view.weights, path.string(), dtype);
+  bind_model(model, view.config, *view.weights, path.string(), dtype);
   model.end_ids = end_ids(view.config);
   try {
     model.tokenizer = load_tokenizer(path);
@@ -167,7 +167,7 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
-  model.decoder = bind_model(config, *open_weights(model.folder), model.folder.string(), dtype);
+  bind_model(model, config, *open_weights(model.folder), model.folder.string(), dtype);
   model.end_ids = end_ids(config);
   const bool has_tokenizer = fs::exists(model.folder / "tokenizer.json") || fs::exists(model.folder / "tokenizer.model");
   if (has_tokenizer) model.tokenizer = load_tokenizer(model.folder);

@@ -10,6 +10,7 @@
 
 #include "switchyard/formats/tokenizer.h"
 #include "switchyard/models/decoder.h"
+#include "switchyard/models/families/family.h"
 
 namespace switchyard {
 
@@ -18,6 +19,7 @@ struct LoadedModel {
   std::shared_ptr<const Tokenizer> tokenizer;     ///< null when the folder has none
   std::vector<int64_t> end_ids;                   ///< tokens that end a text, by the config
   std::filesystem::path folder;
+  std::shared_ptr<const Family> family;           ///< null for a model saved here
 };
 
 /// Writes config.json, model.safetensors and, when given, the tokenizer into an existing folder (which the caller makes

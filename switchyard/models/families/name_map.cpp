@@ -103,6 +103,13 @@ void NameMap::rename_all() {
   for (const Parameter& parameter : parameters_) rename(parameter.name(), parameter.name());
 }
 
+std::vector<NameMap::Correspondence> NameMap::correspondences() const {
+  std::vector<Correspondence> list;
+  for (const Theirs& theirs : theirs_) list.push_back({theirs.name, theirs.shape, {}});
+  for (const Link& link : links_) list[link.theirs].held.push_back({parameters_[link.ours], link.ours_view, link.theirs_view});
+  return list;
+}
+
 void NameMap::check_complete() const {
   std::vector<int64_t> ours(parameters_.size()), theirs(theirs_.size());
   for (const Link& link : links_) {

@@ -54,6 +54,11 @@ class NameMap {
   /// Every parameter under its own name.
   void rename_all();
 
+  /// Their tensors with what of ours holds the same numbers, in the order of the table.
+  struct Held { Parameter ours; View ours_view, theirs_view; };
+  struct Correspondence { std::string theirs; std::vector<int64_t> shape; std::vector<Held> held; };
+  std::vector<Correspondence> correspondences() const;
+
   /// Binds every parameter from `file`. dtype: of the weights in memory; unset = as stored. Throws model.missing_tensor,
   /// model.unexpected_tensor, model.tensor_shape, model.tensor_dtype; `where` names the file.
   void bind(const WeightSource& file, const std::string& where, std::optional<at::ScalarType> dtype) const;
