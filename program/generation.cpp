@@ -20,6 +20,7 @@ void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
   app.add_option("--fact", arguments.facts, "name=number: what a router asks about the text, such as domain=2")
       ->expected(1)->take_all();
   app.add_option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
+  add_adapter_options(app, arguments.adapters);
 }
 
 GenerateOptions generate_options(const GenerationArguments& arguments) {
@@ -43,8 +44,11 @@ GenerateOptions generate_options(const GenerationArguments& arguments) {
   return options;
 }
 
-NetworkModel open_model(const std::string& folder, const std::string& dtype) {
-  return NetworkModel(load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype))));
+std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype,
+                                               const AdapterArguments& adapters) {
+  auto model = std::make_shared<AdaptedModel>(load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype))));
+  use_adapters(*model, adapters);
+  return model;
 }
 
 }  // namespace switchyard::program

@@ -27,7 +27,8 @@ void make_room(std::vector<int64_t>& ids, int64_t context, int64_t room) {
 }
 
 int chat(const Arguments& arguments) {
-  const NetworkModel model = open_model(arguments.model, arguments.dtype);
+  const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments.dtype, arguments.adapters);
+  const LanguageModel& model = *opened;
   GenerateOptions options = generate_options(arguments);
   model.check_generation();
   const bool terminal = ::isatty(STDIN_FILENO) != 0;

@@ -1,9 +1,11 @@
-// switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries.
+// switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries, `merge` puts adapters in.
 #include <fmt/format.h>
 
+#include "program/adapters.h"
 #include "program/verb.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/convert/export.h"
+#include "switchyard/convert/rewrite.h"
 
 namespace switchyard::program {
 
@@ -22,11 +24,25 @@ int export_folder(const ExportArguments& arguments) {
   return 0;
 }
 
+struct MergeArguments {
+  std::string model, out;
+  AdapterArguments adapters;
+};
+
+int merge_adapters(const MergeArguments& arguments) {
+  const LoadedModel model = load_model(arguments.model);
+  AdapterSet set(model);
+  set.merge(load_adapters(set, read_adapters(arguments.adapters)));
+  rewrite_model(model, arguments.out);
+  log_info(fmt::format("{} with {} adapters merged into it is written to {}", model.folder.string(), set.names().size(), arguments.out));
+  return 0;
+}
+
 }  // namespace
 
 Verb convert_verb() {
   return {.name = "convert",
-          .summary = "turn one model into another: export",
+          .summary = "turn one model into another: export, merge",
           .example = "switchyard convert export runs/quickstart exported/",
           .setup = [](CLI::App& app) -> std::function<int()> {
             app.require_subcommand(1);
@@ -37,7 +53,13 @@ Verb convert_verb() {
             exporting->add_option("out", arguments->out, "the new folder")->required();
             exporting->add_option("--family", arguments->family, "model type to write, such as mixtral; default whichever fits");
             exporting->add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16; default as they are");
-            return [arguments] { return export_folder(*arguments); };
+            auto merging_arguments = std::make_shared<MergeArguments>();
+            CLI::App* merging = app.add_subcommand("merge", "the same folder with adapters put into its weights");
+            merging->add_option("model", merging_arguments->model, "folder of the base model")->required();
+            merging->add_option("out", merging_arguments->out, "the new folder")->required();
+            add_adapter_options(*merging, merging_arguments->adapters);
+            merging->get_option("--adapter")->required();
+            return [=] { return merging->parsed() ? merge_adapters(*merging_arguments) : export_folder(*arguments); };
           }};
 }
 

@@ -26,7 +26,8 @@ std::string prompt_text(const Arguments& arguments) {
 }
 
 int generate_text(const Arguments& arguments) {
-  const NetworkModel model = open_model(arguments.model, arguments.dtype);
+  const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments.dtype, arguments.adapters);
+  const LanguageModel& model = *opened;
   const std::string prompt = prompt_text(arguments);
   const std::vector<int64_t> ids = prompt_ids(model, prompt);
   const GenerateOptions options = generate_options(arguments);

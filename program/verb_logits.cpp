@@ -14,6 +14,7 @@ namespace {
 struct Arguments {
   std::string model, input, output, dtype = "float32";
   std::vector<std::string> with;
+  AdapterArguments adapters;
 };
 
 int write_logits(const Arguments& arguments) {
@@ -21,13 +22,15 @@ int write_logits(const Arguments& arguments) {
   for (const std::string& word : arguments.with) {
     if (word == "hidden") options.hidden = true;
     else if (word == "routing") options.routing = true;
-    else fail("program.usage", "--with {} is neither hidden nor routing", word);
+    else if (word == "scalings") options.scalings = true;
+    else fail("program.usage", "--with {} is none of hidden, routing, scalings", word);
   }
   const Safetensors input(arguments.input);
   const at::Tensor ids = input.get("input_ids");
   const at::Tensor mask = input.has("attention_mask") ? input.get("attention_mask") : at::Tensor();
-  const NetworkModel model = open_model(arguments.model, arguments.dtype);
-  write_safetensors(arguments.output, named_outputs(model, ids, mask, options));
+  if (input.has(kAdapterFact)) options.facts.emplace_back(kAdapterFact, input.get(kAdapterFact));
+  const std::shared_ptr<const AdaptedModel> model = open_model(arguments.model, arguments.dtype, arguments.adapters);
+  write_safetensors(arguments.output, named_outputs(*model, ids, mask, options));
   return 0;
 }
 
@@ -41,12 +44,14 @@ Verb logits_verb() {
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
-            app.add_option("--input", arguments->input, "safetensors with input_ids [B, S] and, if padded, attention_mask [B, S]")
+            app.add_option("--input", arguments->input, "safetensors with input_ids [B, S], if padded attention_mask [B, S], and adapter [B] when each row uses "
+                           "one of the adapters by its place (-1 = none)")
                 ->required();
             app.add_option("--output", arguments->output,
                            "safetensors to write: logits [B, S, V] and what --with asks for")->required();
             app.add_option("--with", arguments->with, "hidden: hidden_states.{i}; routing: router_logits, topk_ids and "
-                           "topk_weights of every layer")->delimiter(',');
+                           "topk_weights of every layer; scalings: an X-LoRA's")->delimiter(',');
+            add_adapter_options(app, arguments->adapters);
             app.add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
             return [arguments] { return write_logits(*arguments); };
           }};

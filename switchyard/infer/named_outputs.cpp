@@ -12,6 +12,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
+#include "switchyard/infer/adapted_model.h"
 
 namespace switchyard {
 namespace {
@@ -134,13 +135,24 @@ NamedTensors named_outputs(const LanguageModel& model, const at::Tensor& ids, co
   std::vector<at::Tensor> hidden;
   Records records;
   const Wanted wanted{.hidden = options.hidden ? &hidden : nullptr, .records = options.routing ? &records : nullptr};
-  const at::Tensor logits = model.logits(rows, Facts(packing.segments), Phase::evaluate, nullptr, LanguageModel::Rows::all, wanted);
+  Facts facts(packing.segments);
+  for (const auto& [name, value] : options.facts) {
+    check(value.dim() == 1 && value.size(0) == batch, "infer.input", "{} must have one entry for each of {} rows", name, batch);
+    facts.set_segment(name, value);
+  }
+  const at::Tensor logits = model.logits(rows, facts, Phase::evaluate, nullptr, LanguageModel::Rows::all, wanted);
 
   NamedTensors out;
   out.emplace_back("logits", spread(logits, packing, places).view({batch, length, logits.size(1)}));
   for (size_t i = 0; i < hidden.size(); ++i)
     out.emplace_back("hidden_states." + std::to_string(i),
                      spread(hidden[i].to(at::kFloat), packing, places).view({batch, length, hidden[i].size(1)}));
+  if (options.scalings) {
+    const auto* xlora = dynamic_cast<const AdaptedModel*>(&model);
+    check(xlora != nullptr, "adapters.kind", "only an X-LoRA has scalings");
+    const at::Tensor scalings = xlora->scalings(rows, facts, Phase::evaluate, nullptr);
+    out.emplace_back("scalings", spread(scalings.to(at::kFloat), packing, places).view({batch, length, scalings.size(1), scalings.size(2)}));
+  }
   if (options.routing) add_routing(records, packing, places, out);
   return out;
 }

@@ -20,25 +20,40 @@ std::vector<int64_t> NetworkModel::end_ids() const {
   return id ? std::vector<int64_t>{*id} : std::vector<int64_t>{};
 }
 
-at::Tensor NetworkModel::logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
-                                const Wanted& wanted) const {
+at::Tensor NetworkModel::hidden(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state,
+                                const Adaptation* adaptation, const Wanted& wanted) const {
   at::NoGradGuard guard;
   const Streams random(0);  // nothing is drawn outside training but what a method fixes by its own seed
   RoutedStore routed;
   const Context context{.facts = facts, .random = random, .phase = phase, .records = wanted.records, .routed = &routed,
-                        .state = state};
+                        .state = state, .adaptation = adaptation};
   at::Tensor hidden = model_.decoder->forward(ids, context, wanted.hidden);
   if (wanted.hidden) wanted.hidden->back() = hidden;
-  if (rows == Rows::last) {
-    const Segments& segments = facts.segments;
-    std::vector<int64_t> last;
-    for (int64_t s = 0; s < segments.count(); ++s) {
-      check(segments.length(s) > 0, "infer.rows", "segment {} has no row whose logits could be given", s);
-      last.push_back(segments.begin[static_cast<size_t>(s) + 1] - 1);
-    }
-    hidden = hidden.index_select(0, at::tensor(last, at::kLong));
-  }
+  return hidden;
+}
+
+at::Tensor NetworkModel::head(const at::Tensor& hidden, const Facts& facts, Phase phase, const Adaptation* adaptation) const {
+  at::NoGradGuard guard;
+  const Streams random(0);
+  const Context context{.facts = facts, .random = random, .phase = phase, .adaptation = adaptation};
   return model_.decoder->logits(hidden, context).to(at::kFloat);
+}
+
+at::Tensor last_rows(const Segments& segments) {
+  std::vector<int64_t> last;
+  for (int64_t s = 0; s < segments.count(); ++s) {
+    check(segments.length(s) > 0, "infer.rows", "segment {} has no row whose logits could be given", s);
+    last.push_back(segments.begin[static_cast<size_t>(s) + 1] - 1);
+  }
+  return at::tensor(last, at::kLong);
+}
+
+at::Tensor NetworkModel::logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
+                                const Wanted& wanted) const {
+  at::Tensor hidden = this->hidden(ids, facts, phase, state, nullptr, wanted);
+  if (rows == Rows::all) return head(hidden, facts, phase, nullptr);
+  const at::Tensor last = last_rows(facts.segments);
+  return head(hidden.index_select(0, last), facts.take(last), phase, nullptr);
 }
 
 void NetworkModel::check_generation() const {

@@ -8,6 +8,9 @@
 
 namespace switchyard {
 
+/// [segments] int64: the last row of each; throws infer.rows for a segment without rows.
+at::Tensor last_rows(const Segments& segments);
+
 class NetworkModel : public LanguageModel {
  public:
   /// The model must be bound; it may be shared with a trainer.
@@ -21,6 +24,11 @@ class NetworkModel : public LanguageModel {
   at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                     const Wanted& wanted = {}) const override;
   void check_generation() const override;
+  /// The two halves of `logits`, with adapters acting on the pass: [rows, D] after the final norm, then [rows, V] float32 of rows.
+  at::Tensor hidden(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, const Adaptation* adaptation,
+                    const Wanted& wanted = {}) const;
+  at::Tensor head(const at::Tensor& hidden, const Facts& facts, Phase phase, const Adaptation* adaptation) const;
+  const LoadedModel& loaded() const { return model_; }
   const Decoder& decoder() const { return *model_.decoder; }
 
  private:
