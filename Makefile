@@ -31,4 +31,4 @@ configure: setup
 	@test -f $(BUILD)/build.ninja || cmake --preset release
 
 clean:
-	rm -rf build build-debug build-asan-ubsan build-coverage
+	rm -rf build build-debug build-asan-ubsan build-coverage build-fuzz

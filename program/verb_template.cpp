@@ -89,7 +89,7 @@ Verb template_verb() {
           .example = "switchyard template DIR --input chats.jsonl --output prompts.jsonl",
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("model", arguments->model, "folder of a model, or a .jinja file")->required();
+            app.add_option("model", arguments->model, "folder of a model, a .jinja file, or a GGUF file")->required();
             app.add_option("--input", arguments->input,
                            "JSON lines with messages and, as wanted, tools, documents, add_generation_prompt, "
                            "continue_final_message, now (2025-03-04T05:06:07) and any other variable; - reads standard input");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
+#include "switchyard/formats/gguf.h"
 #include "switchyard/formats/template/json_value.h"
 #include "tests/files.h"
 
@@ -252,6 +253,23 @@ TEST(Templates, AModelFolderGivesTemplatesAndTokens) {
   write_text(folder / "chat_template.jinja", "F{{ bos_token }}{{ strftime_now('%d %b %Y') }}");
   EXPECT_EQ(prompt(R"({"now": "2025-03-04"})"), "F<s>04 Mar 2025");
   EXPECT_EQ(ChatTemplates::load(folder / "chat_template.jinja").prompt(R"({"now": "2025-03-04 05:06"})").text, "F<s>04 Mar 2025");
+}
+
+TEST(Templates, AGgufBringsItsTemplates) {
+  TemporaryFolder folder;
+  GgufMetadata metadata;
+  metadata.set("general.architecture", GgufValue::text("llama"));
+  metadata.set("tokenizer.ggml.tokens", GgufValue::texts({"<unk>", "<s>", "</s>"}));
+  metadata.set("tokenizer.ggml.bos_token_id", GgufValue::u32(1));
+  metadata.set("tokenizer.ggml.eos_token_id", GgufValue::u32(9));
+  write_gguf(folder / "plain.gguf", metadata, {});
+  EXPECT_THROW(ChatTemplates::load(folder / "plain.gguf"), Error);
+  metadata.set("tokenizer.chat_template", GgufValue::text("{{ bos_token }}{{ eos_token is defined }}{{ messages[0].content }}"));
+  metadata.set("tokenizer.chat_template.tool_use", GgufValue::text("T"));
+  write_gguf(folder / "plain.gguf", metadata, {});
+  const std::string request = R"({"messages": [{"role": "user", "content": "hi"}]})";
+  EXPECT_EQ(ChatTemplates::load(folder / "plain.gguf").prompt(request).text, "<s>Falsehi");
+  EXPECT_EQ(ChatTemplates::load(folder.path()).prompt(R"({"messages": [], "tools": [1]})").text, "T");
 }
 
 TEST(Templates, TheProgramRendersLines) {

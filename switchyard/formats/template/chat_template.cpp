@@ -7,11 +7,13 @@
 #include <charconv>
 
 #include "switchyard/base/files.h"
+#include "switchyard/formats/gguf_header.h"
 #include "switchyard/formats/template/characters.h"
 #include "switchyard/formats/template/evaluator.h"
 #include "switchyard/formats/template/json_value.h"
 #include "switchyard/formats/template/operations.h"
 #include "switchyard/formats/template/parser.h"
+#include "switchyard/formats/utf8.h"
 
 namespace switchyard {
 namespace {
@@ -239,11 +241,40 @@ void ChatTemplates::read_config(const fs::path& file) {
   }
 }
 
+void ChatTemplates::read_gguf(const fs::path& file) {
+  const MappedFile map(file);
+  const GgufMetadata metadata = gguf::read_header(map.data(), map.size(), file.string()).metadata;
+  constexpr std::string_view kKey = "tokenizer.chat_template";
+  for (const auto& [key, value] : metadata.entries()) {
+    if (!key.starts_with(kKey) || value.type != GgufType::text) continue;
+    // Further templates stand as tokenizer.chat_template.NAME.
+    const std::string name = key == kKey ? "default" : key.substr(kKey.size() + 1);
+    add(name, metadata.text(key), file.string());
+  }
+  if (!metadata.has("tokenizer.ggml.tokens")) return;
+  const std::vector<std::string>& words = metadata.texts("tokenizer.ggml.tokens");
+  static constexpr std::array<std::pair<const char*, const char*>, 4> kTokens{
+      {{"bos_token", "bos"}, {"eos_token", "eos"}, {"unk_token", "unknown"}, {"pad_token", "padding"}}};
+  for (const auto& [name, word] : kTokens) {
+    const int64_t id = metadata.integer(fmt::format("tokenizer.ggml.{}_token_id", word), -1);
+    if (id < 0 || id >= static_cast<int64_t>(words.size())) continue;
+    const std::string& token = words[static_cast<size_t>(id)];
+    int64_t broken = 0;
+    utf8_repair(token, &broken);
+    if (broken == 0) tokens_.emplace_back(name, Value::text(token));
+  }
+}
+
 ChatTemplates ChatTemplates::load(const fs::path& path) {
   ChatTemplates loaded;
   loaded.path_ = path;
   check(fs::exists(path), "template.missing", "{} does not exist", path.string());
   fs::path folder = path;
+  if (!fs::is_directory(path) && path.extension() == ".gguf") {
+    loaded.read_gguf(path);
+    check(!loaded.templates_.empty(), "template.missing", "{} has no tokenizer.chat_template", path.string());
+    return loaded;
+  }
   if (!fs::is_directory(path)) {
     loaded.add("default", read_file(path, kMaxFile), path.string());
     folder = path.parent_path();
@@ -264,8 +295,14 @@ ChatTemplates ChatTemplates::load(const fs::path& path) {
     const Value tokens = jinja::from_json(read_file(map, kMaxFile), map.string());
     if (tokens.is(Value::Kind::dict)) loaded.read_tokens(tokens.dict());
   }
+  if (loaded.templates_.empty()) {
+    std::vector<fs::path> files;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
+      if (entry.path().extension() == ".gguf") files.push_back(entry.path());
+    if (!files.empty()) loaded.read_gguf(*std::min_element(files.begin(), files.end()));
+  }
   check(!loaded.templates_.empty(), "template.missing",
-        "{} has no chat template: neither chat_template.jinja nor chat_template in tokenizer_config.json", path.string());
+        "{} has no chat template: neither chat_template.jinja nor chat_template in tokenizer_config.json, nor in a GGUF file", path.string());
   return loaded;
 }
 

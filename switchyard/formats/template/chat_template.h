@@ -66,8 +66,8 @@ class ChatTemplate {
 class ChatTemplates {
  public:
   /// A model folder (chat_template.jinja, chat_template.json, or chat_template in tokenizer_config.json; special tokens from
-  /// tokenizer_config.json and special_tokens_map.json) or a single .jinja file. Throws template.missing, template.config,
-  /// TemplateError.
+  /// tokenizer_config.json and special_tokens_map.json; else its .gguf file), a single .jinja file, or a GGUF file. Throws
+  /// template.missing, template.config, formats.gguf.*, TemplateError.
   static ChatTemplates load(const std::filesystem::path& path);
   /// Does this folder hold a chat template?
   static bool present(const std::filesystem::path& folder);
@@ -85,6 +85,7 @@ class ChatTemplates {
   void add(const std::string& name, std::string_view text, const std::string& file);
   void read_config(const std::filesystem::path& file);
   void read_tokens(const jinja::Dict& config);
+  void read_gguf(const std::filesystem::path& file);
 
   std::filesystem::path path_;
   std::vector<std::pair<std::string, ChatTemplate>> templates_;

@@ -271,7 +271,8 @@ class Evaluator {
       if (!rest.is(Kind::dict)) fault("template.type", "argument after ** must be a mapping, not {}", type_name(rest));
       for (const auto& [name, value] : rest.dict().entries) {
         if (!name.is_string()) fault("template.type", "keywords must be strings");
-        const auto same = [&](const auto& entry) { return entry.first == name.str(); };
+        const std::string& key = name.str();
+        const auto same = [&key](const auto& entry) { return entry.first == key; };
         if (std::any_of(arguments.named.begin(), arguments.named.end(), same))
           fault("template.type", "got multiple values for keyword argument '{}'", name.str());
         arguments.named.emplace_back(name.str(), value);
@@ -365,7 +366,11 @@ class Evaluator {
         enter(node.scope, activation);
         Buffer inner(runtime_.budget);
         const Flow flow = execute(node.body, activation, inner);
-        if (flow == Flow::normal) out.append(str(runtime_, through_filters(*node.value, activation, runtime_.text(inner.text()))));
+        if (flow == Flow::normal) {
+          const Value text = through_filters(*node.value, activation, runtime_.text(inner.text()));
+          if (!text.is_string()) fault("template.type", "a filter block gives {}, not text", type_name(text));
+          out.append(text.str());
+        }
         leave(node.scope, activation);
         return flow;
       }

@@ -422,19 +422,27 @@ Value do_tojson(Runtime& runtime, const Value& value, Arguments& arguments) {
   return runtime.text(json(runtime, value, style));
 }
 
-/// Python's pprint: on one line when it fits into 80 characters, with keys sorted; else an item a line.
-void pretty(Runtime& runtime, const Value& value, size_t indent, size_t allowance, std::string& out) {
-  const Level level(runtime.budget);
-  Value ordered = value;
+/// The value with the keys of all its dictionaries sorted.
+Value with_sorted_keys(Runtime& runtime, const Value& value) {
   if (value.is(Kind::dict)) {
-    std::vector<std::pair<Value, Value>> entries = value.dict().entries;
+    std::vector<std::pair<Value, Value>> entries;
+    for (const auto& [key, item] : value.dict().entries) entries.emplace_back(key, with_sorted_keys(runtime, item));
     std::stable_sort(entries.begin(), entries.end(), [&](const auto& a, const auto& b) {
       const bool comparable = a.first.kind() == b.first.kind() || (a.first.is_number() && b.first.is_number());
       return comparable ? less(runtime, a.first, b.first) : type_name(a.first) < type_name(b.first);
     });
-    ordered = runtime.dict(std::move(entries));
+    return runtime.dict(std::move(entries));
   }
-  const std::string line = repr(runtime, ordered);
+  if (!value.is(Kind::list) && !value.is(Kind::tuple)) return value;
+  std::vector<Value> items;
+  for (const Value& item : value.items()) items.push_back(with_sorted_keys(runtime, item));
+  return value.is(Kind::list) ? runtime.list(std::move(items)) : runtime.tuple(std::move(items));
+}
+
+/// Python's pprint: on one line when it fits into 80 characters, else an item a line. Keys are sorted already.
+void pretty(Runtime& runtime, const Value& value, size_t indent, size_t allowance, std::string& out) {
+  const Level level(runtime.budget);
+  const std::string line = repr(runtime, value);
   const bool container = value.is(Kind::dict) || value.is(Kind::list) || value.is(Kind::tuple);
   if (!container || line.size() + indent + allowance <= 80) {
     out += line;
@@ -442,17 +450,17 @@ void pretty(Runtime& runtime, const Value& value, size_t indent, size_t allowanc
   }
   const char* brackets = value.is(Kind::dict) ? "{}" : value.is(Kind::list) ? "[]" : "()";
   out.push_back(brackets[0]);
-  const size_t count = value.is(Kind::dict) ? ordered.dict().entries.size() : ordered.items().size();
+  const size_t count = value.is(Kind::dict) ? value.dict().entries.size() : value.items().size();
   for (size_t i = 0; i < count; ++i) {
     if (i > 0) out += ",\n" + std::string(indent + 1, ' ');
     const size_t room = i + 1 == count ? allowance + 1 : 1;
     if (value.is(Kind::dict)) {
-      const auto& [key, item] = ordered.dict().entries[i];
+      const auto& [key, item] = value.dict().entries[i];
       const std::string name = repr(runtime, key) + ": ";
       out += name;
       pretty(runtime, item, indent + 1 + name.size(), room, out);
     } else {
-      pretty(runtime, ordered.items()[i], indent + 1, room, out);
+      pretty(runtime, value.items()[i], indent + 1, room, out);
     }
     runtime.budget.room(out.size());
   }
@@ -463,7 +471,7 @@ void pretty(Runtime& runtime, const Value& value, size_t indent, size_t allowanc
 Value do_pprint(Runtime& runtime, const Value& value, Arguments& arguments) {
   Bound("pprint", arguments, {});
   std::string out;
-  pretty(runtime, value, 0, 0, out);
+  pretty(runtime, with_sorted_keys(runtime, value), 0, 0, out);
   return runtime.text(std::move(out));
 }
 

@@ -34,13 +34,14 @@ std::string real_by(Runtime& runtime, double value, char type, int precision, bo
 
 std::string integer_by(Integer value, int base, bool capital) {
   if (base == 10) return integer_text(value);
-  unsigned __int128 rest = value < 0 ? -static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value);
   std::string digits;
+  const bool negative = value < 0;
   do {
-    digits.push_back((capital ? "0123456789ABCDEF" : "0123456789abcdef")[static_cast<int>(rest % static_cast<unsigned>(base))]);
-    rest /= static_cast<unsigned>(base);
-  } while (rest != 0);
-  if (value < 0) digits.push_back('-');
+    const int digit = static_cast<int>(value % base);
+    digits.push_back((capital ? "0123456789ABCDEF" : "0123456789abcdef")[digit < 0 ? -digit : digit]);
+    value /= base;
+  } while (value != 0);
+  if (negative) digits.push_back('-');
   return {digits.rbegin(), digits.rend()};
 }
 

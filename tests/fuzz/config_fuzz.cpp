@@ -1,0 +1,18 @@
+#include "switchyard/base/node.h"
+#include "switchyard/models/families/family.h"
+#include "tests/fuzz/target.h"
+
+namespace {
+
+/// A published config.json, read as the options of the family that it names.
+void model_config(std::string_view bytes) {
+  using namespace switchyard;
+  const Node config = parse_json(bytes, "config.json");
+  const Node* type = config.is_map() ? config.find("model_type") : nullptr;
+  if (!type || !type->is_scalar()) return;
+  if (const std::shared_ptr<Family> family = family_of(type->scalar())) family->read(config);
+}
+
+}  // namespace
+
+SWITCHYARD_FUZZ_TARGET(model_config, {"llama/config.json", "mixtral/config.json", "olmoe/config.json", "qwen", "mistral/config.json", "malformed/cfg-"})

@@ -1,0 +1,13 @@
+#include "switchyard/formats/tokenizer.h"
+#include "tests/fuzz/target.h"
+
+namespace {
+
+void tokenizer_json(std::string_view bytes) {
+  using namespace switchyard;
+  load_tokenizer(fuzz::as_file("tokenizer.json", bytes))->encode("Hello, wörld 123\n");
+}
+
+}  // namespace
+
+SWITCHYARD_FUZZ_TARGET(tokenizer_json, {"tokenizers/", "malformed/tok-"})

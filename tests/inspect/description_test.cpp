@@ -1,0 +1,154 @@
+#include "switchyard/inspect/description.h"
+
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+
+#include "switchyard/base/files.h"
+#include "switchyard/formats/gguf.h"
+#include "switchyard/formats/safetensors.h"
+#include "tests/files.h"
+#include "tests/support.h"
+
+namespace switchyard {
+namespace {
+
+using testing::expect_error;
+using testing::golden;
+using testing::TemporaryFolder;
+using testing::write_text;
+
+std::string more(const FileSummary& description, const std::string& name) {
+  for (const auto& [key, value] : description.more)
+    if (key == name) return value;
+  return "";
+}
+
+TEST(Show, CountsTotalAndActiveParametersOfAPublishedFolder) {
+  const FileSummary mixtral = describe(golden("mixtral"));
+  const auto config = nlohmann::json::parse(read_file(golden("mixtral/config.json")));
+  EXPECT_EQ(mixtral.kind, "model folder");
+  EXPECT_EQ(mixtral.family, "mixtral");
+  EXPECT_TRUE(mixtral.family_known);
+  const int64_t layers = config["num_hidden_layers"], experts = config["num_local_experts"], k = config["num_experts_per_tok"],
+                width = config["hidden_size"], hidden = config["intermediate_size"];
+  EXPECT_EQ(mixtral.layers, layers);
+  EXPECT_EQ(mixtral.moe_layers, layers);
+  EXPECT_EQ(mixtral.experts, experts);
+  EXPECT_EQ(mixtral.experts_per_token, k);
+  EXPECT_EQ(mixtral.vocabulary, config["vocab_size"].get<int64_t>());
+  EXPECT_EQ(mixtral.context, config["max_position_embeddings"].get<int64_t>());
+  int64_t numbers = 0;
+  uint64_t bytes = 0;
+  const Safetensors file(golden("mixtral"));
+  for (const TensorInfo& tensor : file.tensors()) {
+    numbers += file.get(tensor.name).numel();
+    bytes += tensor.bytes;
+  }
+  EXPECT_EQ(mixtral.parameters, numbers);
+  // Three matrices an expert; of E experts k take part.
+  EXPECT_EQ(*mixtral.active, numbers - layers * (experts - k) * 3 * width * hidden);
+  ASSERT_FALSE(mixtral.memory.empty());
+  EXPECT_EQ(mixtral.memory[0].weights, bytes);
+  EXPECT_EQ(mixtral.memory[1].format, "F32");
+  EXPECT_EQ(mixtral.memory[1].weights, static_cast<uint64_t>(numbers) * 4);
+  const int64_t head = width / config["num_attention_heads"].get<int64_t>();
+  const int64_t token = layers * 2 * 2 * config["num_key_value_heads"].get<int64_t>() * head;
+  EXPECT_EQ(mixtral.memory[1].with_context - mixtral.memory[1].weights, static_cast<uint64_t>(token * mixtral.context));
+  const FileSummary fused = describe(golden("qwen3_moe_fused"));
+  const FileSummary separate = describe(golden("qwen3_moe"));
+  EXPECT_EQ(fused.experts, separate.experts);
+  EXPECT_LT(*fused.active, fused.parameters);
+  EXPECT_EQ(*describe(golden("llama")).active, describe(golden("llama")).parameters);
+}
+
+TEST(Show, OneFileOfAModelIsDescribedAlone) {
+  const FileSummary file = describe(golden("mixtral/model.safetensors"));
+  EXPECT_EQ(file.kind, "safetensors file");
+  EXPECT_EQ(file.parameters, describe(golden("mixtral")).parameters);
+  EXPECT_EQ(describe(golden("mixtral/config.json")).kind, "model folder");
+}
+
+TEST(Show, AGgufTellsItsSizesAndItsQuantisation) {
+  TemporaryFolder folder;
+  GgufMetadata metadata;
+  metadata.set("general.architecture", GgufValue::text("llama"));
+  metadata.set("llama.block_count", GgufValue::u32(1));
+  metadata.set("llama.embedding_length", GgufValue::u32(256));
+  metadata.set("llama.attention.head_count", GgufValue::u32(4));
+  metadata.set("llama.attention.head_count_kv", GgufValue::u32(2));
+  metadata.set("llama.context_length", GgufValue::u32(100));
+  metadata.set("llama.expert_count", GgufValue::u32(4));
+  metadata.set("llama.expert_used_count", GgufValue::u32(1));
+  metadata.set("tokenizer.ggml.model", GgufValue::text("gpt2"));
+  metadata.set("tokenizer.ggml.tokens", GgufValue::texts({"a", "b", "c"}));
+  const BlockCodec& q8 = *block_codec_named("Q8_0");
+  write_gguf(folder / "x.gguf", metadata,
+             {GgufTensor::quantised("blk.0.ffn_up_exps.weight", q8, at::randn({4, 8, 256})), GgufTensor::plain("output_norm.weight", at::ones({256}))});
+  const FileSummary gguf = describe(folder / "x.gguf");
+  EXPECT_EQ(gguf.kind, "GGUF file");
+  EXPECT_EQ(gguf.family, "llama");
+  EXPECT_EQ(gguf.parameters, 4 * 8 * 256 + 256);
+  EXPECT_EQ(*gguf.active, 8 * 256 + 256);
+  EXPECT_EQ(gguf.vocabulary, 3);
+  EXPECT_TRUE(gguf.has_tokenizer);
+  EXPECT_EQ(gguf.quantisation, "Q8_0, 8.5 bits a weight");
+  EXPECT_EQ(gguf.memory[0].with_context - gguf.memory[0].weights, 100u * 1 * 2 * 2 * (64 + 64));
+  EXPECT_EQ(describe(folder.path()).kind, "GGUF file");
+}
+
+TEST(Show, AdaptersAndTokenizersAreTold) {
+  TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "adapter");
+  write_text(folder / "adapter/adapter_config.json", R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "bias": "none"})");
+  write_safetensors(folder / "adapter/adapter_model.safetensors", {{"base_model.model.layers.0.q_proj.lora_A.weight", at::zeros({8, 4})}});
+  const FileSummary adapter = describe(folder / "adapter");
+  EXPECT_EQ(adapter.kind, "adapter");
+  EXPECT_EQ(adapter.family, "LORA");
+  EXPECT_EQ(adapter.parameters, 32);
+  EXPECT_EQ(more(adapter, "target_modules"), "q_proj, v_proj");
+  EXPECT_EQ(more(adapter, "bias"), "");
+  write_text(folder / "tokenizer.json",
+             R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}, "added_tokens": [{"id": 5, "content": "<s>", "special": true}], "decoder": {"type": "ByteLevel"}})");
+  const FileSummary tokenizer = describe(folder / "tokenizer.json");
+  EXPECT_EQ(tokenizer.kind, "tokenizer");
+  EXPECT_EQ(tokenizer.family, "BPE");
+  EXPECT_EQ(tokenizer.vocabulary, 6);
+  EXPECT_EQ(more(tokenizer, "decoder"), "ByteLevel");
+  write_text(folder / "x.tiktoken", "YQ== 0\nYg== 1\n");
+  EXPECT_EQ(describe(folder / "x.tiktoken").vocabulary, 2);
+  // Two pieces, then how it was trained: field 3 says bpe.
+  write_text(folder / "y.model", std::string("\x0a\x03\x0a\x01" "a" "\x0a\x03\x0a\x01" "b" "\x12\x02\x18\x02", 14));
+  EXPECT_EQ(describe(folder / "y.model").vocabulary, 2);
+  EXPECT_EQ(more(describe(folder / "y.model"), "model"), "bpe");
+}
+
+TEST(Show, WhatIsNothingOfAModelIsRefused) {
+  TemporaryFolder folder;
+  EXPECT_EQ(expect_error([&] { describe(folder / "absent"); }).code(), "show.missing");
+  EXPECT_EQ(expect_error([&] { describe(folder.path()); }).code(), "show.unknown");
+  write_text(folder / "x.txt", "x");
+  EXPECT_EQ(expect_error([&] { describe(folder / "x.txt"); }).code(), "show.unknown");
+  write_text(folder / "y.model", "\x0a\xff\xff\x01");
+  EXPECT_EQ(expect_error([&] { describe(folder / "y.model"); }).code(), "show.tokenizer");
+  write_text(folder / "tokenizer.json", "{");
+  EXPECT_EQ(expect_error([&] { describe(folder / "tokenizer.json"); }).code(), "show.tokenizer");
+  write_text(folder / "z.safetensors", "short");
+  EXPECT_EQ(expect_error([&] { describe(folder / "z.safetensors"); }).code(), "formats.safetensors.size");
+}
+
+TEST(Show, TheProgramPrintsTextAndJson) {
+  const std::string program = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard show " + golden("olmoe").string();
+  const testing::Finished json = testing::run_command(program + " --json --tensors");
+  ASSERT_EQ(json.status, 0) << json.output;
+  const auto parsed = nlohmann::json::parse(json.output);
+  EXPECT_EQ(parsed["family"], "olmoe");
+  EXPECT_EQ(parsed["tensors"].size(), Safetensors(golden("olmoe")).tensors().size());
+  const testing::Finished text = testing::run_command(program);
+  EXPECT_EQ(text.status, 0);
+  for (const char* words : {"model folder", "experts", "active a token", "Memory to run", "Q4_K"})
+    EXPECT_NE(text.output.find(words), std::string::npos) << words << " is not in " << text.output;
+}
+
+}  // namespace
+}  // namespace switchyard
