@@ -1,10 +1,12 @@
-// switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries, `merge` puts adapters in.
+// switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries, `merge` puts adapters in,
+// `quantize` packs a GGUF file's weights in fewer bits.
 #include <fmt/format.h>
 
 #include "program/adapters.h"
 #include "program/verb.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/convert/export.h"
+#include "switchyard/convert/quantise.h"
 #include "switchyard/convert/rewrite.h"
 
 namespace switchyard::program {
@@ -38,11 +40,29 @@ int merge_adapters(const MergeArguments& arguments) {
   return 0;
 }
 
+struct QuantiseArguments {
+  std::string in, out, keep;
+  QuantiseOptions options;
+  int64_t shard_megabytes = 0;
+};
+
+int quantise_file(QuantiseArguments arguments) {
+  arguments.options.keep = parse_keep(arguments.keep);
+  arguments.options.shard_bytes = static_cast<uint64_t>(arguments.shard_megabytes) << 20;
+  const QuantiseReport report = quantise_gguf(arguments.in, arguments.out, arguments.options);
+  for (const std::string& fallback : report.fallbacks) log_info(fmt::format("rows do not fit {}, so {}", arguments.options.type, fallback));
+  if (report.packed_again > 0)
+    log_info(fmt::format("{} tensors were packed in another format before and lost twice; start from a file in F16 or BF16", report.packed_again));
+  log_info(fmt::format("{}: {} tensors packed, {:.1f} MB became {:.1f} MB", report.files.front().string(), report.packed,
+                       static_cast<double>(report.bytes_before) / 1e6, static_cast<double>(report.bytes_after) / 1e6));
+  return 0;
+}
+
 }  // namespace
 
 Verb convert_verb() {
   return {.name = "convert",
-          .summary = "turn one model into another: export, merge",
+          .summary = "turn one model into another: export, merge, quantize",
           .example = "switchyard convert export runs/quickstart exported/",
           .setup = [](CLI::App& app) -> std::function<int()> {
             app.require_subcommand(1);
@@ -59,7 +79,21 @@ Verb convert_verb() {
             merging->add_option("out", merging_arguments->out, "the new folder")->required();
             add_adapter_options(*merging, merging_arguments->adapters);
             merging->get_option("--adapter")->required();
-            return [=] { return merging->parsed() ? merge_adapters(*merging_arguments) : export_folder(*arguments); };
+
+            auto packing = std::make_shared<QuantiseArguments>();
+            CLI::App* quantising = app.add_subcommand("quantize", "a GGUF file with its weights packed in fewer bits");
+            quantising->add_option("in", packing->in, "GGUF file, or any file of a set")->required();
+            quantising->add_option("out", packing->out, "the new file")->required();
+            quantising->add_option("--type", packing->options.type, "of weight matrices: Q4_K, Q6_K, Q8_0, MXFP4, F16, ...; default Q4_K");
+            quantising->add_option("--keep", packing->keep,
+                                   "other types by role (embedding, head, router, attention, experts, shared, dense) or tensor: router=f32,head=q6_K");
+            quantising->add_option("--shard-megabytes", packing->shard_megabytes, "split into files of at most this size; default one file")
+                ->check(CLI::NonNegativeNumber);
+            return [=] {
+              return quantising->parsed() ? quantise_file(*packing)
+                     : merging->parsed()  ? merge_adapters(*merging_arguments)
+                                          : export_folder(*arguments);
+            };
           }};
 }
 

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "switchyard/formats/safetensors.h"
 #include "switchyard/models/checkpoint.h"
 #include "tests/files.h"
@@ -43,6 +45,38 @@ TEST(GgufHub, ExpertsStayPackedUntilTheyAreAsked) {
   EXPECT_TRUE(packed->dequantise().equal(expert));
   EXPECT_TRUE(view.weights->get(name).equal(expert));
   EXPECT_EQ(view.config.find("rms_norm_eps")->scalar(), "1e-05");  // as the config had it, not 9.99999974737e-06
+}
+
+TEST(GgufHub, DivisorsOfFrequenciesAreReadBackAsLlamas) {
+  struct Scheme { double factor, high, original, theta; int64_t dimensions; };
+  TemporaryFolder folder;
+  for (const Scheme& scheme : {Scheme{8, 4, 8192, 500000, 128}, {32, 4, 8192, 500000, 64}, {8, 4, 1024, 10000, 32}, {4, 2, 64, 10000, 64}}) {
+    at::Tensor divisors = at::empty(scheme.dimensions / 2);
+    for (int64_t j = 0; j < divisors.numel(); ++j) {
+      // As the scheme's own code has it: by wavelengths.
+      const double length = 2 * M_PI * std::pow(scheme.theta, 2.0 * static_cast<double>(j) / static_cast<double>(scheme.dimensions));
+      const double smooth = (scheme.original / length - 1) / (scheme.high - 1);
+      divisors[j] = length < scheme.original / scheme.high ? 1 : length > scheme.original ? scheme.factor : 1 / ((1 - smooth) / scheme.factor + smooth);
+    }
+    GgufMetadata metadata;
+    metadata.set("general.architecture", GgufValue::text("llama"));
+    for (const auto& [key, value] : {std::pair{"block_count", 0}, {"embedding_length", 8}, {"attention.head_count", 1}, {"feed_forward_length", 8}})
+      metadata.set(std::string("llama.") + key, GgufValue::u32(static_cast<uint32_t>(value)));
+    metadata.set("llama.rope.freq_base", GgufValue::f32(static_cast<float>(scheme.theta)));
+    const std::vector<GgufTensor> tensors{GgufTensor::plain("token_embd.weight", at::ones({4, 8})), GgufTensor::plain("rope_freqs.weight", divisors)};
+    write_gguf(folder / "x.gguf", metadata, tensors);
+    const HubView view = hub_view(std::make_shared<Gguf>(folder / "x.gguf"));
+    const Node& scaling = *view.config.find("rope_scaling");
+    EXPECT_EQ(scaling.find("rope_type")->scalar(), "llama3");
+    EXPECT_EQ(std::stod(scaling.find("factor")->scalar()), scheme.factor);
+    EXPECT_EQ(std::stod(scaling.find("high_freq_factor")->scalar()), scheme.high);
+    EXPECT_EQ(std::stod(scaling.find("original_max_position_embeddings")->scalar()), scheme.original);
+    EXPECT_FALSE(view.weights->has("rope_freqs.weight"));
+
+    divisors[0] = 1.5;  // a scheme that is not Llama's
+    write_gguf(folder / "y.gguf", metadata, tensors);
+    EXPECT_EQ(expect_error([&] { (void)hub_view(std::make_shared<Gguf>(folder / "y.gguf")); }).code(), "model.gguf");
+  }
 }
 
 /// The smallest file of an architecture, to be changed.

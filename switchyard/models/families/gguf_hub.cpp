@@ -1,5 +1,6 @@
 #include "switchyard/models/families/gguf_hub.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <fmt/ranges.h>
 
@@ -233,6 +234,13 @@ void add_key_value_map(HubTensors& tensors, const std::string& prefix, const std
 
 // ---- config
 
+/// The shortest decimal that is this float32 again, as it stood in the config: 1e-05, and 1.0 where the number is whole.
+Node decimal(double value) {
+  std::string text = fmt::format("{}", static_cast<float>(value));
+  if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
+  return Node(std::move(text));
+}
+
 /// Writes keys of a config.json from keys of the metadata, which all begin with the architecture.
 class Config {
  public:
@@ -259,8 +267,7 @@ class Config {
   void put(const std::string& key, int64_t value) { put(key, Node(std::to_string(value))); }
   void put_text(const std::string& key, const std::string& value) { put(key, quoted(value)); }
   void put_flag(const std::string& key, bool value) { put(key, Node(value ? "true" : "false")); }
-  /// The shortest decimal that is this float32 again: 1e-05 as it stood in the config.
-  void put_number(const std::string& key, double value) { put(key, Node(fmt::format("{}", static_cast<float>(value)))); }
+  void put_number(const std::string& key, double value) { put(key, decimal(value)); }
   void copy(const std::string& key, const std::string& theirs) { put(key, integer(theirs)); }
 
   static Node quoted(const std::string& value) {
@@ -283,19 +290,54 @@ Node scaling_of(const Config& config) {
   const std::string type = config.text("rope.scaling.type");
   if (type.empty() || type == "none") return {};
   Node node = Node::map();
-  const auto number = [](double value) { return Node(fmt::format("{}", static_cast<float>(value))); };
   node["rope_type"] = Config::quoted(type);
-  node["factor"] = number(config.number("rope.scaling.factor", 1));
+  node["factor"] = decimal(config.number("rope.scaling.factor", 1));
   if (config.has("rope.scaling.original_context_length"))
     node["original_max_position_embeddings"] = Node(std::to_string(config.integer("rope.scaling.original_context_length")));
   if (type != "yarn") return node;
-  node["beta_fast"] = number(config.number("rope.scaling.yarn_beta_fast", 32));
-  node["beta_slow"] = number(config.number("rope.scaling.yarn_beta_slow", 1));
+  node["beta_fast"] = decimal(config.number("rope.scaling.yarn_beta_fast", 32));
+  node["beta_slow"] = decimal(config.number("rope.scaling.yarn_beta_slow", 1));
   if (config.has("rope.scaling.yarn_log_multiplier")) {  // a tenth of the hub's number; both of its keys have it in published files
     const double scale = 10 * config.number("rope.scaling.yarn_log_multiplier", 0);
-    node["mscale"] = number(scale);
-    node["mscale_all_dim"] = number(scale);
+    node["mscale"] = decimal(scale);
+    node["mscale_all_dim"] = decimal(scale);
   }
+  return node;
+}
+
+/// Llama 3's scaling from the divisors of frequencies that the container holds in place of its four numbers. Between the two
+/// wavelengths of the scheme, 1 / divisor rises linearly with the frequency; that line gives the numbers back, low being 1.
+Node scaling_from(const Config& config, const at::Tensor& divisors) {
+  const std::string& source = config.file().metadata().source();
+  const int64_t count = divisors.numel();
+  const double theta = config.number("rope.freq_base", 10000);
+  const at::Tensor plain = divisors.to(at::kDouble).contiguous();
+  const double* divisor = plain.const_data_ptr<double>();
+  const double factor = count == 0 ? 1 : *std::max_element(divisor, divisor + count);
+  const auto turns = [&](int64_t j) { return std::pow(theta, -static_cast<double>(j) / static_cast<double>(count)) / (2 * M_PI); };  // a position
+  double n = 0, x = 0, y = 0, xx = 0, xy = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    if (!(divisor[j] > 1.0001 && divisor[j] < factor * 0.9999)) continue;
+    const double share = (1 / divisor[j] - 1 / factor) / (1 - 1 / factor);
+    n += 1, x += turns(j), y += share, xx += turns(j) * turns(j), xy += turns(j) * share;
+  }
+  double high = 4, original = 8192;  // as published, where the line cannot be seen
+  if (const double spread = n * xx - x * x; n >= 2 && spread > 0) {
+    const double slope = (n * xy - x * y) / spread, offset = (y - slope * x) / n;
+    high = std::round(1000 * (1 - 1 / offset)) / 1000;
+    original = std::round(-slope / offset);
+  }
+  for (int64_t j = 0; j < count; ++j) {
+    const double share = std::clamp((original * turns(j) - 1) / (high - 1), 0.0, 1.0), wanted = 1 / ((1 - share) / factor + share);
+    check(std::fabs(wanted / divisor[j] - 1) < 1e-4, "model.gguf", "{}: rope_freqs.weight scales positions as no known scheme does", source);
+  }
+  if (factor <= 1) return {};
+  Node node = Node::map();
+  node["rope_type"] = Config::quoted("llama3");
+  node["factor"] = decimal(factor);
+  node["low_freq_factor"] = Node("1.0");
+  node["high_freq_factor"] = decimal(high);
+  node["original_max_position_embeddings"] = Node(fmt::format("{:.0f}", original));
   return node;
 }
 
@@ -316,7 +358,8 @@ void put_common(Config& config) {
   config.put_number("rms_norm_eps", config.number("attention.layer_norm_rms_epsilon", 1e-5));
   config.put_number("rope_theta", config.number("rope.freq_base", 10000));
   if (config.has("attention.key_length")) config.copy("head_dim", "attention.key_length");
-  config.put("rope_scaling", scaling_of(config));
+  const bool divisors = config.file().has("rope_freqs.weight");
+  config.put("rope_scaling", divisors ? scaling_from(config, config.file().get("rope_freqs.weight")) : scaling_of(config));
   config.put_text("hidden_act", "silu");
   config.put_text("torch_dtype", "float32");
   config.put_flag("tie_word_embeddings", !config.file().has("output.weight"));
@@ -438,8 +481,6 @@ HubView hub_view(std::shared_ptr<const Gguf> file) {
   const auto found = std::find_if(all.begin(), all.end(), [&](const Architecture& known) { return name == known.name; });
   check(found != all.end(), "model.gguf", "{}: architecture '{}' is not read from GGUF; these are: {}", metadata.source(), name,
         fmt::join(gguf_architectures(), ", "));
-  check(!file->has("rope_freqs.weight"), "model.gguf",
-        "{} scales its positions by the tensor rope_freqs.weight, which says less than a config does; load the original folder", metadata.source());
   Config config(*file, name);
   put_common(config);
   found->put(config);
@@ -450,6 +491,7 @@ HubView hub_view(std::shared_ptr<const Gguf> file) {
   auto tensors = std::make_unique<HubTensors>(file, config.integer("attention.head_count"), config.integer("attention.head_count_kv", config.integer("attention.head_count")));
   for (const auto& [theirs, hub] : {std::pair{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}})
     tensors->add("", "", {theirs, hub});
+  tensors->use("rope_freqs.weight");  // it is in the config
   const std::vector<Rule> rules = layer_rules(found->words);
   for (int64_t i = 0; i < read; ++i) {
     const std::string prefix = fmt::format("blk.{}.", i), hub = fmt::format("model.layers.{}.", i);
