@@ -22,6 +22,7 @@ install: configure
 docs: configure
 	@cmake --build $(BUILD) --target switchyard_program
 	@$(BUILD)/bin/switchyard catalog --markdown > .cache/page && mv .cache/page docs/catalogue.md
+	@$(BUILD)/bin/switchyard catalog --models > .cache/page && mv .cache/page docs/models.md
 	@$(BUILD)/bin/switchyard reference --markdown > .cache/page && mv .cache/page docs/reference.md
 
 setup:

@@ -7,6 +7,7 @@
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
+#include "switchyard/models/families/family.h"
 
 namespace switchyard::program {
 
@@ -104,6 +105,26 @@ std::string markdown() {
   return out;
 }
 
+/// docs/models.md: what the registered families say of themselves.
+std::string models_markdown() {
+  std::string out =
+      "# Published models\n\nWritten by `switchyard catalog --models` from the families' own descriptions; a test holds every model type below "
+      "to all of it.\n\n"
+      "A folder of any of these loads as it is published: one file or shards, float32, bfloat16 or float16, config keys of library 4 or 5, experts "
+      "one by one or fused. It runs and decodes from its cache (`switchyard generate DIR`, `logits`, `chat`), trains like any other model, and is "
+      "given back by `switchyard convert export` under the same names and keys, bit for bit. Folders in FP8 blocks and MXFP4 load as the models "
+      "they stand for. Keys that change what a model computes and are not supported are refused by name; keys that cannot matter are reported "
+      "once.\n\n"
+      "| family | `model_type` | what is its own | source | survey |\n| --- | --- | --- | --- | --- |\n";
+  for (const Method* method : Registry::instance().of(Family::kInterface)) {
+    const Card& card = method->card;
+    std::vector<std::string> types;
+    for (const std::string& type : Registry::instance().make<Family>(card.slug, Node::map())->model_types()) types.push_back("`" + type + "`");
+    out += fmt::format("| {} | {} | {} | {} | {} |\n", cell(card.name), fmt::join(types, ", "), cell(card.line), cell(source(card)), card.section);
+  }
+  return out;
+}
+
 const Card& find(const std::string& slug) {
   if (const Card* card = Registry::instance().card(slug)) return *card;
   std::vector<std::string> slugs;
@@ -122,15 +143,19 @@ Verb catalog_verb() {
           .setup = [](CLI::App& app) -> std::function<int()> {
             struct Arguments {
               std::string slug;
-              bool json = false, markdown = false;
+              bool json = false, markdown = false, models = false;
             };
             auto given = std::make_shared<Arguments>();
             app.add_option("slug", given->slug, "show this method's card and options");
             CLI::Option* as_json = app.add_flag("--json", given->json, "the cards as JSON");
             app.add_flag("--markdown", given->markdown, "the documentation's catalogue page")->excludes(as_json);
+            app.add_flag("--models", given->models, "the documentation's page of published models")->excludes(as_json);
             return [given] {
               const Arguments& a = *given;
-              if (!a.slug.empty()) {
+              if (a.models) {
+                check(a.slug.empty() && !a.markdown, "program.usage", "--models writes its page alone");
+                print(models_markdown());
+              } else if (!a.slug.empty()) {
                 check(!a.markdown, "program.usage", "--markdown writes the whole page; leave out the slug '{}'",
                       a.slug);
                 print(a.json ? json_of(find(a.slug)).dump(2) + "\n" : card_text(find(a.slug)));

@@ -1,13 +1,16 @@
 #include "switchyard/blocks/attend.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "switchyard/kernels/permutation.h"
@@ -15,23 +18,59 @@
 namespace switchyard {
 namespace {
 
+/// Which of m keys n queries see, [n, m] bool; undefined = all of them, or a plain triangle (n = m).
+at::Tensor visible(int64_t n, int64_t m, bool causal, const AttendOptions& options, at::Device device) {
+  const bool narrow = causal && options.window > 0 && options.window < m;
+  const bool chunked = causal && options.chunk > 0 && options.chunk < m;
+  if (!narrow && !chunked && !(causal && n > 1 && n != m)) return {};
+  at::Tensor mask = at::ones({n, m}, at::TensorOptions().dtype(at::kBool).device(device)).tril(m - n);
+  if (narrow) mask = mask.triu(m - n - options.window + 1);
+  if (chunked) {
+    const at::Tensor chunk = at::arange(m, at::TensorOptions().dtype(at::kLong).device(device)).floor_divide(options.chunk);
+    mask = mask.logical_and(chunk.narrow(0, m - n, n).unsqueeze(1) == chunk.unsqueeze(0));
+  }
+  return mask;
+}
+
+/// The products written out, for what the fused form has no place for. q: [B, H, n, d]; k, v: [B, Hk, m, ·].
+at::Tensor attend_plainly(const at::Tensor& q, at::Tensor k, at::Tensor v, at::Tensor mask, bool causal, const AttendOptions& options) {
+  const int64_t group = q.size(1) / k.size(1), n = q.size(2), m = k.size(2);
+  if (group > 1) {
+    k = k.repeat_interleave(group, 1);
+    v = v.repeat_interleave(group, 1);
+  }
+  at::Tensor scores = at::matmul(q, k.transpose(-2, -1)) * options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(3))));
+  if (options.bias) scores = scores + options.bias(m - n, n, m).to(scores.scalar_type());
+  if (options.cap > 0) scores = (scores / options.cap).tanh() * options.cap;
+  if (!mask.defined() && causal && n > 1) mask = at::ones({n, m}, scores.options().dtype(at::kBool)).tril(m - n);
+  if (mask.defined()) scores = scores.masked_fill(mask.logical_not(), -INFINITY);
+  if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
+  if (options.sinks.defined()) {
+    const at::Tensor sinks = options.sinks.to(scores.scalar_type()).view({1, -1, 1, 1}).expand({scores.size(0), -1, n, 1});
+    scores = at::cat({scores, sinks}, -1).softmax(-1).narrow(-1, 0, m);
+  } else {
+    scores = scores.softmax(-1);
+  }
+  return at::matmul(scores.to(v.scalar_type()), v);
+}
+
 /// q: [B·n, H, d], k, v: [B·m, Hk, ·] of B sequences of n queries and m keys → [B·n, H, dv]. The last query of a
 /// sequence stands at its last key.
 at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t batch, bool causal,
                         const AttendOptions& options) {
   const int64_t n = q.size(0) / batch, m = k.size(0) / batch;
   const auto heads_first = [batch](const at::Tensor& t, int64_t length) {
-    return t.view({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
+    return t.reshape({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
   };
-  std::optional<at::Tensor> mask;
-  const bool narrow = causal && options.window > 0 && options.window < m;
-  if (narrow || (causal && n > 1 && n != m)) {
-    mask = at::ones({n, m}, q.options().dtype(at::kBool)).tril(m - n);
-    if (narrow) mask = mask->triu(m - n - options.window + 1);
-  }
-  const at::Tensor y = at::scaled_dot_product_attention(
-      heads_first(q, n), heads_first(k, m), heads_first(v, m), mask, /*dropout_p=*/0,
-      /*is_causal=*/causal && n > 1 && !mask, options.scale, /*enable_gqa=*/q.size(1) != k.size(1));
+  const at::Tensor mask = visible(n, m, causal, options, q.device());
+  const at::Tensor queries = heads_first(q, n), keys = heads_first(k, m), values = heads_first(v, m);
+  at::Tensor y;
+  if (options.cap > 0 || options.sinks.defined() || options.bias)
+    y = attend_plainly(queries, keys, values, mask, causal, options);
+  else
+    y = at::scaled_dot_product_attention(queries, keys, values, mask.defined() ? std::optional(mask) : std::nullopt, /*dropout_p=*/0,
+                                         /*is_causal=*/causal && n > 1 && !mask.defined(), options.scale,
+                                         /*enable_gqa=*/q.size(1) != k.size(1));
   return y.transpose(1, 2).reshape({batch * n, q.size(1), v.size(2)});
 }
 
@@ -75,22 +114,25 @@ at::Tensor attend_whole(const at::Tensor& q, const at::Tensor& k, const at::Tens
 
 }  // namespace
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Context& context,
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& given, const Context& context,
                   const AttendOptions& options) {
+  const at::Tensor v = options.value_in_key > 0 ? k.narrow(-1, 0, options.value_in_key) : given;
   const Segments& segments = context.facts.segments;
   StateStore* state = context.state;
   if (state == nullptr) return attend_whole(q, k, v, segments, options);
 
   const std::string key = options.name + ".key", value = options.name + ".value";
-  bool fresh = true;  // nothing held yet: what this pass brings is all there is
+  bool fresh = !options.turn;  // nothing held yet: what this pass brings is all there is
   for (int64_t s = 0; s < segments.count(); ++s)
     fresh = fresh && (segments.length(s) == 0 || state->length(key, segments.sequence_of(s)) == 0);
   std::vector<at::Tensor> outputs;
   for (int64_t s = 0; s < segments.count(); ++s) {
     const int64_t begin = segments.begin[s], length = segments.length(s), sequence = segments.sequence_of(s);
     if (length == 0) continue;
-    const at::Tensor keys = state->append(key, sequence, k.narrow(0, begin, length));
-    const at::Tensor values = state->append(value, sequence, v.narrow(0, begin, length));
+    at::Tensor keys = state->append(key, sequence, k.narrow(0, begin, length));
+    if (options.turn) keys = options.turn(keys);
+    const at::Tensor values = options.value_in_key > 0 ? keys.narrow(-1, 0, options.value_in_key)
+                                                       : state->append(value, sequence, v.narrow(0, begin, length));
     if (!fresh)
       outputs.push_back(attend_batch(q.narrow(0, begin, length), keys, values, 1, segments.causal, options));
   }
@@ -99,7 +141,19 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 }
 
 std::vector<StateSpec> attend_states(const std::string& name, int64_t kv_heads, int64_t key_dim, int64_t value_dim) {
+  if (value_dim == 0) return {{.name = name + ".key", .shape = {kv_heads, key_dim}}};
   return {{.name = name + ".key", .shape = {kv_heads, key_dim}}, {.name = name + ".value", .shape = {kv_heads, value_dim}}};
+}
+
+at::Tensor attend_across(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Segments& segments,
+                         const Segments& others, const AttendOptions& options) {
+  std::vector<at::Tensor> outputs;
+  for (int64_t s = 0; s < segments.count(); ++s)
+    if (segments.length(s) > 0)
+      outputs.push_back(attend_batch(q.narrow(0, segments.begin[s], segments.length(s)), k.narrow(0, others.begin[s], others.length(s)),
+                                     v.narrow(0, others.begin[s], others.length(s)), 1, /*causal=*/false, options));
+  if (outputs.empty()) return q.new_empty({0, q.size(1), v.size(2)});
+  return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 
 }  // namespace switchyard

@@ -26,6 +26,7 @@ void Block::declare(const Schema& schema) {
     if (sub.body && !sub.site.replaced()) sub.body->declare(place);
     sub.site.declare(place);
     if (sub.post) sub.post->declare(schema.in(sub.name + "_post_norm"));
+    if (sub.after) sub.after->declare(schema.in(sub.name + "_after_norm"));
   }
   site_.declare(schema);
   parameters_.assign(schema.all().begin() + static_cast<std::ptrdiff_t>(before), schema.all().end());
@@ -50,8 +51,8 @@ at::Tensor Block::run(const at::Tensor& x, const Context& context) const {
     const at::Tensor* read = sub.read == "in" ? &x : find(sub.read);
     TORCH_INTERNAL_ASSERT(read != nullptr, "stream read before it was written");
     const Context place = context.at(sub.site.where().site.empty() ? name_ + "." + sub.name : sub.site.where().site);
-    at::Tensor y = sub.pre ? sub.pre->forward(*read, place) : *read;
-    y = sub.site(y, place, [&sub](const at::Tensor& rows, const Context& at) {
+    const at::Tensor entered = sub.pre ? sub.pre->forward(*read, place) : *read;
+    at::Tensor y = sub.site(entered, place, [&sub](const at::Tensor& rows, const Context& at) {
       return sub.body ? sub.body->forward(rows, at) : rows;
     });
     if (sub.post) y = sub.post->forward(y, place);
@@ -61,7 +62,9 @@ at::Tensor Block::run(const at::Tensor& x, const Context& context) const {
     } else if (sub.keep == 0) {
       *write = std::move(y);
     } else {
-      *write = sub.keep == 1 ? *write + y : *write * sub.keep + y;
+      const at::Tensor& kept = sub.kept == Sub::Kept::normed ? entered : *write;
+      *write = sub.keep == 1 ? kept + y : kept * sub.keep + y;
+      if (sub.after) *write = sub.after->forward(*write, place);
     }
   }
   return *find("x");
@@ -74,7 +77,7 @@ std::vector<StateSpec> Block::states() const {
   };
   for (const Sub& sub : subs_) {
     take(sub.site.states());
-    for (const PartPtr& part : {sub.pre, sub.body, sub.post})
+    for (const PartPtr& part : {sub.pre, sub.body, sub.post, sub.after})
       if (part) take(part->states());
   }
   return list;
@@ -84,7 +87,7 @@ Reach Block::reach(const Overrides& overrides, Phase phase) const {
   Reach reach = site_.reach(overrides, phase);
   for (const Sub& sub : subs_) {
     reach = larger(reach, sub.site.reach(overrides, phase));
-    for (const PartPtr& part : {sub.pre, sub.body, sub.post})
+    for (const PartPtr& part : {sub.pre, sub.body, sub.post, sub.after})
       if (part) reach = larger(reach, part->reach(overrides, phase));
   }
   return reach;
@@ -92,7 +95,7 @@ Reach Block::reach(const Overrides& overrides, Phase phase) const {
 
 void Block::each_child(const std::function<void(Part&)>& visit) {
   for (const Sub& sub : subs_) {
-    for (const PartPtr& part : {sub.pre, sub.body, sub.post})
+    for (const PartPtr& part : {sub.pre, sub.body, sub.post, sub.after})
       if (part) visit(*part);
     sub.site.each_child(visit);
   }

@@ -10,13 +10,16 @@
 
 namespace switchyard {
 
-/// write = keep · write + add · post(body(pre(read))). Streams: "x" is the block's running value and its result, "in"
+/// write = after(keep · write + add · post(body(pre(read)))). Streams: "x" is the block's running value and its result, "in"
 /// its input (never written). A stream that was not written before begins at zero.
 struct Sub {
   std::string name;                ///< "attention", "feed_forward": the site's name inside the block
   std::string read = "x";
   std::string write = "x";
   PartPtr pre, body, post;         ///< null = identity; the body may be null when a site occupant replaces it
+  PartPtr after = {};              ///< of the sum that is written; null = identity
+  enum class Kept { stream, normed };
+  Kept kept = Kept::stream;        ///< what `keep` multiplies: the stream written to, or pre(read)
   double keep = 1;
   double add = 1;
   Site site;                       ///< around body

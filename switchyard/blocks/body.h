@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "switchyard/blocks/norm.h"
 #include "switchyard/blocks/rotary.h"
 #include "switchyard/contract/part.h"
 
@@ -19,6 +20,7 @@ struct BodyPlace {
   std::string name;              ///< "layers.3.attention"
   double init_deviation = 0.02;
   double norm_eps = 1e-5;
+  Norm norm = Norm::rms;
   std::optional<RotaryOptions> rotary;  ///< unset = attention knows no positions
   /// Makes the site `name` + "." + inner with its occupants from the recipe; inner empty = the body itself.
   std::function<Site(const std::string& inner, int64_t in, int64_t out)> site;

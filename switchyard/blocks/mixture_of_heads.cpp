@@ -111,7 +111,7 @@ class MixtureOfHeads : public Body, public HasRouting {
     at::Tensor k = key_(x, context).view({rows, heads, d});
     const at::Tensor v = value_(x, context).view({rows, heads, d});
     if (rotary_) {
-      const Rotary::Angles angles = rotary_->angles(context.facts.row("position", name_), x.scalar_type() == at::kDouble);
+      const Rotary::Angles angles = rotary_->angles(context.facts, name_, x.scalar_type() == at::kDouble);
       q = rotary_->turn(q, angles);
       k = rotary_->turn(k, angles);
     }

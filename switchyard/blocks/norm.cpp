@@ -18,16 +18,31 @@
 
 namespace switchyard {
 
-void RmsNorm::declare(const Schema& schema) { weight_ = schema.add("weight", {width_}, Role::norm, Init::ones()); }
+PartPtr make_norm(Norm kind, int64_t width, double eps) {
+  switch (kind) {
+    case Norm::rms: break;
+    case Norm::rms_centred: return std::make_shared<RmsNorm>(width, eps, /*centred=*/true);
+    case Norm::layer: return std::make_shared<LayerNorm>(width, eps);
+    case Norm::layer_unbiased: return std::make_shared<LayerNorm>(width, eps, /*biased=*/false);
+  }
+  return std::make_shared<RmsNorm>(width, eps);
+}
+
+at::Tensor unit_rms(const at::Tensor& x, double eps) {
+  const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
+  const at::Tensor wide = half ? x.to(at::kFloat) : x;
+  return (wide * at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps)).to(x.scalar_type());
+}
+
+void RmsNorm::declare(const Schema& schema) {
+  weight_ = schema.add("weight", {width_}, Role::norm, centred_ ? Init::zeros() : Init::ones());
+}
 
 namespace {
 
 /// Plain ATen: other devices, and second derivatives.
 at::Tensor plain_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const bool half = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;
-  const at::Tensor wide = half ? x.to(at::kFloat) : x;
-  const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
-  return (wide * scale).to(x.scalar_type()) * weight.to(x.scalar_type());
+  return unit_rms(x, eps) * weight.to(x.scalar_type());
 }
 
 /// Sums over rows go over this many fixed runs, so that they do not depend on the thread count.
@@ -119,7 +134,8 @@ at::Tensor norm_rows(const at::Tensor& x, const at::Tensor& weight, double eps) 
 }  // namespace
 
 at::Tensor RmsNorm::forward(const at::Tensor& x, const Context& context) const {
-  const at::Tensor& weight = context[weight_];
+  at::Tensor weight = context[weight_];
+  if (centred_) weight = weight.to(weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat) + 1;
   check(x.dim() > 0 && x.size(-1) == width_, "blocks.width", "{} norms rows of width {}, not {}", weight_.name(), width_,
         x.dim() > 0 ? x.size(-1) : 0);
   const bool native = x.is_cpu() && weight.is_cpu() &&
@@ -130,11 +146,11 @@ at::Tensor RmsNorm::forward(const at::Tensor& x, const Context& context) const {
 
 void LayerNorm::declare(const Schema& schema) {
   weight_ = schema.add("weight", {width_}, Role::norm, Init::ones());
-  bias_ = schema.add("bias", {width_}, Role::norm, Init::zeros());
+  if (biased_) bias_ = schema.add("bias", {width_}, Role::norm, Init::zeros());
 }
 
 at::Tensor LayerNorm::forward(const at::Tensor& x, const Context& context) const {
-  return at::layer_norm(x, {width_}, context[weight_], context[bias_], eps_);
+  return at::layer_norm(x, {width_}, context[weight_], biased_ ? context[bias_] : at::Tensor(), eps_);
 }
 
 }  // namespace switchyard

@@ -20,6 +20,8 @@ class SiteLinear {
   /// x: [T, in] → [T, out].
   at::Tensor operator()(const at::Tensor& x, const Context& context) const;
   const Site& site() const { return site_; }
+  /// The map's own weight [out, in]; an empty handle where an occupant replaces it.
+  const Parameter& weight() const { return weight_; }
 
  private:
   std::string name_;

@@ -10,7 +10,7 @@
 #include "switchyard/convert/fold.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
-#include "switchyard/models/families/hub_config.h"
+#include "switchyard/models/families/hub_keys.h"
 
 namespace switchyard {
 
@@ -31,12 +31,11 @@ struct Attempt {
   std::string obstacle;  ///< the first ones, in words
 };
 
-Attempt attempt(const Family& family, const Node& wanted) {
-  Attempt result{.family = family.model_types().front(), .config = {}, .obstacle = {}};
+Attempt attempt(const Family& family, const std::string& model_type, const Node& wanted) {
+  Attempt result{.family = model_type, .config = {}, .obstacle = {}};
   try {
-    result.config = family.write(wanted);
+    result.config = family.write(wanted, model_type);
     const std::vector<Difference> found = differences(wanted, composition(Decoder(family.read(result.config))));
-    result.family = text_at(result.config, "model_type");
     result.count = found.size();
     if (found.empty()) return result;
     const Difference& first = found.front();
@@ -49,11 +48,6 @@ Attempt attempt(const Family& family, const Node& wanted) {
   return result;
 }
 
-bool reads(const Family& family, const std::string& model_type) {
-  const std::vector<std::string> types = family.model_types();
-  return std::find(types.begin(), types.end(), model_type) != types.end();
-}
-
 Node token_id(std::optional<int64_t> id) { return id ? Node(std::to_string(*id)) : Node(); }
 
 }  // namespace
@@ -62,7 +56,8 @@ Node export_config(const Decoder& decoder, const std::string& model_type) {
   const Node wanted = composition(decoder);
   std::vector<Attempt> attempts;
   for (const auto& family : families())
-    if (model_type.empty() || reads(*family, model_type)) attempts.push_back(attempt(*family, wanted));
+    for (const std::string& type : family->model_types())
+      if (model_type.empty() || type == model_type) attempts.push_back(attempt(*family, type, wanted));
   check(!attempts.empty(), "convert.export.family", "'{}' is no family that can be written; these are: {}", model_type,
         fmt::join(known_model_types(), ", "));
   std::stable_sort(attempts.begin(), attempts.end(), [](const Attempt& a, const Attempt& b) { return a.count < b.count; });

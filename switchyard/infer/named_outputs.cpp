@@ -91,6 +91,9 @@ void add_choices(const Record& record, const std::string& name, const Packing& p
   out.emplace_back("topk_weights." + name, spread(weights, packing, places));
 }
 
+/// Where a layer decides twice: its attention and its feed-forward have the names of recordings.
+std::string short_name(const std::string& site) { return site == "attention" ? "attn" : site == "feed_forward" ? "mlp" : site; }
+
 void add_routing(const Records& records, const Packing& packing, int64_t places, NamedTensors& out) {
   std::map<int64_t, int> in_layer;
   for (const Record& record : records.all()) ++in_layer[record.place.layer];
@@ -98,7 +101,7 @@ void add_routing(const Records& records, const Packing& packing, int64_t places,
     std::string name = std::to_string(record.place.layer);
     const std::string prefix = "layers." + name + ".";
     if (in_layer[record.place.layer] > 1)
-      name += "." + (record.place.site.starts_with(prefix) ? record.place.site.substr(prefix.size()) : record.place.site);
+      name += "." + short_name(record.place.site.starts_with(prefix) ? record.place.site.substr(prefix.size()) : record.place.site);
     const Selection* selection = record.selection();
     const int64_t rows = packing.segments.rows();
     if (selection != nullptr && selection->units != rows) {

@@ -7,6 +7,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
 #include "switchyard/formats/quantised.h"
+#include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
 #include "switchyard/models/families/gguf_hub.h"
 
@@ -115,7 +116,7 @@ void save_model(const fs::path& folder, const Decoder& decoder, const Tokenizer*
     if (const auto id = tokenizer->begin_id()) config["bos_token_id"] = number(*id);
     if (const auto id = tokenizer->end_id()) config["eos_token_id"] = number(*id);
   }
-  config[kOurKey] = write_options(options);
+  config[kOurKey] = written_out(options);
 
   write_file_atomically(folder / "config.json", to_json(config) + "\n");
   write_safetensors_folder(folder, tensors);

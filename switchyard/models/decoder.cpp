@@ -32,22 +32,18 @@ class Decoder::Builder {
       check_placement(options.variants[i].layers, fmt::format("variants.{}", i));
   }
 
-  PartPtr norm() const {
-    if (options_.norm == Norm::rms) return std::make_shared<RmsNorm>(options_.width, options_.norm_eps);
-    return std::make_shared<LayerNorm>(options_.width, options_.norm_eps);
-  }
+  PartPtr norm() const { return make_norm(options_.norm, options_.width, options_.norm_eps); }
 
   std::shared_ptr<Block> block(int64_t layer) {
     known_.clear();
     const std::string name = fmt::format("layers.{}", layer);
-    const bool parallel = options_.block == BlockForm::parallel;
+    const BlockForm form = options_.block;
+    const ResidualOptions& residual = options_.residual_of(layer);
     std::vector<Sub> subs;
-    if (parallel) {
+    if (form == BlockForm::parallel)
       subs.push_back({.name = "norm", .read = "in", .write = "normed", .pre = {}, .body = norm(), .post = {}, .site = {}});
-    }
-    const auto add = [&](const char* which, const Choice<Body>& choice) {
-      Sub sub{.name = which, .pre = parallel ? nullptr : norm(), .body = {}, .post = {}, .site = {}};
-      if (parallel) sub.read = "normed";
+    const auto add = [&](const char* which, const Choice<Body>& choice, double keep, double scale) {
+      Sub sub{.name = which, .pre = {}, .body = {}, .post = {}, .keep = keep, .add = scale, .site = {}};
       sub.site = site(layer, name, which, options_.width, options_.width);
       if (!choice && !sub.site.replaced()) {
         known_.pop_back();
@@ -58,16 +54,44 @@ class Decoder::Builder {
         body->prepare(place(layer, name, which));
         sub.body = std::move(body);
       }
+      form_norms(sub);
       subs.push_back(std::move(sub));
     };
-    add("attention", options_.attention_of(layer));
-    add("feed_forward", options_.feed_forward_of(layer));
+    add("attention", options_.attention_of(layer), residual.attention_keep, residual.attention_add);
+    const auto extra = [&] {
+      if (options_.extra_of(layer)) add("extra", options_.extra_of(layer), 1, 1);
+    };
+    if (form == BlockForm::beside) extra();
+    add("feed_forward", options_.feed_forward_of(layer), residual.feed_forward_keep, residual.feed_forward_add);
+    if (form != BlockForm::beside) extra();
     Site whole = site(layer, name, "block", options_.width, options_.width);
     check_wishes(layer);
     return std::make_shared<Block>(name, layer, std::move(subs), std::move(whole));
   }
 
  private:
+  /// Where the norms of a sub-layer stand.
+  void form_norms(Sub& sub) const {
+    switch (options_.block) {
+      case BlockForm::pre_norm: sub.pre = norm(); break;
+      case BlockForm::parallel: sub.read = "normed"; break;
+      case BlockForm::post_norm: sub.post = norm(); break;
+      case BlockForm::sandwich:
+        sub.pre = norm();
+        sub.post = norm();
+        break;
+      case BlockForm::keep_norm:
+        sub.pre = norm();
+        sub.kept = Sub::Kept::normed;
+        break;
+      case BlockForm::after_norm: sub.after = norm(); break;
+      case BlockForm::beside:
+        sub.pre = norm();
+        if (sub.name == "feed_forward") sub.read = "in";
+        break;
+    }
+  }
+
   struct Wish {
     std::string name;  ///< as the recipe counts it: "mixtures.0"
     std::string at;
@@ -97,10 +121,10 @@ class Decoder::Builder {
 
   BodyPlace place(int64_t layer, const std::string& block, const std::string& which) {
     BodyPlace place{.layer = layer, .layers = options_.layers, .width = options_.width, .name = block + "." + which,
-                    .init_deviation = options_.init_deviation, .norm_eps = options_.norm_eps, .rotary = {}, .site = {}};
+                    .init_deviation = options_.init_deviation, .norm_eps = options_.norm_eps, .norm = options_.norm, .rotary = {}, .site = {}};
     if (options_.positions == Positions::rope)
       place.rotary = RotaryOptions{.theta = options_.rope_theta, .fraction = options_.rope_fraction,
-                                   .scaling = options_.rope_scaling};
+                                   .pairs = options_.rope_pairs, .scaling = options_.rope_scaling};
     place.site = [this, layer, block, which](const std::string& inner, int64_t in, int64_t out) {
       return site(layer, block, which + "." + inner, in, out);
     };
@@ -125,7 +149,7 @@ Decoder::Decoder(ModelOptions options) : options_(std::move(options)) {
         "the model's vocabulary is {}; set model.vocabulary, or give a tokenizer to take it from", options_.vocabulary);
   Builder builder(options_);
   for (int64_t layer = 0; layer < options_.layers; ++layer) blocks_.push_back(builder.block(layer));
-  final_norm_ = builder.norm();
+  final_norm_ = make_norm(options_.norm, options_.width, options_.final_norm_eps.value_or(options_.norm_eps));
   declare();
   find_routings();
 }
@@ -141,6 +165,7 @@ void Decoder::declare() {
   final_norm_->declare(schema_.in("norm"));
   if (!options_.tied_embeddings)
     head_ = schema_.in("head").add("weight", {options_.vocabulary, options_.width}, Role::head, init);
+  if (options_.head_bias) head_bias_ = schema_.in("head").add("bias", {options_.vocabulary}, Role::bias, Init::zeros());
 }
 
 void Decoder::find_routings() {
@@ -239,6 +264,7 @@ at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::ve
   const Context context = outer.with(facts);
 
   at::Tensor x = embedding(ids, embedding_, context);
+  if (options_.embedding_scale != 1) x = x * options_.embedding_scale;
   if (position_embedding_) {
     const at::Tensor position = facts.row("position", "learned positions");
     if (position.size(0) > 0)
@@ -255,8 +281,10 @@ at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::ve
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden, const Context& context) const {
-  const at::Tensor y = linear(hidden, head_ ? head_ : embedding_, {}, context);
-  return y.scalar_type() == at::kDouble ? y : y.to(at::kFloat);
+  at::Tensor y = linear(hidden, head_ ? head_ : embedding_, head_bias_, context);
+  if (y.scalar_type() != at::kDouble) y = y.to(at::kFloat);
+  if (options_.logit_scale != 1) y = y * options_.logit_scale;
+  return options_.logit_cap > 0 ? (y / options_.logit_cap).tanh() * options_.logit_cap : y;
 }
 
 }  // namespace switchyard

@@ -47,7 +47,7 @@ class Decoder {
 
   ModelOptions options_;
   Schema schema_;
-  Parameter embedding_, position_embedding_, head_;
+  Parameter embedding_, position_embedding_, head_, head_bias_;
   PartPtr final_norm_;
   std::vector<std::shared_ptr<Block>> blocks_;
   std::vector<PlacedRouting> routings_;

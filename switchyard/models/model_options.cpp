@@ -35,11 +35,22 @@ void SiteOptions::describe(Fields<SiteOptions>& f) {
   f("around", &SiteOptions::around, "the method").required();
 }
 
+void ResidualOptions::describe(Fields<ResidualOptions>& f) {
+  using R = ResidualOptions;
+  f.title("Residual", "How much of its stream a sub-layer keeps and how much of its result it adds.");
+  f("attention_keep", &R::attention_keep, "multiplies the stream where attention is added");
+  f("attention_add", &R::attention_add, "multiplies what attention adds");
+  f("feed_forward_keep", &R::feed_forward_keep, "multiplies the stream where the feed-forward is added");
+  f("feed_forward_add", &R::feed_forward_add, "multiplies what the feed-forward adds");
+}
+
 void LayerVariant::describe(Fields<LayerVariant>& f) {
   f.title("Layer variant", "Layers that differ from the model's attention or feed-forward.");
   f("layers", &LayerVariant::layers, "which layers");
   f("attention", &LayerVariant::attention, "their attention; unset = the model's, none = they have none");
   f("feed_forward", &LayerVariant::feed_forward, "their feed-forward; unset = the model's, none = they have none");
+  f("extra", &LayerVariant::extra, "their third sub-layer; unset = the model's, none = they have none");
+  f("residual", &LayerVariant::residual, "their residual sums; unset = the model's");
 }
 
 void ModelOptions::describe(Fields<ModelOptions>& f) {
@@ -50,18 +61,29 @@ void ModelOptions::describe(Fields<ModelOptions>& f) {
   f("layers", &M::layers, "blocks").range(0, 1 << 16);
   f("context", &M::context, "longest sequence").range(1, 1 << 24).unit("tokens");
   f("causal", &M::causal, "rows see earlier rows only; false = an encoder, which cannot generate");
-  f("norm", &M::norm, "RMSNorm or LayerNorm").choices({"rms", "layer"});
+  f("norm", &M::norm, "RMSNorm or LayerNorm, RMSNorm with weight 1 + w, LayerNorm without a bias")
+      .choices({"rms", "layer", "rms_centred", "layer_unbiased"});
   f("norm_eps", &M::norm_eps, "added under the root of every norm").range(0, 1);
+  f("final_norm_eps", &M::final_norm_eps, "the same of the norm before the head; unset = norm_eps").range(0, 1);
   f("positions", &M::positions, "rotary, a learned vector a position, or none").choices({"rope", "learned", "none"});
   f("rope_theta", &M::rope_theta, "base of the rotary frequencies").range(1);
   f("rope_fraction", &M::rope_fraction, "share of a head's coordinates that turn").range(0, 1);
+  f("rope_pairs", &M::rope_pairs, "coordinates that turn together: i with i + n/2, or 2i with 2i + 1").choices({"half", "adjacent"});
   f("rope_scaling", &M::rope_scaling, "lower rotary frequencies for long contexts");
-  f("block", &M::block, "attention, then feed-forward, each with its norm; or both beside each other behind one norm")
-      .choices({"pre_norm", "parallel"});
+  f("block", &M::block, "attention, then feed-forward, each behind its norm; both beside each other behind one norm; norms "
+    "behind each, or before and behind; the normed rows as the stream; norms of the sums; or the feed-forward on the "
+    "block's input with `extra` between")
+      .choices({"pre_norm", "parallel", "post_norm", "sandwich", "keep_norm", "after_norm", "beside"});
   f("attention", &M::attention, "the attention of every layer");
   f("feed_forward", &M::feed_forward, "the feed-forward of every layer");
+  f("extra", &M::extra, "a third sub-layer of every layer, with its norm; none = there is none");
+  f("residual", &M::residual, "the residual sums of every layer");
   f("variants", &M::variants, "layers with another attention or feed-forward; later entries win");
   f("tied_embeddings", &M::tied_embeddings, "the head multiplies by the embedding");
+  f("head_bias", &M::head_bias, "a bias on the logits");
+  f("embedding_scale", &M::embedding_scale, "multiplies embedded tokens").range(0);
+  f("logit_scale", &M::logit_scale, "multiplies logits").range(0);
+  f("logit_cap", &M::logit_cap, "logits z become cap * tanh(z / cap); 0 = never").range(0);
   f("init_deviation", &M::init_deviation, "standard deviation of initial weights").range(0);
   f("mixtures", &M::mixtures, "mixtures of experts");
   f("sites", &M::sites, "other methods at sites: adapters, depth routing, probes");
@@ -85,6 +107,15 @@ const Choice<Body>& ModelOptions::attention_of(int64_t layer) const {
 
 const Choice<Body>& ModelOptions::feed_forward_of(int64_t layer) const {
   return body_of(*this, layer, feed_forward, &LayerVariant::feed_forward);
+}
+
+const Choice<Body>& ModelOptions::extra_of(int64_t layer) const { return body_of(*this, layer, extra, &LayerVariant::extra); }
+
+const ResidualOptions& ModelOptions::residual_of(int64_t layer) const {
+  const ResidualOptions* found = &residual;
+  for (const LayerVariant& variant : variants)
+    if (variant.residual && variant.layers.includes(layer, layers)) found = &*variant.residual;
+  return *found;
 }
 
 }  // namespace switchyard

@@ -83,7 +83,7 @@ TEST(Docs, QuotesStandInTheSources) {
 TEST(Docs, GeneratedPagesAreCurrent) {
   const std::string program = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard";
   for (const auto& [page, command] :
-       {std::pair{"docs/catalogue.md", "catalog --markdown"}, {"docs/reference.md", "reference --markdown"}}) {
+       {std::pair{"docs/catalogue.md", "catalog --markdown"}, {"docs/models.md", "catalog --models"}, {"docs/reference.md", "reference --markdown"}}) {
     const testing::Finished written = testing::run_command("'" + program + "' " + command);
     ASSERT_EQ(written.status, 0) << written.output;
     EXPECT_TRUE(read_file(root() / page) == written.output) << page << " is out of date; run `make docs`";

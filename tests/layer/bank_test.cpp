@@ -286,6 +286,21 @@ TEST(Catalogue, gelu_is_the_exact_form) {
 }
 
 TEST(Catalogue, swiglu_value) { EXPECT_NEAR(through("swiglu", 1, 2, 3).item<double>(), 5.284782, 1e-6); }
+TEST(Catalogue, clamped_swiglu_holds_both_maps_within_limits) {
+  // gpt-oss: (gate, up) → gate σ(1.702 gate) (up + 1), gate at most 7, up within ±7.
+  EXPECT_NEAR(through("clamped-swiglu", 1, 8, -9).item<double>(), -41.999719, 1e-5);
+  EXPECT_NEAR(through("clamped-swiglu", 1, .5, 2).item<double>(), 1.051165, 1e-6);
+  EXPECT_NEAR(through("clamped-swiglu", 1, -10, 0).item<double>(), -4.1e-7, 1e-8);
+}
+TEST(Catalogue, constant_expert_returns_its_vector_whatever_the_row) {
+  Fixture f("constant-expert", "{}", 2, 2, 3);
+  at::NoGradGuard guard;
+  f.schema.find("bank.value").tensor().copy_(at::arange(6, at::kDouble).view({2, 3}));
+  Pass pass(2);
+  const at::Tensor all = f.bank.run_all(randn({2, 2}, 1), pass.context);
+  EXPECT_TRUE(all[0].equal(at::arange(6, at::kDouble).view({2, 3})));
+  EXPECT_TRUE(all[1].equal(all[0]));
+}
 TEST(Catalogue, geglu_value) { EXPECT_NEAR(through("geglu", 1, 2, 3).item<double>(), 5.863499, 1e-6); }
 TEST(Catalogue, glu_variants_gate_and_up_are_not_interchangeable) {
   EXPECT_GT(std::abs((through("swiglu", 1, 2, 3) - through("swiglu", 1, 3, 2)).item<double>()), 0.1);

@@ -6,6 +6,7 @@
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/safetensors.h"
+#include "switchyard/models/families/composition.h"
 #include "tests/files.h"
 #include "tests/models/decoder_support.h"
 #include "tests/support.h"
@@ -43,7 +44,7 @@ TEST(Checkpoint, AModelReadsBackBitForBit) {
   const LoadedModel model = load_model(folder.path());
   EXPECT_EQ(model.folder, folder.path());
   EXPECT_EQ(model.tokenizer, nullptr);
-  EXPECT_EQ(to_json(write_options(model.decoder->options())), to_json(write_options(decoder->options())));
+  EXPECT_EQ(to_json(written_out(model.decoder->options())), to_json(written_out(decoder->options())));
   ASSERT_EQ(model.decoder->schema().all().size(), decoder->schema().all().size());
   for (const Parameter& parameter : decoder->schema().all())
     EXPECT_TRUE(model.decoder->schema().find(parameter.name()).tensor().equal(parameter.tensor())) << parameter.name();
@@ -58,6 +59,10 @@ TEST(Checkpoint, TheConfigSaysWhatOtherToolsLookFor) {
   EXPECT_EQ(config["model_type"], "switchyard");
   EXPECT_EQ(config["architectures"], nlohmann::json::array({"SwitchyardForCausalLM"}));
   EXPECT_EQ(config["vocab_size"], 30);
+  // Defaults of methods are written out: a saved model does not change when one of them does.
+  EXPECT_EQ(config["switchyard"]["attention"]["window"], 0);
+  EXPECT_EQ(config["switchyard"]["mixtures"][0]["router"]["scorer"]["temperature"], 1);
+  EXPECT_EQ(config["switchyard"]["mixtures"][0]["expert"]["init_deviation"], 0.02);
   EXPECT_EQ(config["hidden_size"], 16);
   EXPECT_EQ(config["num_hidden_layers"], 3);
   EXPECT_EQ(config["torch_dtype"], "float32");

@@ -24,6 +24,8 @@ TEST(EveryRouter, GradientsEqualFiniteDifferences) {
   for (const Sample& sample : router_samples())
     for (const Phase phase : {Phase::train, Phase::evaluate}) {
       SCOPED_TRACE(sample.name + (phase == Phase::train ? ", training" : ", evaluation"));
+      // Its gradient in training is an estimate over draws, not the derivative of one; its own tests look at it.
+      if (sample.options.router.slug == "sparsemixer" && phase == Phase::train) continue;
       const SampleLayer layer(sample.options);
       FactPass pass(5, 1, phase);
       at::Tensor x = randn({5, kWidth}, 31).requires_grad_();
@@ -107,7 +109,8 @@ TEST(EveryRouter, GivesEveryExpertToEveryRowWhenAskedForAll) {
       const at::Tensor sorted = std::get<0>(pairs.expert.view({-1, experts}).sort(1));
       EXPECT_TRUE(sorted.equal(at::arange(experts, at::kLong).expand_as(sorted)));
     } catch (const Error& error) {
-      EXPECT_EQ(error.code(), "routing.group_range") << error.what();  // groups are narrower than all experts
+      // Groups are narrower than all experts, or the method is one of two experts.
+      EXPECT_EQ(error.code(), sample.options.router.slug == "sparsemixer" ? "routing.k_range" : "routing.group_range") << error.what();
     }
   }
 }

@@ -405,5 +405,85 @@ TEST(TokenChoice, ForcedExpertsAreTakenWhateverTheScores) {
   EXPECT_EQ(expect_error([&] { f.select(fixture_logits(), pass.context); }).code(), "routing.forced");
 }
 
+// Phi-3.5-MoE's published numbers for these scores, threshold 0.01.
+const std::vector<double> kNearScores{1, -.5, 2, .25, 1.99, -1, 1.97, 0};
+
+TEST(Catalogue, sparsemixer_weighs_among_scores_near_the_best_one_left) {
+  GateFixture f("sparsemixer", "{jitter: 0.01}", 8);
+  Pass pass(2);
+  const Selection s = f.select(at::cat({values(kNearScores, 1), values({1, -.5, 2, .25, 1.5, -1, .75, 0}, 1)}), pass.context);
+  EXPECT_TRUE(s.expert.equal(ids({2, 4, 2, 4})));
+  EXPECT_LT(difference(s.weight, values({.337781, .505000, 1, 1}, 1).view({-1})), 1e-6);  // not divided by their sum
+}
+
+TEST(Catalogue, sparsemixer_gradient_stays_among_what_was_near) {
+  GateFixture f("sparsemixer", "{jitter: 0.01}", 8);
+  Pass pass(1);
+  at::Tensor x = values(kNearScores, 1).requires_grad_();
+  f.select(x, pass.context).weight[0].backward();
+  EXPECT_LT(difference(x.grad(), values({0, 0, .223685, 0, -.112961, 0, -.110724, 0}, 1)), 1e-5);
+}
+
+TEST(Catalogue, sparsemixer_samples_by_its_probabilities_in_training) {
+  const int64_t draws = 20000;
+  GateFixture f("sparsemixer", "{jitter: 0.01}", 8);
+  Pass pass(draws, 1, Phase::train);
+  const Selection s = f.select(values(kNearScores, 1).expand({draws, 8}).contiguous(), pass.context);
+  const at::Tensor first = s.expert.view({draws, 2}).select(1, 0), weight = s.weight.view({draws, 2}).select(1, 0);
+  const at::Tensor p = at::tensor({2.0, 1.99, 1.97}, at::kDouble).softmax(0);
+  const std::vector<int64_t> near{2, 4, 6};
+  for (size_t i = 0; i < near.size(); ++i) {
+    const double expected = p[static_cast<int64_t>(i)].item<double>();
+    const double seen = (first == near[i]).to(at::kDouble).mean().item<double>();
+    EXPECT_NEAR(seen, expected, 3 * std::sqrt(expected * (1 - expected) / draws)) << near[i];
+  }
+  // What is not the best counts a third, three times in four.
+  const at::Tensor others = weight.masked_select(first == 4) / p[1];
+  EXPECT_NEAR(others.mean().item<double>(), 0.5, 0.02);
+  EXPECT_NEAR(others.min().item<double>(), 1.0 / 3, 1e-6);
+  EXPECT_LT(difference(weight.masked_select(first == 2) / p[0], at::ones({1}, at::kDouble).expand({(first == 2).sum().item<int64_t>()})), 1e-9);
+}
+
+TEST(Catalogue, tanh_scorer_is_two_maps_with_tanh_between) {
+  GateFixture f("sparse-topk", "{k: 2, scorer: {type: tanh-scorer, hidden: 2}}", 3);
+  at::NoGradGuard guard;
+  f.schema.find("router.inner").tensor().copy_(values({1, 0, 0, 0, 1, 0}, 2));
+  f.schema.find("router.weight").tensor().copy_(values({1, 0, 0, 1, 1, 1}, 3));
+  Pass pass(1);
+  const Selection s = f.select(values({2, 1, 9}, 1), pass.context);
+  EXPECT_LT(difference(s.gates[0].logits, values({std::tanh(2.0), std::tanh(1.0), std::tanh(2.0) + std::tanh(1.0)}, 1)), 1e-9);
+}
+
+TEST(Catalogue, skywork_logitnorm_does_not_see_scale_or_shift) {
+  GateFixture f("sparse-topk", "{k: 2, scorer: {type: skywork-logitnorm, spread: 1}}", 8);
+  Pass pass(1);
+  const at::Tensor x = values({1, -.5, 2, .25, 1.5, -1, .75, 0}, 1);
+  const Selection s = f.select(x, pass.context);
+  EXPECT_TRUE(s.expert.equal(ids({2, 4})));
+  EXPECT_LT(difference(s.weight, values({.621423, .378577}, 1).view({-1})), 1e-6);  // standard deviation 1.008889
+  EXPECT_LT(difference(f.select(x * 7 - 3, pass.context).weight, s.weight), 1e-9);
+  GateFixture wide("sparse-topk", "{k: 2, scorer: {type: skywork-logitnorm, spread: 3}}", 8);
+  EXPECT_GT(wide.select(x, pass.context).weight[0].item<double>(), 0.75);
+}
+
+TEST(Catalogue, attention_router_lets_experts_attend_to_each_other) {
+  GateFixture f("sparse-topk", "{k: 2, scorer: attention-router}", 4);
+  at::NoGradGuard guard;
+  const auto set = [&](const char* name, std::vector<double> of_row) {
+    at::Tensor map = f.schema.find(std::string("router.") + name).tensor();
+    map.zero_().select(1, 0).copy_(at::tensor(of_row, at::kDouble));
+  };
+  set("query", {.5, -1, .25, 1});
+  set("key", {1, .5, -.5, 0});
+  set("value", {.2, .4, -.6, .8});
+  Pass pass(1);
+  const Selection s = f.select(values({1, 0, 0, 0}, 1), pass.context);
+  EXPECT_LT(difference(s.gates[0].logits, values({.249615, .035040, .228056, .274415}, 1)), 1e-6);
+  EXPECT_TRUE(s.expert.equal(ids({3, 0})));
+  EXPECT_LT(difference(s.weight, values({.506200, .493800}, 1).view({-1})), 1e-6);
+  set("key", {0, 0, 0, 0});  // all keys alike: every logit is the mean of the values
+  EXPECT_LT(f.select(values({1, 0, 0, 0}, 1), pass.context).gates[0].logits.std().item<double>(), 1e-12);
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -36,13 +36,30 @@ struct NamedOptions : FeedForwardOptions {
 
 class NamedFeedForward : public FeedForwardExpert {
  public:
-  explicit NamedFeedForward(const NamedOptions& o) : FeedForwardExpert(o, activation_named(o.activation)) {}
+  explicit NamedFeedForward(const NamedOptions& o) : FeedForwardExpert(o, {.kind = activation_named(o.activation)}) {}
 };
 
 template <Activation kind>
 class Fixed : public FeedForwardExpert {
  public:
-  explicit Fixed(const FeedForwardOptions& o) : FeedForwardExpert(o, kind) {}
+  explicit Fixed(const FeedForwardOptions& o) : FeedForwardExpert(o, {.kind = kind}) {}
+};
+
+/// gpt-oss: g σ(αg) (u + 1) with g and u held within limits.
+struct ClampedOptions : FeedForwardOptions {
+  double limit = 7, alpha = 1.702, shift = 1;
+  static void describe(Fields<ClampedOptions>& f) {
+    f.inherit<FeedForwardOptions>();
+    f("limit", &ClampedOptions::limit, "the gate is held below it, the other map within plus and minus it").range(0);
+    f("alpha", &ClampedOptions::alpha, "steepness of the sigmoid").range(0);
+    f("shift", &ClampedOptions::shift, "added to the other map");
+  }
+};
+
+class ClampedSwiGlu : public FeedForwardExpert {
+ public:
+  explicit ClampedSwiGlu(const ClampedOptions& o)
+      : FeedForwardExpert(o, {.kind = Activation::clamped_swiglu, .limit = o.limit, .alpha = o.alpha, .shift = o.shift}) {}
 };
 
 kernels::FeedForwardWeights weights_of(const Params& stacked) {
@@ -67,8 +84,8 @@ kernels::Activation activation_named(const std::string& name) {
   fail("experts.activation", "there is no activation \"{}\"; the nearest is \"{}\"", name, nearest(name, names));
 }
 
-FeedForwardExpert::FeedForwardExpert(FeedForwardOptions options, Activation activation)
-    : options_(options), activation_{.kind = activation} {}
+FeedForwardExpert::FeedForwardExpert(FeedForwardOptions options, kernels::ActivationOptions activation)
+    : options_(options), activation_(activation) {}
 
 std::vector<ExpertTensor> FeedForwardExpert::tensors(int64_t in, int64_t out) const {
   const int64_t hidden = options_.hidden;
@@ -159,6 +176,10 @@ SWITCHYARD_REGISTER(feed_forward_experts) {
       {.slug = "swiglu", .name = "SwiGLU", .paper = "Shazeer, GLU variants improve Transformer", .year = 2020,
        .section = "4.2.3", .room = room, .coupling = "none", .line = "down(silu(gate(x)) * up(x))",
        .recipe = "recipes/methods/swiglu.yaml"});
+  registry.add<ExpertKind, ClampedSwiGlu, ClampedOptions>(
+      {.slug = "clamped-swiglu", .name = "Clamped SwiGLU", .paper = "OpenAI, gpt-oss-120b and gpt-oss-20b model card", .year = 2025,
+       .section = "beyond", .room = room, .coupling = "none", .line = "down(gate(x) * sigmoid(1.702 gate(x)) * (up(x) + 1)), both maps held within limits",
+       .recipe = "recipes/methods/clamped-swiglu.yaml"});
   registry.add_card(
       {.slug = "glu-variants", .name = "GeGLU and SwiGLU", .paper = "Shazeer, GLU variants improve Transformer",
        .year = 2020, .section = "4.2.3", .room = room, .coupling = "none",

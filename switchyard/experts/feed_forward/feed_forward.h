@@ -18,7 +18,7 @@ struct FeedForwardOptions {
 /// Tensors: "up" [F, in], "gate" [F, in] for the gated kinds, "down" [out, F]; with bias "up_bias", ...
 class FeedForwardExpert : public ExpertKind {
  public:
-  FeedForwardExpert(FeedForwardOptions options, kernels::Activation activation);
+  FeedForwardExpert(FeedForwardOptions options, kernels::ActivationOptions activation);
 
   std::vector<ExpertTensor> tensors(int64_t in, int64_t out) const override;
   at::Tensor apply(const Params& params, const at::Tensor& rows, const Context& context) const override;

@@ -1,4 +1,4 @@
-// Experts that cost nothing: zero gives nothing back, copy gives the row itself (MoE++, Jin et al. 2024).
+// Experts that cost nothing: zero gives nothing back, copy gives the row itself (MoE++, Jin et al. 2024), constant a vector.
 #include <ATen/ops/zeros_like.h>
 
 #include "switchyard/base/registry.h"
@@ -31,6 +31,15 @@ class CopyExpert : public SameWidth {
   at::Tensor apply(const Params&, const at::Tensor& rows, const Context&) const override { return rows; }
 };
 
+/// A learned vector, whatever the row: a bias of the mixture where every token passes it (JetMoE).
+class ConstantExpert : public ExpertKind {
+ public:
+  std::vector<ExpertTensor> tensors(int64_t, int64_t out) const override { return {{"value", {out}, Init::zeros()}}; }
+  at::Tensor apply(const Params& params, const at::Tensor& rows, const Context&) const override {
+    return params["value"].to(rows.scalar_type()).unsqueeze(0).expand({rows.size(0), -1});
+  }
+};
+
 }  // namespace
 }  // namespace switchyard
 
@@ -44,4 +53,8 @@ SWITCHYARD_REGISTER(zero_computation_experts) {
       {.slug = "copy-expert", .name = "Copy expert", .paper = "Jin et al., MoE++", .year = 2024, .section = "beyond",
        .room = "experts/simple", .coupling = "none", .line = "returns the row itself, weighted",
        .recipe = "recipes/methods/copy-expert.yaml"});
+  registry.add<ExpertKind, ConstantExpert, NoOptions>(
+      {.slug = "constant-expert", .name = "Constant vector", .paper = "Shen et al., JetMoE", .year = 2024, .section = "beyond",
+       .room = "experts/simple", .coupling = "none", .line = "returns a learned vector whatever the token: always on, it is the mixture's bias",
+       .recipe = "recipes/methods/constant-expert.yaml"});
 }

@@ -16,7 +16,7 @@ ModuleTable::ModuleTable(const LoadedModel& model) {
     add(map);
   } else {
     // Adapters may be made on another layout than the file's: of a library that fuses experts, or of one that does not.
-    const auto fused = [](const std::string& name) { return name.ends_with(".experts.gate_up_proj") || name.ends_with(".mlp.gate.weight"); };
+    const auto fused = [](const std::string& name) { return name.ends_with(".experts.gate_up_proj") || name.ends_with(".experts.down_proj") || name.ends_with(".mlp.gate.weight"); };
     std::vector<HasTensor> layouts;
     if (std::filesystem::is_directory(model.folder)) {
       const std::shared_ptr<const WeightSource> file = open_weights(model.folder);

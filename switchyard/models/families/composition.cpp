@@ -3,15 +3,17 @@
 #include <algorithm>
 
 #include "switchyard/base/error.h"
-#include "switchyard/models/families/hub_config.h"
+#include "switchyard/models/families/hub_keys.h"
 
 namespace switchyard {
 namespace {
 
-Node filled(const Node& node, const Description& description);
+/// What is left out: nothing, or what says how weights began and not what they compute.
+enum class Scope { everything, function };
+Node filled(const Node& node, const Description& description, Scope scope = Scope::function);
 
 /// A value of that type with the defaults of everything inside it, numbers written alike.
-Node filled(const Node& node, const ValueType& type) {
+Node filled(const Node& node, const ValueType& type, Scope scope) {
   using Kind = ValueType::Kind;
   Field field;
   switch (type.kind) {
@@ -32,19 +34,19 @@ Node filled(const Node& node, const ValueType& type) {
     }
     case Kind::text:
     case Kind::choice: return Node(node.scalar());
-    case Kind::optional: return node.is_null() ? Node() : filled(node, *type.item);
+    case Kind::optional: return node.is_null() ? Node() : filled(node, *type.item, scope);
     case Kind::list: {
       Node list = Node::list();
-      if (node.is_list()) for (const Node& item : node.items()) list.append(filled(item, *type.item));
-      else if (!node.is_null()) list.append(filled(node, *type.item));
+      if (node.is_list()) for (const Node& item : node.items()) list.append(filled(item, *type.item, scope));
+      else if (!node.is_null()) list.append(filled(node, *type.item, scope));
       return list;
     }
     case Kind::map: {
       Node map = Node::map();
-      for (const auto& [key, value] : node.entries()) map[key] = filled(value, *type.item);
+      for (const auto& [key, value] : node.entries()) map[key] = filled(value, *type.item, scope);
       return map;
     }
-    case Kind::group: return filled(node, type.group());
+    case Kind::group: return filled(node, type.group(), scope);
     case Kind::method: {
       std::string slug;
       Node options;
@@ -52,7 +54,7 @@ Node filled(const Node& node, const ValueType& type) {
       if (slug.empty()) return Node("none");
       Node map = Node::map();
       map["type"] = Node(slug);
-      const Node inside = filled(options, Registry::instance().find(type.room, slug).defaults());
+      const Node inside = filled(options, Registry::instance().find(type.room, slug).defaults(), scope);
       for (const auto& [key, value] : inside.entries()) map[key] = value;
       return map;
     }
@@ -60,19 +62,19 @@ Node filled(const Node& node, const ValueType& type) {
   return {};
 }
 
-Node filled(const Node& node, const Description& description) {
+Node filled(const Node& node, const Description& description, Scope scope) {
   Node map = Node::map();
   for (const Field& field : description.fields) {
-    if (field.name == "init_deviation") continue;  // says how weights began, not what they compute
+    if (scope == Scope::function && field.name == "init_deviation") continue;
     const Node* given = node.is_map() ? node.find(field.name) : nullptr;
-    map[field.name] = filled(given ? *given : field.default_value.value_or(Node()), field.type);
+    map[field.name] = filled(given ? *given : field.default_value.value_or(Node()), field.type, scope);
   }
   return map;
 }
 
 template <typename Interface>
 Node filled_choice(const Choice<Interface>& choice) {
-  return choice ? filled(choice.write(), Choice<Interface>::value_type()) : Node("none");
+  return choice ? filled(choice.write(), Choice<Interface>::value_type(), Scope::function) : Node("none");
 }
 
 void set_extent(Node& node, const char* key, const Decoder& decoder, const std::string& parameter, size_t dim) {
@@ -92,6 +94,8 @@ Node attention_of(const Decoder& decoder, int64_t layer) {
 void settle_router(Node& mixture) {
   Node& router = mixture["router"];
   Node& combine = mixture["combine"];
+  if (router.is_map() && router.find("groups") && integer_at(router, "groups") == 1)
+    router["chosen_groups"] = router["group_best"] = detail::write_value(int64_t{1});
   if (!router.is_map() || text_at(router, "type") != "sparse-topk") return;
   const bool divided = text_at(combine, "renormalise") != "never";
   if (text_at(router, "softmax") == "all" && divided) router["softmax"] = Node("kept");
@@ -122,6 +126,8 @@ Node layer_of(const Decoder& decoder, int64_t layer) {
   Node node = Node::map();
   node["attention"] = attention_of(decoder, layer);
   node["feed_forward"] = filled_choice(options.feed_forward_of(layer));
+  node["extra"] = filled_choice(options.extra_of(layer));
+  node["residual"] = filled(write_options(options.residual_of(layer)), described_defaults<ResidualOptions>());
   if (node["feed_forward"].is_map() && node["feed_forward"].find("hidden"))
     set_extent(node["feed_forward"], "hidden", decoder, fmt::format("layers.{}.feed_forward.up.weight", layer), 0);
   node["mixtures"] = Node::list();
@@ -176,14 +182,18 @@ Node composition(const Decoder& decoder) {
   Node all = filled(write_options(decoder.options()), described_defaults<ModelOptions>());
   Node node = Node::map();
   for (const auto& [key, value] : all.entries())
-    if (key != "layers" && key != "attention" && key != "feed_forward" && key != "variants" && key != "mixtures" && key != "sites")
+    if (key != "layers" && key != "attention" && key != "feed_forward" && key != "extra" && key != "residual" && key != "variants" &&
+        key != "mixtures" && key != "sites")
       node[key] = value;
+  node["final_norm_eps"] = detail::write_value(decoder.options().final_norm_eps.value_or(decoder.options().norm_eps));
   if (decoder.options().positions != Positions::rope)
     std::erase_if(node.entries(), [](const auto& entry) { return entry.first.starts_with("rope_"); });
   node["layers"] = Node::list();
   for (int64_t layer = 0; layer < decoder.options().layers; ++layer) node["layers"].append(layer_of(decoder, layer));
   return node;
 }
+
+Node written_out(const ModelOptions& options) { return filled(write_options(options), described_defaults<ModelOptions>(), Scope::everything); }
 
 std::vector<Difference> differences(const Node& here, const Node& there) {
   std::vector<Difference> found;

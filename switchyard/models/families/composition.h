@@ -14,6 +14,9 @@ namespace switchyard {
 /// Equal routings are written alike: a softmax over all logits divided by the kept ones' sum is a softmax over the kept ones.
 Node composition(const Decoder& decoder);
 
+/// Options with every default inside them filled in, so that what is saved does not change when a default does.
+Node written_out(const ModelOptions& options);
+
 struct Difference {
   std::string path;         ///< "layers.2.attention.qk_norm"
   std::string here, there;  ///< values as text; "(absent)"

@@ -22,10 +22,10 @@ class Family {
   virtual std::vector<std::string> model_types() const = 0;
   /// Options of a config; throws options.* and model.config with file, line and key.
   virtual ModelOptions read(const Node& config) const = 0;
-  /// The config that comes nearest to a composition (models/families/composition.h), its numbers taken from where this family
-  /// has them. What the family cannot say reads back otherwise; whoever writes files compares (convert/export.h).
+  /// The config of that model type that comes nearest to a composition (models/families/composition.h), its numbers taken
+  /// from where this family has them. What the family cannot say reads back otherwise; whoever writes files compares (convert/export.h).
   /// Throws model.family_option when a number the config needs is not there at all.
-  virtual Node write(const Node& composition) const = 0;
+  virtual Node write(const Node& composition, const std::string& model_type) const = 0;
   /// Links every parameter to the file's tensors. `has` says which tensors a file has, where a family is published in several
   /// layouts; empty when writing, then the layout is the published one.
   virtual void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const = 0;

@@ -31,6 +31,8 @@ std::vector<int64_t> shape_of(std::vector<int64_t> shape, const View& view) {
   return shape;
 }
 
+constexpr size_t kSmallTensor = 1 << 18;
+
 /// Numbers that a model computes with: no integers, nothing that needs a scale beside it.
 bool is_plain_float(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
@@ -73,6 +75,7 @@ void NameMap::link(const std::string& ours, View ours_view, const std::string& t
   const size_t index = ours_index(ours);
   TORCH_INTERNAL_ASSERT(shape_of(parameters_[index].spec().shape, ours_view) == shape_of(shape, theirs_view), ours, " and ",
                         theirs, " are linked by views of other shapes");
+  linked_.insert(index);
   links_.push_back({index, theirs_index(theirs, shape), std::move(ours_view), std::move(theirs_view)});
 }
 
@@ -97,6 +100,11 @@ void NameMap::fuse(const std::vector<std::string>& ours, const std::string& thei
     link(part, {}, theirs, whole, {ViewStep::slice(dim, first, length)});
     first += length;
   }
+}
+
+bool NameMap::ignores(const std::string& theirs) const {
+  return std::find(ignored_.begin(), ignored_.end(), theirs) != ignored_.end() ||
+         std::any_of(ignored_prefixes_.begin(), ignored_prefixes_.end(), [&](const auto& prefix) { return theirs.starts_with(prefix); });
 }
 
 void NameMap::rename_all() {
@@ -131,7 +139,7 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   // Names and shapes first: a wrong file is refused before anything is allocated.
   std::vector<std::string> unexpected;
   for (const TensorInfo& info : file.tensors())
-    if (!theirs_at_.contains(info.name) && std::find(ignored_.begin(), ignored_.end(), info.name) == ignored_.end())
+    if (!theirs_at_.contains(info.name) && !ignores(info.name))
       unexpected.push_back(info.name);
   std::vector<std::string> missing;
   for (const Theirs& theirs : theirs_)
@@ -165,7 +173,10 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
     at::Tensor first = read(*parts[i].front());
     const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(first.scalar_type()));
     if (parts[i].size() == 1 && parts[i][0]->ours_view.empty() && first.is_contiguous()) {
-      parameter.bind(first.to(type));  // as it lies in the file, without a copy where the type allows it
+      // As it lies in the file, without a copy where the type allows it. Small ones are copied to where products sum them in
+      // one order wherever they lay.
+      const bool small = first.nbytes() <= kSmallTensor && first.scalar_type() == type;
+      parameter.bind(small ? first.clone() : first.to(type));
       continue;
     }
     at::Tensor whole = at::empty(parameter.spec().shape, type);

@@ -9,7 +9,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,6 +43,8 @@ class NameMap {
   explicit NameMap(const Schema& schema);
 
   bool declares(const std::string& ours) const { return ours_at_.contains(ours); }
+  bool linked(const std::string& ours) const { return linked_.contains(ours_index(ours)); }
+  const std::vector<int64_t>& shape(const std::string& ours) const { return parameters_[ours_index(ours)].spec().shape; }
   /// Theirs is ours under another name.
   void rename(const std::string& ours, const std::string& theirs);
   /// Ours is a stack whose e-th entry is their tensor theirs(e).
@@ -51,6 +55,8 @@ class NameMap {
   void link(const std::string& ours, View ours_view, const std::string& theirs, std::vector<int64_t> shape, View theirs_view);
   /// A tensor that may stand in a file and says nothing new (a tied head, stored angles).
   void ignore(const std::string& theirs) { ignored_.push_back(theirs); }
+  /// The same for every tensor whose name begins so.
+  void ignore_below(const std::string& prefix) { ignored_prefixes_.push_back(prefix); }
   /// Every parameter under its own name.
   void rename_all();
 
@@ -69,6 +75,7 @@ class NameMap {
   struct Theirs { std::string name; std::vector<int64_t> shape; };
   struct Link { size_t ours, theirs; View ours_view, theirs_view; };
   size_t ours_index(const std::string& name) const;
+  bool ignores(const std::string& theirs) const;
   size_t theirs_index(const std::string& name, const std::vector<int64_t>& shape);
   void check_complete() const;
 
@@ -76,7 +83,8 @@ class NameMap {
   std::map<std::string, size_t> ours_at_, theirs_at_;
   std::vector<Theirs> theirs_;
   std::vector<Link> links_;
-  std::vector<std::string> ignored_;
+  std::vector<std::string> ignored_, ignored_prefixes_;
+  std::set<size_t> linked_;
 };
 
 }  // namespace switchyard

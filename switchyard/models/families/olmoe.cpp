@@ -1,64 +1,60 @@
 // OLMoE-1B-7B (Muennighoff et al. 2024): 64 small experts, 8 a token with their raw probabilities; queries and keys are
 // normed over all heads at once, and may be clipped.
-#include "switchyard/models/families/family.h"
-#include "switchyard/models/families/hub_config.h"
+#include "switchyard/models/families/table_family.h"
 
 namespace switchyard {
 namespace {
 
-struct OlmoeConfig : HubConfig {
-  int64_t intermediate_size = 2048, num_experts = 64, num_experts_per_tok = 8;
-  bool norm_topk_prob = false, attention_bias = false;
-  std::optional<double> clip_qkv;
+FamilyTable table() {
+  return {.kinds = {{"olmoe", "OlmoeForCausalLM"}},
+          .fixed = R"(
+attention: {type: gqa, qk_norm: full}
+mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
+)",
+          .keys = joined({count_key("num_experts|num_local_experts", "mixture.experts").absent("64"),
+                          count_key("num_experts_per_tok", "mixture.router.k").absent("8"),
+                          count_key("intermediate_size", "mixture.expert.hidden").absent("2048"),
+                          norm_topk_key("false"),
+                          flag_key("attention_bias", "attention.bias attention.output_bias").absent("false"),
+                          number_key("clip_qkv", "attention.clip").or_null("0"),
+                          number_key("rms_norm_eps", "norm_eps").absent("1e-5")},
+                         decoder_keys()),
+          .names = llama_names(),
+          // A head is hidden_size / num_attention_heads wide, whatever a file says.
+          .arrange = [](const HubReader&, const std::string&, Draft& draft) {
+            for (Draft::Layer& layer : draft.layers) layer.attention["head_dim"] = hub_count(0);
+          },
+          .describe = [](const Node&, const std::string&, Node& config) {
+            std::erase_if(config.entries(), [](const auto& entry) { return entry.first == "head_dim"; });
+          }};
+}
 
-  OlmoeConfig() { rms_norm_eps = 1e-5; }
-  static void describe(Fields<OlmoeConfig>& f) {
-    using C = OlmoeConfig;
-    f.title("OLMoE's config.json");
-    describe_fields(f);
-    f("intermediate_size", &C::intermediate_size, "width F of an expert").range(1, 1 << 20);
-    f("num_experts", &C::num_experts, "experts E").range(1, 1 << 12);
-    f("num_experts_per_tok", &C::num_experts_per_tok, "experts a token k").range(1, 1 << 12);
-    f("norm_topk_prob", &C::norm_topk_prob, "weights of a token sum to 1");
-    f("attention_bias", &C::attention_bias, "biases on the four maps of attention");
-    f("clip_qkv", &C::clip_qkv, "queries, keys and values are held within plus and minus this").range(0);
+/// FlexOlmo (Shi et al. 2025): OLMoE's mixtures in OLMo 2's blocks, whose norms stand behind the sub-layers.
+FamilyTable flexible() {
+  FamilyTable changed = table();
+  changed.kinds = {{"flex_olmo", "FlexOlmoForCausalLM"}};
+  changed.fixed = "model: {block: post_norm}\n" + changed.fixed;
+  std::erase_if(changed.keys, [](const HubKey& key) { return key.key == "clip_qkv"; });
+  for (HubKey& key : changed.keys) {
+    if (key.key == "rms_norm_eps") key.standard = "1e-6";
+    if (key.key == "num_experts|num_local_experts") key.standard = "7";
+    if (key.key == "num_experts_per_tok") key.standard = "5";
   }
+  changed.names = joined({{{"layers.{i}.attention_post_norm.weight"}, "model.layers.{i}.post_attention_layernorm.weight"},
+                          {{"layers.{i}.feed_forward_post_norm.weight"}, "model.layers.{i}.post_feedforward_layernorm.weight"}},
+                         changed.names);
+  changed.rope_theta = "500000";
+  return changed;
+}
+
+class FlexOlmo : public TableFamily {
+ public:
+  FlexOlmo() : TableFamily(flexible()) {}
 };
 
-class Olmoe : public Family {
+class Olmoe : public TableFamily {
  public:
-  std::vector<std::string> model_types() const override { return {"olmoe"}; }
-
-  ModelOptions read(const Node& node) const override {
-    OlmoeConfig config = read_hub_config<OlmoeConfig>(node);
-    config.head_dim.reset();  // the family has no such key: a head is hidden_size / num_attention_heads wide
-    ModelOptions options = common_options(config);
-    Node& attention = options.attention.options;
-    attention["qk_norm"] = Node("full");
-    attention["bias"] = attention["output_bias"] = detail::write_value(config.attention_bias);
-    if (config.clip_qkv) attention["clip"] = detail::write_value(*config.clip_qkv);
-    options.mixtures.push_back(
-        swiglu_mixture(config.num_experts, config.intermediate_size, config.num_experts_per_tok, config.norm_topk_prob));
-    return options;
-  }
-
-  Node write(const Node& composition) const override {
-    OlmoeConfig config;
-    common_keys(composition, config);
-    config.intermediate_size = integer_at(composition, "layers.0.mixtures.0.expert.hidden");
-    config.num_experts = integer_at(composition, "layers.0.mixtures.0.experts");
-    config.num_experts_per_tok = integer_at(composition, "layers.0.mixtures.0.router.k");
-    config.norm_topk_prob = weights_sum_to_one(composition, 0);
-    config.attention_bias = flag_at(composition, "layers.0.attention.bias");
-    if (const double clip = number_at(composition, "layers.0.attention.clip"); clip > 0) config.clip_qkv = clip;
-    Node written = write_hub_config(config, "olmoe", "OlmoeForCausalLM");
-    std::erase_if(written.entries(), [](const auto& entry) { return entry.first == "head_dim"; });
-    return written;
-  }
-
-  void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override {
-    link_decoder(map, options, kMlpMixture, has);
-  }
+  Olmoe() : TableFamily(table()) {}
 };
 
 }  // namespace
@@ -71,4 +67,8 @@ SWITCHYARD_REGISTER(olmoe) {
        .year = 2024, .section = "4.2.2", .room = "models/families", .coupling = "none",
        .line = "64 small experts, 8 a token with raw probabilities; norms over whole queries and keys",
        .recipe = "recipes/methods/olmoe.yaml"});
+  registry.add<Family, FlexOlmo, NoOptions>(
+      {.slug = "flex-olmo", .name = "FlexOlmo-7x7B", .paper = "Shi et al., FlexOlmo: Open language models for flexible data use", .year = 2025,
+       .section = "beyond", .room = "models/families", .coupling = "none",
+       .line = "experts trained apart and joined; norms behind the sub-layers", .recipe = "recipes/methods/flex-olmo.yaml"});
 }

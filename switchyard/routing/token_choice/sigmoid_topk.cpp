@@ -16,6 +16,7 @@ struct SigmoidTopKOptions : SelectOptions {
   int64_t groups = 1;
   int64_t chosen_groups = 1;
   int64_t group_best = 0;
+  bool bias = true;
   static void describe(Fields<SigmoidTopKOptions>& f) {
     f.title("Sigmoid top-k gate", "The k best sigmoid affinities, shifted by a balancing bias, engage their experts.");
     f("k", &SigmoidTopKOptions::k, "experts that a token engages").range(1, 1 << 20);
@@ -23,6 +24,7 @@ struct SigmoidTopKOptions : SelectOptions {
     f("chosen_groups", &SigmoidTopKOptions::chosen_groups, "groups that a token may reach").range(1, 1 << 20);
     f("group_best", &SigmoidTopKOptions::group_best, "a group's score is the sum of so many of its best affinities "
       "(1 = the best alone, as in DeepSeek-V2); 0 = k / chosen_groups").range(0, 1 << 20);
+    f("bias", &SigmoidTopKOptions::bias, "a bias joins the affinities for selection only, for a controller to move");
     describe_fields(f);
   }
 };
@@ -40,14 +42,14 @@ class SigmoidTopK : public Router {
           "groups must divide the experts, and the reached ones must hold k = {}", size.experts, o.groups, o.chosen_groups,
           best(), o.k);
     scorer_->declare(schema, size);
-    bias_ = schema.buffer("bias", {size.experts}, Init::zeros(), at::kFloat);
+    if (o.bias) bias_ = schema.buffer("bias", {size.experts}, Init::zeros(), at::kFloat);
   }
 
   Engagement route(const RouterInput& input, const Context& context) const override {
     RoutingPrecision precision;
     Gate gate = scorer_->score(input, context);
     const at::Tensor affinity = gate.logits.sigmoid();
-    gate.scores = mask_experts(affinity + context[bias_].to(affinity.options()), context);
+    gate.scores = mask_experts(bias_ ? affinity + context[bias_].to(affinity.options()) : affinity, context);
     gate.probabilities = affinity / affinity.sum(1, /*keepdim=*/true).clamp_min(1e-20);
     std::optional<kernels::GroupLimit> limit;
     if (options_.groups > 1) limit = {options_.groups, options_.chosen_groups, best()};
