@@ -1,10 +1,11 @@
-// switchyard chat: a conversation on the terminal. Models without a chat template, such as those trained here, just write on
-// from everything said so far.
+// switchyard chat: a conversation on the terminal, by the model's chat template. Models without one, such as those trained here,
+// just write on from everything said so far.
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <iostream>
 
+#include "program/conversation.h"
 #include "program/generation.h"
 #include "program/verb.h"
 #include "switchyard/base/error.h"
@@ -15,16 +16,9 @@ namespace switchyard::program {
 namespace {
 
 struct Arguments : GenerationArguments {
-  std::string model;
+  std::string model, system;
+  bool raw = false;
 };
-
-/// Drops the oldest tokens so that `room` more fit.
-void make_room(std::vector<int64_t>& ids, int64_t context, int64_t room) {
-  const int64_t most = std::max<int64_t>(1, context - std::min(room, context / 2));
-  if (static_cast<int64_t>(ids.size()) <= most) return;
-  log_warning(fmt::format("the conversation outgrew the context of {} tokens; its beginning is forgotten", context));
-  ids.erase(ids.begin(), ids.end() - most);
-}
 
 int chat(const Arguments& arguments) {
   const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments.dtype, arguments.adapters);
@@ -32,20 +26,18 @@ int chat(const Arguments& arguments) {
   GenerateOptions options = generate_options(arguments);
   model.check_generation();
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
-  if (terminal) print("Type a line; the model writes on. An empty line or Ctrl-D ends.\n");
-  std::vector<int64_t> said;
+  Conversation conversation(model, arguments.raw ? std::nullopt : chat_templates(arguments.model), arguments.system);
+  if (terminal) print("Type a line; the model answers. An empty line or Ctrl-D ends.\n");
   for (std::string line;;) {
     if (terminal) print("> ");
     if (!std::getline(std::cin, line) || line.empty() || interrupted()) return 0;
-    const std::vector<int64_t> ids = said.empty() ? prompt_ids(model, line) : model.tokenizer()->encode("\n" + line);
-    said.insert(said.end(), ids.begin(), ids.end());
-    make_room(said, model.context(), options.max_tokens);
-    const Continuation answer = generate(model, {said}, options, [](int64_t, std::string_view text) {
+    const std::vector<int64_t> ids = conversation.ask(line, options.max_tokens);
+    const Continuation answer = generate(model, {ids}, options, [](int64_t, std::string_view text) {
       print(text);
       return true;
     }).front();
     print("\n");
-    said.insert(said.end(), answer.ids.begin(), answer.ids.end());
+    conversation.answered(answer.text, answer.ids);
     ++options.seed;  // the same words a second time get another answer
   }
 }
@@ -60,6 +52,8 @@ Verb chat_verb() {
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
+            app.add_option("--system", arguments->system, "the system's message, at the beginning of the conversation");
+            app.add_flag("--raw", arguments->raw, "without the model's chat template: write on from what is said");
             add_generation_options(app, *arguments);
             return [arguments] { return chat(*arguments); };
           }};

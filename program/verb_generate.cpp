@@ -5,6 +5,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "program/conversation.h"
 #include "program/generation.h"
 #include "program/verb.h"
 #include "switchyard/base/error.h"
@@ -16,7 +17,8 @@ namespace switchyard::program {
 namespace {
 
 struct Arguments : GenerationArguments {
-  std::string model, prompt, prompt_file;
+  std::string model, prompt, prompt_file, system;
+  bool chat = false;
 };
 
 std::string prompt_text(const Arguments& arguments) {
@@ -29,10 +31,18 @@ int generate_text(const Arguments& arguments) {
   const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments.dtype, arguments.adapters);
   const LanguageModel& model = *opened;
   const std::string prompt = prompt_text(arguments);
-  const std::vector<int64_t> ids = prompt_ids(model, prompt);
   const GenerateOptions options = generate_options(arguments);
   model.check_generation();
-  print(prompt);
+  std::vector<int64_t> ids;
+  if (arguments.chat) {
+    std::optional<ChatTemplates> templates = chat_templates(arguments.model);
+    check(templates.has_value(), "program.usage", "{} has no chat template; leave --chat out", arguments.model);
+    ids = Conversation(model, std::move(templates), arguments.system).ask(prompt, options.max_tokens);
+  } else {
+    check(arguments.system.empty(), "program.usage", "--system says something only with --chat");
+    ids = prompt_ids(model, prompt);
+    print(prompt);
+  }
   const auto start = std::chrono::steady_clock::now();
   const std::vector<Continuation> written = generate(model, {ids}, options, [](int64_t, std::string_view text) {
     print(text);
@@ -58,6 +68,8 @@ Verb generate_verb() {
             auto* prompt = app.add_option("--prompt", arguments->prompt, "the text to continue");
             app.add_option("--prompt-file", arguments->prompt_file, "a file with the text to continue; - reads standard input")
                 ->excludes(prompt);
+            app.add_flag("--chat", arguments->chat, "the prompt is a user's message, said by the model's chat template");
+            app.add_option("--system", arguments->system, "with --chat: the system's message before it");
             add_generation_options(app, *arguments);
             return [arguments] { return generate_text(*arguments); };
           }};

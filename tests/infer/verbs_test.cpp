@@ -77,6 +77,31 @@ TEST_F(Verbs, ChatAnswersEveryLine) {
   EXPECT_GE(std::count(done.output.begin(), done.output.end(), '\n'), 2) << done.output;
 }
 
+TEST_F(Verbs, AChatTemplateSaysTheConversation) {
+  TemporaryFolder folder;
+  const std::string model = (folder / "model").string();
+  ASSERT_EQ(switchyard_program("convert export " + run() + " " + model).status, 0);
+  expect_refused("generate " + model + " --prompt a --chat", "program.usage");
+  expect_refused("chat " + model + " --system a", "program.usage");
+  testing::write_text(fs::path(model) / "chat_template.jinja",
+                      "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+                      "{% if add_generation_prompt %}assistant:{% endif %}");
+  const std::string options = " --temperature 0 --max-tokens 6 --quiet";
+  const Finished chat = switchyard_program("generate " + model + " --chat --system be --prompt 'in the'" + options);
+  ASSERT_EQ(chat.status, 0) << chat.output;
+  // The begin token is what `generate` puts before a prompt too.
+  const std::string prompt = "system: be\nuser: in the\nassistant:";
+  const Finished plain = switchyard_program("generate " + model + " --prompt 'system: be\nuser: in the\nassistant:'" + options);
+  EXPECT_EQ(prompt + chat.output, plain.output);
+  const std::string program = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard ";
+  const Finished talk = testing::run_command("printf 'in the\nand so\n' | " + program + "chat " + model + options);
+  EXPECT_EQ(talk.status, 0) << talk.output;
+  EXPECT_GE(std::count(talk.output.begin(), talk.output.end(), '\n'), 2) << talk.output;
+  testing::write_text(fs::path(model) / "chat_template.jinja", "{{ raise_exception('no') }}");
+  expect_refused("generate " + model + " --chat --prompt a", "template.raised");
+  EXPECT_EQ(testing::run_command("printf 'in the\n' | " + program + "chat " + model + " --raw" + options).status, 0);
+}
+
 TEST_F(Verbs, GenerateRefusesBadInput) {
   expect_refused("generate " + run() + "/nowhere --prompt a", "model.folder");
   expect_refused("generate " + run() + " --prompt a --top-p 2", "program.usage");
