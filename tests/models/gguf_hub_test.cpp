@@ -24,7 +24,10 @@ struct Recorded { const char *file, *logits, *key; };
 
 TEST(GgufHub, FilesGiveTheRecordedLogits) {
   for (const Recorded& recorded : {Recorded{"split/mixtral-00002-of-00002.gguf", "mixtral", "logits"}, {"mixtral-mixed.gguf", "mixtral-mixed", "logits"},
-                                   {"qwen3_moe.gguf", "qwen3_moe", "logits"}}) {
+                                   {"qwen3_moe.gguf", "qwen3_moe", "logits"}, {"qwen2_moe.gguf", "qwen2_moe", "logits"},
+                                   {"deepseek_v2.gguf", "deepseek_v2", "logits"}, {"deepseek_v3.gguf", "deepseek_v3", "logits"},
+                                   // the file cannot say that YaRN's range is not rounded
+                                   {"gpt_oss-mxfp4.gguf", "gpt_oss-mxfp4", "logits_truncated"}}) {
     SCOPED_TRACE(recorded.file);
     const LoadedModel model = load_model(golden(std::string("gguf/") + recorded.file), at::kFloat);
     const Safetensors expected(golden(std::string("gguf/") + recorded.logits + ".logits.safetensors"));
