@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Held-out loss of the quickstart's mixture against its dense twins, at equal training tokens, over several seeds.
+"""Held-out loss of the quickstart's mixture, its outputs summed, against its dense twins, at equal training tokens, over several seeds.
 
     bench/twins.py [--seeds 1,2,3] [--jobs 2] [--out runs/twins] [key=value ...]
 
@@ -17,7 +17,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECIPES = {
-    "mixture": "recipes/quickstart.yaml",
+    "mixture": "recipes/twins/mixture.yaml",
     "dense, equal active": "recipes/twins/dense-active.yaml",
     "dense, equal total": "recipes/twins/dense-total.yaml",
 }

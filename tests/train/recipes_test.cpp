@@ -37,7 +37,7 @@ TEST(Recipes, DenseTwinsHaveEqualParameters) {
 
 TEST(Recipes, TwinsDifferInTheModelOnly) {
   const Recipe moe = load_recipe(recipe_path("quickstart.yaml"));
-  for (const char* name : {"twins/dense-active.yaml", "twins/dense-total.yaml"}) {
+  for (const char* name : {"twins/mixture.yaml", "twins/dense-active.yaml", "twins/dense-total.yaml"}) {
     const Recipe twin = load_recipe(recipe_path(name));
     EXPECT_EQ(to_yaml(write_options(twin.train)), to_yaml(write_options(moe.train)));
     EXPECT_EQ(to_yaml(write_options(twin.data)), to_yaml(write_options(moe.data)));
