@@ -166,7 +166,7 @@ Entry read_entry(Reader& reader, std::string_view file) {
   entry.codec = block_codec_numbered(type);
   check(entry.codec != nullptr, "formats.gguf.type", "{}: tensor {} has type {}, which this version does not know", file,
         shown(entry.name), type);
-  entry.begin = reader.number<uint64_t>("a tensor's offset");  // from the beginning of the data, for now
+  entry.begin = reader.number<uint64_t>("a tensor's offset");  // from the beginning of the data; place() makes it the file's
   entry.bytes = tensor_bytes(*entry.codec, entry.shape, file, entry.name);
   return entry;
 }

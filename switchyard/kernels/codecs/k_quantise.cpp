@@ -237,6 +237,17 @@ void pack_nibbles(uint8_t* bytes, const uint8_t* q) {
   }
 }
 
+/// What Q4_K and Q5_K begin with: both factors, then eight scales and offsets of six bits.
+template <class Affine>
+void store_head(const Affine& chosen, uint8_t* block) {
+  store_half(block, chosen.d);
+  store_half(block + 2, chosen.dmin);
+  ScalesAndOffsets scales;
+  std::memcpy(scales.scale, chosen.scale, 8);
+  std::memcpy(scales.offset, chosen.offset, 8);
+  scales.pack(block + 4);
+}
+
 }  // namespace
 
 void write_q2_k(const float* v, const float* importance, uint8_t* block) {
@@ -262,24 +273,14 @@ void write_q3_k(const float* v, const float* importance, uint8_t* block) {
 void write_q4_k(const float* v, const float* importance, uint8_t* block) {
   const Input input(v, importance);
   const AffineBlock<8, 15, 63> chosen(input);
-  store_half(block, chosen.d);
-  store_half(block + 2, chosen.dmin);
-  ScalesAndOffsets scales;
-  std::memcpy(scales.scale, chosen.scale, 8);
-  std::memcpy(scales.offset, chosen.offset, 8);
-  scales.pack(block + 4);
+  store_head(chosen, block);
   pack_nibbles(block + 16, chosen.q);
 }
 
 void write_q5_k(const float* v, const float* importance, uint8_t* block) {
   const Input input(v, importance);
   const AffineBlock<8, 31, 63> chosen(input);
-  store_half(block, chosen.d);
-  store_half(block + 2, chosen.dmin);
-  ScalesAndOffsets scales;
-  std::memcpy(scales.scale, chosen.scale, 8);
-  std::memcpy(scales.offset, chosen.offset, 8);
-  scales.pack(block + 4);
+  store_head(chosen, block);
   std::fill(block + 16, block + 48, uint8_t{0});
   for (int i = 0; i < kValues; ++i)
     block[16 + i % 32] = static_cast<uint8_t>(block[16 + i % 32] | (chosen.q[i] >> 4) << (i / 32));

@@ -43,32 +43,27 @@ void describe(const Node& composition, const std::string&, Node& config) {
   config["logits_scaling"] = hub_number(divisor(number_at(composition, "logit_scale")));
 }
 
-class GraniteMoe : public TableFamily {
- public:
-  GraniteMoe()
-      : TableFamily({.kinds = {{"granitemoe", "GraniteMoeForCausalLM"}},
-                     .fixed = R"(
+FamilyTable granite_table(FamilyTable::Kind kind, decltype(FamilyTable::arrange) arrange, decltype(FamilyTable::describe) describe) {
+  return {.kinds = {std::move(kind)},
+          .fixed = R"(
 attention: {type: gqa}
 mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
 )",
-                     .keys = granite_keys(),
-                     .names = granite_names(),
-                     .arrange = arrange,
-                     .describe = describe}) {}
+          .keys = granite_keys(),
+          .names = granite_names(),
+          .arrange = std::move(arrange),
+          .describe = std::move(describe)};
+}
+
+class GraniteMoe : public TableFamily {
+ public:
+  GraniteMoe() : TableFamily(granite_table({"granitemoe", "GraniteMoeForCausalLM"}, arrange, describe)) {}
 };
 
 class GraniteMoeShared : public TableFamily {
  public:
   GraniteMoeShared()
-      : TableFamily({.kinds = {{"granitemoeshared", "GraniteMoeSharedForCausalLM"}},
-                     .fixed = R"(
-attention: {type: gqa}
-mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
-)",
-                     .keys = granite_keys(),
-                     .names = granite_names(),
-                     .arrange = arrange_granite_shared,
-                     .describe = describe_granite_shared}) {}
+      : TableFamily(granite_table({"granitemoeshared", "GraniteMoeSharedForCausalLM"}, arrange_granite_shared, describe_granite_shared)) {}
 };
 
 }  // namespace
