@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,19 +13,25 @@
 
 namespace switchyard::program {
 
+/// What is not given is as the model's generation_config.json says, else the program's own choice.
 struct GenerationArguments {
-  double temperature = 0.8, top_p = 0.95, min_p = 0;
-  int64_t top_k = 0, seed = 0, max_tokens = 256;
-  std::vector<std::string> stop, facts;
+  std::optional<double> temperature, top_p, min_p, typical, repetition_penalty;
+  std::optional<int64_t> top_k, max_tokens;
+  double presence_penalty = 0, frequency_penalty = 0;
+  int64_t seed = 0;
+  bool ignore_end = false;
+  std::vector<std::string> stop, facts, logit_bias;
   std::string dtype;
   AdapterArguments adapters;
 };
 
 void add_generation_options(CLI::App& app, GenerationArguments& arguments);
-/// Throws program.usage for a fact that is not name=number.
-GenerateOptions generate_options(const GenerationArguments& arguments);
+/// Throws program.usage for a fact that is not name=number and a bias that is not token=number.
+GenerateOptions generate_options(const GenerationArguments& arguments, const AdaptedModel& model);
 /// The model with its adapters. dtype: empty = as stored.
 std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype,
                                                const AdapterArguments& adapters = {});
+/// Since the process began, what the system did to start it included.
+double seconds_since_start();
 
 }  // namespace switchyard::program

@@ -23,7 +23,7 @@ struct Arguments : GenerationArguments {
 int chat(const Arguments& arguments) {
   const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments.dtype, arguments.adapters);
   const LanguageModel& model = *opened;
-  GenerateOptions options = generate_options(arguments);
+  GenerateOptions options = generate_options(arguments, *opened);
   model.check_generation();
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   Conversation conversation(model, arguments.raw ? std::nullopt : chat_templates(arguments.model), arguments.system);
@@ -32,11 +32,16 @@ int chat(const Arguments& arguments) {
     if (terminal) print("> ");
     if (!std::getline(std::cin, line) || line.empty() || interrupted()) return 0;
     const std::vector<int64_t> ids = conversation.ask(line, options.max_tokens);
-    const Continuation answer = generate(model, {ids}, options, [](int64_t, std::string_view text) {
+    GenerationTimes times;
+    const auto show = [](int64_t, std::string_view text) {
       print(text);
       return true;
-    }).front();
+    };
+    const Continuation answer = generate(model, {ids}, options, {.on_text = show, .on_end = {}, .times = &times}).front();
     print("\n");
+    if (terminal && times.decoded > 0)
+      log_info(fmt::format("first token after {:.2f} s, then {:.1f} tokens/s", times.first_token,
+                           static_cast<double>(times.decoded) / std::max(times.decode, 1e-9)));
     conversation.answered(answer.text, answer.ids);
     ++options.seed;  // the same words a second time get another answer
   }

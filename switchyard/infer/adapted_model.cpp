@@ -97,12 +97,6 @@ at::Tensor AdaptedModel::scalings(const at::Tensor& ids, const Facts& facts, Pha
   return xlora.settings.softmax ? (x / xlora.settings.temperature).softmax(-1) : x;
 }
 
-at::Tensor AdaptedModel::finish(const at::Tensor& hidden, const Facts& facts, Phase phase, Rows rows, const Adaptation* adaptation) const {
-  if (rows == Rows::all) return network_.head(hidden, facts, phase, adaptation);
-  const at::Tensor last = last_rows(facts.segments);
-  return network_.head(hidden.index_select(0, last), facts.take(last), phase, adaptation);
-}
-
 at::Tensor AdaptedModel::logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                                 const Wanted& wanted) const {
   at::NoGradGuard guard;
@@ -110,10 +104,10 @@ at::Tensor AdaptedModel::logits(const at::Tensor& ids, const Facts& facts, Phase
     Facts weighed = facts;
     weighed.set_row(kScalings, xlora_->chosen(scalings(ids, facts, phase, state)));
     const Adaptation* adaptation = xlora_->adaptation.get();
-    return finish(network_.hidden(ids, weighed, phase, state, adaptation, wanted), weighed, phase, rows, adaptation);
+    return network_.finish(network_.hidden(ids, weighed, phase, state, adaptation, wanted), weighed, phase, rows, adaptation, wanted);
   }
   if (facts.has(kAdapterFact)) return grouped(ids, facts, phase, state, rows, wanted);
-  return finish(network_.hidden(ids, facts, phase, state, active_.get(), wanted), facts, phase, rows, active_.get());
+  return network_.finish(network_.hidden(ids, facts, phase, state, active_.get(), wanted), facts, phase, rows, active_.get(), wanted);
 }
 
 std::shared_ptr<const Adaptation> AdaptedModel::alone(int64_t adapter, const std::vector<std::string>& names) const {
@@ -137,8 +131,13 @@ at::Tensor AdaptedModel::grouped(const at::Tensor& ids, const Facts& facts, Phas
           "sequence {} asks for adapter {}; {} are loaded ({}), and -1 is none", s, adapter, names.size(), fmt::join(names, ", "));
     groups[adapter].push_back(s);
   }
-  check(groups.size() == 1 || (wanted.hidden == nullptr && wanted.records == nullptr), "adapters.by_rows",
-        "hidden states and routing are given for one adapter a pass, not for {}", groups.size());
+  if (groups.size() == 1) {
+    const std::shared_ptr<const Adaptation> adaptation = alone(groups.begin()->first, names);
+    const at::Tensor hidden = network_.hidden(ids, facts, phase, state, adaptation.get(), wanted);
+    return network_.finish(hidden, facts, phase, rows, adaptation.get(), wanted);
+  }
+  check(wanted.hidden == nullptr && wanted.records == nullptr && wanted.pieces == nullptr, "adapters.by_rows",
+        "hidden states, routing and pieces of logits are given for one adapter a pass, not for {}", groups.size());
   at::Tensor logits;
   for (const auto& [adapter, segments] : groups) {
     std::vector<int64_t> taken, at_place;  // rows, and where their logits go
@@ -153,7 +152,7 @@ at::Tensor AdaptedModel::grouped(const at::Tensor& ids, const Facts& facts, Phas
     const at::Tensor index = at::tensor(taken, at::kLong);
     const Facts group = facts.take(index);
     const std::shared_ptr<const Adaptation> adaptation = alone(adapter, names);
-    at::Tensor hidden = network_.hidden(ids.index_select(0, index), group, phase, state, adaptation.get(), wanted);
+    at::Tensor hidden = network_.hidden(ids.index_select(0, index), group, phase, state, adaptation.get());
     Facts shown = group;
     if (rows == Rows::last) {
       std::vector<int64_t> last;

@@ -41,6 +41,7 @@ class AdaptedModel : public LanguageModel {
   /// Sequences with different adapters run one group after another. Throws adapters.unknown for a fact that names none.
   at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                     const Wanted& wanted = {}) const override;
+  bool rows_stand_alone(Phase phase) const override { return network_.rows_stand_alone(phase); }
   void check_generation() const override { network_.check_generation(); }
 
  private:
@@ -54,7 +55,6 @@ class AdaptedModel : public LanguageModel {
   };
   std::shared_ptr<const Adaptation> alone(int64_t adapter, const std::vector<std::string>& names) const;
   at::Tensor grouped(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows, const Wanted& wanted) const;
-  at::Tensor finish(const at::Tensor& hidden, const Facts& facts, Phase phase, Rows rows, const Adaptation* adaptation) const;
 
   NetworkModel network_;
   AdapterSet adapters_;

@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 
 #include "switchyard/base/error.h"
@@ -45,9 +46,16 @@ class StopWatch {
   std::string held_;
 };
 
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Prompts are read together up to so many tokens.
+constexpr int64_t kPrefillRows = 2048;
+
 struct Sequence {
   int64_t index = 0;
-  int64_t past = 0;                 ///< rows in the cache
+  const std::vector<int64_t>* prompt = nullptr;
+  int64_t past = 0;                 ///< rows in the cache; 0 = the prompt was not read yet
   std::vector<int64_t> next;        ///< ids to feed
   std::optional<TextStream> stream;
   StopWatch watch;
@@ -57,21 +65,29 @@ struct Sequence {
 
 class Writer {
  public:
-  Writer(const LanguageModel& model, const GenerateOptions& options, const OnText& on_text)
-      : model_(model), options_(options), on_text_(on_text), end_(model.end_ids()) {}
+  Writer(const LanguageModel& model, const GenerateOptions& options, const Listener& listener)
+      : model_(model), options_(options), listener_(listener), end_(model.end_ids()),
+        batch_(model.rows_stand_alone(Phase::generate) ? std::max<int64_t>(1, options.batch) : 1) {
+    if (options.ignore_end) end_.clear();
+    for (const std::string& stop : options.stop) {
+      // A special token has no text; it is met by its id.
+      const std::optional<int64_t> id = model.tokenizer()->id_of(stop);
+      if (id && model.tokenizer()->special(*id)) stop_ids_.push_back(*id);
+    }
+  }
 
   void add(const std::vector<int64_t>& prompt) {
     check(!prompt.empty(), "infer.prompt", "prompt {} is empty: there is nothing to continue", sequences_.size());
     check(static_cast<int64_t>(prompt.size()) <= model_.context(), "infer.prompt",
           "prompt {} has {} tokens, but the model's context is {}; shorten it", sequences_.size(), prompt.size(),
           model_.context());
-    Sequence sequence{.index = static_cast<int64_t>(sequences_.size()), .next = prompt, .stream = {},
-                      .watch = StopWatch(options_.stop), .result = {}};
-    if (model_.tokenizer()) sequence.stream.emplace(*model_.tokenizer(), true, prompt);
-    sequences_.push_back(std::move(sequence));
+    sequences_.push_back({.index = static_cast<int64_t>(sequences_.size()), .prompt = &prompt, .next = prompt, .stream = {},
+                          .watch = StopWatch(options_.stop), .result = {}});
   }
 
   std::vector<Continuation> finish() {
+    for (Sequence& sequence : sequences_)
+      if (options_.max_tokens == 0) end(sequence, StopReason::max_tokens);
     while (step()) {}
     std::vector<Continuation> results;
     for (Sequence& sequence : sequences_) results.push_back(std::move(sequence.result));
@@ -80,21 +96,39 @@ class Writer {
 
  private:
   bool step() {
-    std::vector<Sequence*> running;
+    std::vector<Sequence*> running, waiting;
     for (Sequence& sequence : sequences_) {
       if (sequence.running && interrupted()) end(sequence, StopReason::interrupted);
-      if (sequence.running && static_cast<int64_t>(sequence.result.ids.size()) >= options_.max_tokens)
-        end(sequence, StopReason::max_tokens);
-      if (sequence.running) running.push_back(&sequence);
+      if (sequence.running) (sequence.past > 0 ? running : waiting).push_back(&sequence);
     }
-    if (running.empty()) return false;
+    if (running.empty() && waiting.empty()) return false;
+    const bool room = static_cast<int64_t>(running.size()) < batch_ && !waiting.empty();
+    if (room) {
+      int64_t rows = 0;
+      const int64_t places = batch_ - static_cast<int64_t>(running.size());
+      running.clear();
+      for (Sequence* sequence : waiting) {
+        rows += static_cast<int64_t>(sequence->next.size());
+        if (static_cast<int64_t>(running.size()) == places || (rows > kPrefillRows && !running.empty())) break;
+        if (model_.tokenizer()) sequence->stream.emplace(*model_.tokenizer(), true, *sequence->prompt);
+        running.push_back(sequence);
+      }
+    }
+    const auto begin = Clock::now();
     const at::Tensor logits = forward(running);
+    int64_t rows = 0;
     for (size_t i = 0; i < running.size(); ++i) {
       Sequence& sequence = *running[i];
+      rows += static_cast<int64_t>(sequence.next.size());
       sequence.past += static_cast<int64_t>(sequence.next.size());
-      const int64_t id = sample(logits.select(0, static_cast<int64_t>(i)), options_, sequence.index, sequence.past);
+      const int64_t id = sample(logits.select(0, static_cast<int64_t>(i)), options_, sequence.index, sequence.past,
+                                {.prompt = *sequence.prompt, .written = sequence.result.ids});
+      if (times_.first_token == 0) times_.first_token = seconds_since(start_);
       take(sequence, id);
     }
+    (room ? times_.prefilled : times_.decoded) += rows;
+    (room ? times_.prefill : times_.decode) += seconds_since(begin);
+    if (listener_.times) *listener_.times = times_;
     return true;
   }
 
@@ -114,44 +148,53 @@ class Writer {
   }
 
   void take(Sequence& sequence, int64_t id) {
-    if (!options_.ignore_end && std::find(end_.begin(), end_.end(), id) != end_.end())
-      return end(sequence, StopReason::end_token);
+    const auto among = [id](const std::vector<int64_t>& ids) { return std::find(ids.begin(), ids.end(), id) != ids.end(); };
+    if (among(end_)) return end(sequence, StopReason::end_token);
+    if (among(stop_ids_)) return end(sequence, StopReason::stop_text);
     sequence.result.ids.push_back(id);
     sequence.next = {id};
     if (sequence.stream) {
       bool stopped = false;
       const bool wanted = emit(sequence, sequence.watch.push(sequence.stream->push(id), stopped));
-      if (stopped) return end(sequence, StopReason::stop_text);
+      if (stopped) return end(sequence, StopReason::stop_text, /*held=*/false);
       if (!wanted) return end(sequence, StopReason::interrupted);
     } else if (!emit(sequence, "")) {
       return end(sequence, StopReason::interrupted);
     }
+    if (static_cast<int64_t>(sequence.result.ids.size()) >= options_.max_tokens) return end(sequence, StopReason::max_tokens);
     if (sequence.past >= model_.context()) end(sequence, StopReason::context);
   }
 
   bool emit(Sequence& sequence, const std::string& text) {
     sequence.result.text += text;
-    return !on_text_ || on_text_(sequence.index, text);
+    return !listener_.on_text || listener_.on_text(sequence.index, text);
   }
 
-  void end(Sequence& sequence, StopReason reason) {
+  /// held: text that was kept back, because it might have begun a stop text, is part of the result.
+  void end(Sequence& sequence, StopReason reason, bool held = true) {
     sequence.running = false;
     sequence.result.reason = reason;
     state_.forget(sequence.index);
-    if (!sequence.stream || reason == StopReason::stop_text) return;
-    bool stopped = false;
-    std::string rest = sequence.watch.push(sequence.stream->flush(), stopped);
-    if (stopped) sequence.result.reason = StopReason::stop_text;
-    else rest += sequence.watch.flush();
-    if (!rest.empty()) emit(sequence, rest);
+    if (sequence.stream && held) {
+      bool stopped = false;
+      std::string rest = sequence.watch.push(sequence.stream->flush(), stopped);
+      if (stopped) sequence.result.reason = StopReason::stop_text;
+      else rest += sequence.watch.flush();
+      if (!rest.empty()) emit(sequence, rest);
+    }
+    sequence.stream.reset();
+    if (listener_.on_end) listener_.on_end(sequence.index, sequence.result);
   }
 
   const LanguageModel& model_;
   const GenerateOptions& options_;
-  const OnText& on_text_;
-  std::vector<int64_t> end_;
+  const Listener& listener_;
+  std::vector<int64_t> end_, stop_ids_;
+  int64_t batch_;
   std::vector<Sequence> sequences_;
   ContiguousState state_;
+  Clock::time_point start_ = Clock::now();
+  GenerationTimes times_;
 };
 
 }  // namespace
@@ -162,7 +205,19 @@ void GenerateOptions::describe(Fields<GenerateOptions>& f) {
   f("max_tokens", &GenerateOptions::max_tokens, "tokens written at most").range(0);
   f("stop", &GenerateOptions::stop, "texts that end the writing; they are left out");
   f("ignore_end", &GenerateOptions::ignore_end, "write past the end token");
+  f("batch", &GenerateOptions::batch, "sequences that run at once, where their number changes nothing").range(1);
   f("facts", &GenerateOptions::facts, "facts that routers ask for, such as domain: 2");
+}
+
+const char* finish_name(StopReason reason) {
+  switch (reason) {
+    case StopReason::end_token: return "end_token";
+    case StopReason::stop_text: return "stop_text";
+    case StopReason::max_tokens: return "max_tokens";
+    case StopReason::context: return "context";
+    case StopReason::interrupted: return "interrupted";
+  }
+  return "?";
 }
 
 const char* to_string(StopReason reason) {
@@ -177,13 +232,19 @@ const char* to_string(StopReason reason) {
 }
 
 std::vector<Continuation> generate(const LanguageModel& model, const std::vector<std::vector<int64_t>>& prompts,
-                                   const GenerateOptions& options, const OnText& on_text) {
+                                   const GenerateOptions& options, const Listener& listener) {
   check(options.stop.empty() || model.tokenizer() != nullptr, "infer.stop",
         "stop texts need a tokenizer, and the model's folder has none");
+  for (const std::string& stop : options.stop) check(!stop.empty(), "infer.stop", "a stop text is empty; nothing would be written");
   model.check_generation();
-  Writer writer(model, options, on_text);
+  Writer writer(model, options, listener);
   for (const auto& prompt : prompts) writer.add(prompt);
   return writer.finish();
+}
+
+std::vector<Continuation> generate(const LanguageModel& model, const std::vector<std::vector<int64_t>>& prompts,
+                                   const GenerateOptions& options, const OnText& on_text) {
+  return generate(model, prompts, options, Listener{.on_text = on_text, .on_end = {}});
 }
 
 std::vector<int64_t> prompt_ids(const LanguageModel& model, std::string_view text) {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -16,10 +17,18 @@
 
 namespace switchyard {
 
+/// Logits row by row without ever holding them all: vocabularies are large, and a likelihood needs one number of each row.
+struct LogitsPieces {
+  at::Tensor rows;  ///< [n] int64 ascending: of the pass
+  /// first: place within `rows` of the first row of logits [m, V] float32.
+  std::function<void(int64_t first, const at::Tensor& logits)> read;
+};
+
 /// What a caller wants besides logits; filled when not null.
 struct Wanted {
   std::vector<at::Tensor>* hidden = nullptr;  ///< embedding, then every block's output [rows, D]; the last one after the final norm
   Records* records = nullptr;                 ///< routing decisions
+  const LogitsPieces* pieces = nullptr;       ///< logits go there piece by piece, and none are returned
 };
 
 class LanguageModel {
@@ -34,6 +43,8 @@ class LanguageModel {
   enum class Rows { all, last };
   virtual at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                             const Wanted& wanted = {}) const = 0;
+  /// Whether a sequence gives the same beside others as alone; not where the sequences of a batch compete for places.
+  virtual bool rows_stand_alone(Phase) const { return true; }
   /// Refuses (routing.generation) when a layer has no rule for decoding token by token.
   virtual void check_generation() const = 0;
 };

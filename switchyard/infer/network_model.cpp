@@ -3,9 +3,14 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
+
 #include "switchyard/base/error.h"
 
 namespace switchyard {
+
+/// Logits held at once when they are read in pieces: 64 MiB.
+static constexpr int64_t kPieceElements = int64_t{1} << 24;
 
 NetworkModel::NetworkModel(LoadedModel model) : model_(std::move(model)) {
   check(model_.decoder != nullptr, "infer.model", "a language model needs a decoder");
@@ -50,10 +55,24 @@ at::Tensor last_rows(const Segments& segments) {
 
 at::Tensor NetworkModel::logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                                 const Wanted& wanted) const {
-  at::Tensor hidden = this->hidden(ids, facts, phase, state, nullptr, wanted);
-  if (rows == Rows::all) return head(hidden, facts, phase, nullptr);
-  const at::Tensor last = last_rows(facts.segments);
-  return head(hidden.index_select(0, last), facts.take(last), phase, nullptr);
+  return finish(hidden(ids, facts, phase, state, nullptr, wanted), facts, phase, rows, nullptr, wanted);
+}
+
+at::Tensor NetworkModel::finish(const at::Tensor& hidden, const Facts& facts, Phase phase, Rows rows, const Adaptation* adaptation,
+                                const Wanted& wanted) const {
+  const auto of_rows = [&](const at::Tensor& index) {
+    return head(hidden.index_select(0, index), facts.take(index), phase, adaptation);
+  };
+  if (wanted.pieces == nullptr) return rows == Rows::all ? head(hidden, facts, phase, adaptation) : of_rows(last_rows(facts.segments));
+  const at::Tensor& asked = wanted.pieces->rows;
+  const int64_t most = std::max<int64_t>(1, kPieceElements / vocabulary());
+  for (int64_t first = 0; first < asked.size(0); first += most)
+    wanted.pieces->read(first, of_rows(asked.narrow(0, first, std::min(most, asked.size(0) - first))));
+  return {};
+}
+
+bool NetworkModel::rows_stand_alone(Phase phase) const {
+  return model_.decoder->reach(Context::none(), phase).unit != Reach::Unit::batch;
 }
 
 void NetworkModel::check_generation() const {

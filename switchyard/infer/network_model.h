@@ -23,11 +23,15 @@ class NetworkModel : public LanguageModel {
   /// Throws infer.rows when `last` is asked of a segment without rows; records no gradient.
   at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                     const Wanted& wanted = {}) const override;
+  bool rows_stand_alone(Phase phase) const override;
   void check_generation() const override;
   /// The two halves of `logits`, with adapters acting on the pass: [rows, D] after the final norm, then [rows, V] float32 of rows.
   at::Tensor hidden(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, const Adaptation* adaptation,
                     const Wanted& wanted = {}) const;
   at::Tensor head(const at::Tensor& hidden, const Facts& facts, Phase phase, const Adaptation* adaptation) const;
+  /// What `logits` returns of a pass's hidden rows: those asked for, or an undefined tensor after they were read in pieces.
+  at::Tensor finish(const at::Tensor& hidden, const Facts& facts, Phase phase, Rows rows, const Adaptation* adaptation,
+                    const Wanted& wanted) const;
   const LoadedModel& loaded() const { return model_; }
   const Decoder& decoder() const { return *model_.decoder; }
 

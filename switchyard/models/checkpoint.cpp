@@ -36,7 +36,7 @@ Node read_config(const fs::path& folder) {
   return config;
 }
 
-/// Ids that end a text: the config's eos_token_id, one or several.
+/// Ids that end a text: eos_token_id, one or several.
 std::vector<int64_t> end_ids(const Node& config) {
   const Node* entry = config.find("eos_token_id");
   if (entry == nullptr || entry->is_null()) return {};
@@ -52,6 +52,15 @@ std::vector<int64_t> end_ids(const Node& config) {
   if (entry->is_list()) for (const Node& item : entry->items()) take(item);
   else take(*entry);
   return ids;
+}
+
+/// What generation_config.json says ends a text; it is the later and wider word (the end of a turn beside the end of a document).
+std::vector<int64_t> generation_end_ids(const fs::path& folder) {
+  const fs::path path = folder / "generation_config.json";
+  if (!fs::exists(path)) return {};
+  const Node config = parse_json(read_file(path, kLargestConfig), path.string());
+  check(config.is_map(), "model.config", "{} is no JSON object", path.string());
+  return end_ids(config);
 }
 
 constexpr std::pair<const char*, at::ScalarType> kDtypes[]{
@@ -169,7 +178,8 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
   bind_model(model, config, *open_weights(model.folder), model.folder.string(), dtype);
-  model.end_ids = end_ids(config);
+  model.end_ids = generation_end_ids(model.folder);
+  if (model.end_ids.empty()) model.end_ids = end_ids(config);
   const bool has_tokenizer = fs::exists(model.folder / "tokenizer.json") || fs::exists(model.folder / "tokenizer.model");
   if (has_tokenizer) model.tokenizer = load_tokenizer(model.folder);
   return model;

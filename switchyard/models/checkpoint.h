@@ -17,7 +17,7 @@ namespace switchyard {
 struct LoadedModel {
   std::shared_ptr<Decoder> decoder;               ///< bound
   std::shared_ptr<const Tokenizer> tokenizer;     ///< null when the folder has none
-  std::vector<int64_t> end_ids;                   ///< tokens that end a text, by the config
+  std::vector<int64_t> end_ids;                   ///< tokens that end a text, by generation_config.json, else by the config
   std::filesystem::path folder;
   std::shared_ptr<const Family> family;           ///< null for a model saved here
 };

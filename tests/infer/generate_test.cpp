@@ -40,7 +40,10 @@ class Letters : public Tokenizer {
   std::unique_ptr<IncrementalDecoder> incremental(bool) const override { return std::make_unique<Stream>(); }
   bool special(int64_t id) const override { return id < 2; }
   std::string token(int64_t id) const override { return std::string(1, static_cast<char>('a' + id - 2)); }
-  std::optional<int64_t> id_of(std::string_view token) const override { return token[0] - 'a' + 2; }
+  std::optional<int64_t> id_of(std::string_view token) const override {
+    if (token == "<begin>") return 1;
+    return token.size() == 1 ? std::optional<int64_t>(token[0] - 'a' + 2) : std::nullopt;
+  }
   std::optional<int64_t> begin_id() const override { return 1; }
   std::optional<int64_t> end_id() const override { return 0; }
   void save(const std::filesystem::path&) const override {}
@@ -152,6 +155,24 @@ TEST(Generate, ASequenceInABatchIsWrittenAsAlone) {
   const auto together = generate(model, prompts, options);
   ASSERT_EQ(together.size(), 3u);
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(together[i].ids, generate(model, {prompts[i]}, options).front().ids) << i;
+  // Fewer places than prompts: the next takes the place of the one that ended. Draws belong to prompts, not to places.
+  options.temperature = 1;
+  options.batch = 3;
+  const auto drawn = generate(model, prompts, options);
+  for (int64_t batch : {1, 2}) {
+    options.batch = batch;
+    std::vector<int64_t> ended;
+    GenerationTimes times;
+    const auto some = generate(model, prompts, options, {.on_text = {}, .on_end = [&](int64_t i, const Continuation& one) {
+      ended.push_back(i);
+      EXPECT_EQ(one.ids, drawn[static_cast<size_t>(i)].ids);
+    }, .times = &times});
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(some[i].ids, drawn[i].ids) << batch << " places, prompt " << i;
+    EXPECT_EQ(ended.size(), 3u);
+    EXPECT_EQ(times.prefilled, 24);
+    EXPECT_EQ(times.decoded, 7 + 4 + 7);
+    EXPECT_GT(times.first_token, 0);
+  }
   EXPECT_EQ(together[1].reason, StopReason::context);  // 20 of 24 were the prompt
   EXPECT_EQ(together[1].ids.size(), 5u);
   EXPECT_EQ(together[0].reason, StopReason::max_tokens);
@@ -190,6 +211,31 @@ TEST(Generate, StopTextsAreLeftOutAndNeverShownInPart) {
   // A beginning of a stop text that does not go on comes out in the end.
   options.stop = {"cdq"};
   EXPECT_EQ(generate(model, {{7, 8}}, options).front().text, "abcabxyzabcd");
+}
+
+TEST(Generate, ASpecialTokenMayBeAStop) {
+  const Scripted model({4, 5, 1, 6}, 1);
+  GenerateOptions options;
+  options.max_tokens = 4;
+  options.stop = {"<begin>"};
+  const Continuation written = generate(model, {{7}}, options).front();
+  EXPECT_EQ(written.text, "cd");
+  EXPECT_EQ(written.reason, StopReason::stop_text);
+  options.stop = {""};
+  EXPECT_EQ(expect_error([&] { generate(model, {{7}}, options); }).code(), "infer.stop");
+}
+
+TEST(Generate, PenaltiesKnowThePromptAndWhatWasWritten) {
+  const Scripted model({4, 4, 4, 4}, 2);  // logits: 50 for one token, 0 for all others
+  GenerateOptions options;
+  options.temperature = 0;
+  options.max_tokens = 3;
+  options.ignore_end = true;
+  options.frequency_penalty = 30;
+  EXPECT_EQ(generate(model, {{7, 8}}, options).front().ids, (std::vector<int64_t>{4, 4, 0}));  // 50, 20, -10
+  options.frequency_penalty = 0;
+  options.presence_penalty = 60;
+  EXPECT_EQ(generate(model, {{4, 8}}, options).front().ids, (std::vector<int64_t>{4, 0, 1}));
 }
 
 TEST(Generate, TheCallerMayStopASequence) {

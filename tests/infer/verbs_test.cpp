@@ -1,13 +1,12 @@
 // The verbs generate, chat, logits and convert export, run as a user runs them.
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/safetensors.h"
-#include "switchyard/formats/tokenizer.h"
-#include "switchyard/models/checkpoint.h"
-#include "tests/files.h"
-#include "tests/models/decoder_support.h"
+#include "tests/infer/small_run.h"
 
 namespace switchyard {
 namespace {
@@ -15,43 +14,20 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using testing::difference;
+using testing::expect_refused;
 using testing::Finished;
 using testing::golden;
+using testing::switchyard_output;
+using testing::switchyard_program;
 using testing::TemporaryFolder;
 using testing::write_text;
-
-Finished switchyard_program(const std::string& arguments) {
-  return testing::run_command(std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard " + arguments);
-}
-
-void expect_refused(const std::string& arguments, const std::string& code) {
-  const Finished done = switchyard_program(arguments);
-  EXPECT_EQ(done.status, 2) << arguments << "\n" << done.output;
-  EXPECT_THAT(done.output, HasSubstr("[" + code + "]")) << arguments;
-  EXPECT_EQ(std::count(done.output.begin(), done.output.end(), '\n'), 1) << done.output;
-}
 
 /// A run folder with a small model that was never trained, and its tokenizer.
 class Verbs : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     run_ = new TemporaryFolder;
-    int left = 200;
-    const auto tokenizer = train_tokenizer({.vocabulary = 400, .sample_bytes = 1 << 16}, [&](std::string& text) {
-      text = "in the beginning was the word and the word was with the people number " + std::to_string(left % 7);
-      return left-- > 0;
-    });
-    const auto decoder = testing::make_decoder(fmt::format(R"(
-vocabulary: {}
-width: 16
-layers: 2
-context: 64
-attention: {{type: gqa, heads: 2}}
-tied_embeddings: false
-mixtures: [{{experts: 4, expert: {{type: swiglu, hidden: 8}}, router: {{type: sparse-topk, k: 2}}}}]
-)", tokenizer->vocabulary()), at::kFloat);
-    fs::create_directories(*run_ / "checkpoints/step-00000010");
-    save_model(*run_ / "checkpoints/step-00000010", *decoder, tokenizer.get());
+    testing::write_small_run(run_->path());
   }
   static void TearDownTestSuite() { delete run_; }
   static std::string run() { return run_->path().string(); }
@@ -100,6 +76,79 @@ TEST_F(Verbs, AChatTemplateSaysTheConversation) {
   testing::write_text(fs::path(model) / "chat_template.jinja", "{{ raise_exception('no') }}");
   expect_refused("generate " + model + " --chat --prompt a", "template.raised");
   EXPECT_EQ(testing::run_command("printf 'in the\n' | " + program + "chat " + model + " --raw" + options).status, 0);
+}
+
+/// The JSON lines of an output.
+std::vector<nlohmann::json> json_lines(const std::string& text) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream input(text);
+  for (std::string line; std::getline(input, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+TEST_F(Verbs, PromptsOfAFileGiveALineEach) {
+  TemporaryFolder folder;
+  const std::string file = (folder / "prompts").string(), call = "generate " + run() + " --max-tokens 6 --prompts ";
+  write_text(file, "in the\n\nword\r\nand the word\n");
+  const Finished done = switchyard_output(call + file);
+  ASSERT_EQ(done.status, 0) << done.output;
+  const auto lines = json_lines(done.output);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[1]["id"], 1);
+  EXPECT_EQ(lines[1]["prompt"], "word");
+  EXPECT_EQ(lines[2]["ids"].size(), 6u);
+  EXPECT_EQ(lines[2]["finish_reason"], "max_tokens");
+  // A prompt is written on as it is alone, however many are written together; the first of a file is what --prompt gives.
+  EXPECT_EQ(switchyard_output(call + file + " --batch 1").output, done.output);
+  EXPECT_EQ(switchyard_output("generate " + run() + " --max-tokens 6 --prompt 'in the'").output, "in the" + lines[0]["text"].get<std::string>() + "\n");
+  write_text(file, R"({"prompt": "in the", "id": "x"})" "\n" R"({"ids": [5, 6, 7], "id": null})" "\n");
+  ASSERT_EQ(switchyard_program(call + file + " --output " + (folder / "out").string()).status, 0);
+  const auto written = json_lines(read_file(folder / "out"));
+  EXPECT_EQ(written[0]["id"], "x");
+  EXPECT_EQ(written[0]["text"], lines[0]["text"]);
+  EXPECT_FALSE(written[1].contains("prompt"));
+  for (const auto& [text, code] : {std::pair{R"({"prompt": "a"})" "\n[]", "program.prompts"}, {R"({"ids": []})", "program.prompts"},
+                                   {R"({"ids": [999999]})", "program.prompts"}, {R"({"messages": []})", "program.prompts"}, {"\n", "program.prompts"}}) {
+    write_text(file, text);
+    expect_refused(call + file, code);
+  }
+  expect_refused("generate " + run() + " --prompt a --prompts " + file, "program.usage");
+}
+
+TEST_F(Verbs, GenerationConfigCountsUntilAnOptionIsGiven) {
+  TemporaryFolder folder;
+  const std::string model = (folder / "model").string();
+  fs::copy(fs::path(run()) / "checkpoints/step-00000010", model, fs::copy_options::recursive);
+  const auto written = [&](const std::string& config, const std::string& options) {
+    write_text(fs::path(model) / "generation_config.json", config);
+    const Finished done = switchyard_output("generate " + model + " --prompt 'in the' --max-tokens 12 " + options);
+    EXPECT_EQ(done.status, 0) << config << options;
+    return done.output;
+  };
+  const std::string greedy = written("{}", "--temperature 0 --ignore-end");
+  EXPECT_EQ(written(R"({"do_sample": false, "top_k": 3, "temperature": 0.5})", "--ignore-end"), greedy);
+  EXPECT_EQ(written(R"({"do_sample": true, "top_k": 1})", "--ignore-end"), greedy);
+  EXPECT_NE(written(R"({"do_sample": true, "top_k": 1})", "--ignore-end --top-k 0"), greedy);
+  EXPECT_EQ(written("{}", "--ignore-end"), written("{}", "--ignore-end --temperature 0.8 --top-p 0.95"));
+  // Every token of the greedy text but the first is an end; several ids may be.
+  write_text(folder / "prompts", "in the");
+  const Finished first = switchyard_output("generate " + model + " --temperature 0 --max-tokens 1 --ignore-end --prompts - < " + (folder / "prompts").string());
+  const nlohmann::json id = json_lines(first.output)[0]["ids"][0];
+  EXPECT_EQ(written(R"({"eos_token_id": [399, )" + id.dump() + "]}", "--temperature 0"), "in the\n");
+  const std::string forbidden = switchyard_output("generate " + model + " --prompt 'in the' --ignore-end --temperature 0 --max-tokens 12 --logit-bias " +
+                                                  id.dump() + "=-inf").output;
+  EXPECT_NE(forbidden, greedy);
+  for (const char* config : {"[]", R"({"temperature": "hot"})", R"({"top_p": 2})", R"({"eos_token_id": "x"})", R"({"do_sample": 1})"}) {
+    write_text(fs::path(model) / "generation_config.json", config);
+    expect_refused("generate " + model + " --prompt a", "model.config");
+  }
+}
+
+TEST_F(Verbs, BiasesAreGivenByIdOrText) {
+  const std::string call = "generate " + run() + " --prompt 'in the' --temperature 0 --max-tokens 3 --ignore-end --quiet --logit-bias ";
+  const Finished word = switchyard_program(call + "' word=100'");
+  EXPECT_EQ(word.output, "in the word word word\n");
+  for (const char* wrong : {"7", "=1", "7=", "7=nan", "7=inf", "99999=1", "'no single token=1'"}) expect_refused(call + wrong, "program.usage");
 }
 
 TEST_F(Verbs, GenerateRefusesBadInput) {
