@@ -2,7 +2,9 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
+#include <future>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
@@ -156,17 +158,23 @@ void bind_model(LoadedModel& model, const Node& config, const WeightSource& weig
   map.bind(weights, where, dtype);
 }
 
+/// A model computes without its vocabulary: null for an error of these codes.
+std::shared_ptr<const Tokenizer> tokenizer_if_any(const fs::path& path, std::initializer_list<std::string_view> codes) {
+  try {
+    return load_tokenizer(path);
+  } catch (const Error& error) {
+    if (std::find(codes.begin(), codes.end(), error.code()) == codes.end()) throw;
+    return nullptr;
+  }
+}
+
 LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype) {
   LoadedModel model;
   model.folder = path;
   const HubView view = hub_view(std::make_shared<Gguf>(path));
   bind_model(model, view.config, *view.weights, path.string(), dtype);
   model.end_ids = end_ids(view.config);
-  try {
-    model.tokenizer = load_tokenizer(path);
-  } catch (const Error& error) {  // a model computes without its vocabulary
-    if (error.code() != "tokenizer.missing" && error.code() != "tokenizer.unsupported") throw;
-  }
+  model.tokenizer = tokenizer_if_any(path, {"tokenizer.missing", "tokenizer.unsupported"});
   return model;
 }
 
@@ -177,11 +185,13 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
+  // A large vocabulary takes longer to read than weights that stay in their file.
+  std::future<std::shared_ptr<const Tokenizer>> tokenizer =
+      std::async(std::launch::async, [folder = model.folder] { return tokenizer_if_any(folder, {"tokenizer.missing"}); });
   bind_model(model, config, *open_weights(model.folder), model.folder.string(), dtype);
   model.end_ids = generation_end_ids(model.folder);
   if (model.end_ids.empty()) model.end_ids = end_ids(config);
-  const bool has_tokenizer = fs::exists(model.folder / "tokenizer.json") || fs::exists(model.folder / "tokenizer.model");
-  if (has_tokenizer) model.tokenizer = load_tokenizer(model.folder);
+  model.tokenizer = tokenizer.get();
   return model;
 }
 

@@ -2,11 +2,14 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/mapped_pages.h"
 #include "switchyard/base/options.h"
 
 namespace switchyard {
@@ -31,11 +34,26 @@ std::vector<int64_t> shape_of(std::vector<int64_t> shape, const View& view) {
   return shape;
 }
 
-constexpr size_t kSmallTensor = 1 << 18;
+constexpr int64_t kSmallTensor = 1 << 18;
 
 /// Numbers that a model computes with: no integers, nothing that needs a scale beside it.
 bool is_plain_float(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
+}
+
+/// Experts' matrices, wherever the files have them, as one stack [E, ...] without a copy; undefined when their pages cannot be so.
+at::Tensor stacked_in_place(const std::vector<at::Tensor>& experts, const FileMaps& maps) {
+  const at::Tensor& first = experts.front();
+  std::vector<const void*> begins;
+  for (const at::Tensor& expert : experts) {
+    if (!expert.is_contiguous() || expert.scalar_type() != first.scalar_type() || expert.sizes() != first.sizes()) return {};
+    begins.push_back(expert.const_data_ptr());
+  }
+  const std::shared_ptr<uint8_t> pages = maps.stack(begins, first.nbytes());
+  if (!pages) return {};
+  std::vector<int64_t> shape = first.sizes().vec();
+  shape.insert(shape.begin(), static_cast<int64_t>(experts.size()));
+  return at::from_blob(pages.get(), shape, [pages](void*) {}, first.options());
 }
 
 }  // namespace
@@ -168,19 +186,48 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   };
   std::vector<std::vector<const Link*>> parts(parameters_.size());
   for (const Link& link : links_) parts[link.ours].push_back(&link);
+  const FileMaps maps;
+  // The matrices that make up a stack of experts in their order: one tensor each, or slices of a fused one; empty when it is made
+  // in any other way.
+  const auto matrices = [&](const std::vector<const Link*>& links, const at::Tensor& first) {
+    std::vector<at::Tensor> experts;
+    if (links.size() == 1 && links[0]->ours_view.empty()) {
+      for (int64_t e = 0; e < first.size(0); ++e) experts.push_back(first.select(0, e));
+      return experts;
+    }
+    for (size_t e = 0; e < links.size(); ++e) {
+      const View& ours = links[e]->ours_view;
+      const bool entry = ours.size() == 1 && ours[0].kind == ViewStep::Kind::select && ours[0].dim == 0 && ours[0].index == static_cast<int64_t>(e);
+      if (!entry) return std::vector<at::Tensor>();
+      experts.push_back(e == 0 ? first : read(*links[e]));
+    }
+    return experts;
+  };
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i];
     at::Tensor first = read(*parts[i].front());
     const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(first.scalar_type()));
+    const bool same = first.scalar_type() == type;
     if (parts[i].size() == 1 && parts[i][0]->ours_view.empty() && first.is_contiguous()) {
       // As it lies in the file, without a copy where the type allows it. Small ones are copied to where products sum them in
       // one order wherever they lay.
-      const bool small = first.nbytes() <= kSmallTensor && first.scalar_type() == type;
-      parameter.bind(small ? first.clone() : first.to(type));
+      parameter.bind(same && static_cast<int64_t>(first.nbytes()) <= kSmallTensor ? first.clone() : first.to(type));
+      if (!same) maps.give_back(first.const_data_ptr(), first.nbytes());
       continue;
     }
+    if (same && parameter.spec().expert_dim == 0 && parameter.count() * static_cast<int64_t>(first.element_size()) > kSmallTensor) {
+      const std::vector<at::Tensor> experts = matrices(parts[i], first);
+      if (at::Tensor stack = experts.empty() ? at::Tensor() : stacked_in_place(experts, maps); stack.defined()) {
+        parameter.bind(std::move(stack));
+        continue;
+      }
+    }
     at::Tensor whole = at::empty(parameter.spec().shape, type);
-    for (const Link* link : parts[i]) view_of(whole, link->ours_view).copy_(read(*link));
+    for (const Link* link : parts[i]) {
+      const at::Tensor part = read(*link);
+      view_of(whole, link->ours_view).copy_(part);
+      if (part.is_contiguous()) maps.give_back(part.const_data_ptr(), part.nbytes());  // it is not needed a second time
+    }
     parameter.bind(std::move(whole));
   }
 }
