@@ -103,6 +103,7 @@ GenerateOptions generate_options(const GenerationArguments& arguments, const Ada
   options.frequency_penalty = arguments.frequency_penalty;
   options.seed = arguments.seed;
   options.ignore_end = arguments.ignore_end;
+  for (const std::string& stop : arguments.stop) check(!stop.empty(), "program.usage", "--stop is empty; nothing would be written");
   if (!arguments.stop.empty()) options.stop = arguments.stop;
   if (model.tokenizer() == nullptr && arguments.stop.empty()) options.stop.clear();
   for (const std::string& bias : arguments.logit_bias) add_bias(bias, model, options);

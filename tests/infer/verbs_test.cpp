@@ -155,6 +155,9 @@ TEST_F(Verbs, GenerateRefusesBadInput) {
   expect_refused("generate " + run() + "/nowhere --prompt a", "model.folder");
   expect_refused("generate " + run() + " --prompt a --top-p 2", "program.usage");
   expect_refused("generate " + run() + " --prompt a --fact domain", "program.usage");
+  expect_refused("generate " + run() + " --prompt a --stop ''", "program.usage");
+  expect_refused("generate " + run() + " --prompt a --typical -1", "program.usage");
+  expect_refused("generate " + run() + " --prompt a --output x", "program.usage");
   expect_refused("generate " + run() + " --prompt a --dtype int3", "model.dtype");
   expect_refused("generate " + run() + " --prompt-file " + run() + "/absent.txt", "file.missing");
   expect_refused("generate " + golden("mixtral").string() + " --prompt a", "infer.tokenizer");
