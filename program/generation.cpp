@@ -26,7 +26,7 @@ void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--min-p", arguments.min_p, "only tokens with at least this share of the highest probability")
       ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--typical", arguments.typical, "only tokens whose surprise is nearest to the expected one, until their "
+  app.add_option("--typical,--typical-p", arguments.typical, "only tokens whose surprise is nearest to the expected one, until their "
                  "probabilities sum to this; 1 = all")->check(CLI::Range(0.0, 1.0));
   app.add_option("--repetition-penalty", arguments.repetition_penalty, "divides the positive and multiplies the negative logits "
                  "of all tokens of the prompt and the text; 1 = none")->check(CLI::Range(1e-3, 1e3));

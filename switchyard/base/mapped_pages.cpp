@@ -2,10 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <charconv>
 #include <cstring>
@@ -35,25 +35,31 @@ bool reserve_maps(size_t count) {
   return false;
 }
 
-/// A file opened again by its name; -1 unless it begins with the bytes that are mapped.
+/// A file opened again by its name.
 class Reopened {
  public:
-  Reopened(const std::string& path, const void* mapped_begin) : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    std::array<char, 4096> begin{};
-    const ssize_t got = descriptor_ < 0 ? -1 : ::pread(descriptor_, begin.data(), begin.size(), 0);
-    same_ = got > 0 && std::memcmp(begin.data(), mapped_begin, static_cast<size_t>(got)) == 0;
-  }
+  explicit Reopened(const std::string& path) : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
   ~Reopened() {
     if (descriptor_ >= 0) ::close(descriptor_);
   }
   Reopened(const Reopened&) = delete;
   Reopened& operator=(const Reopened&) = delete;
-  int descriptor() const { return same_ ? descriptor_ : -1; }
+  /// Whether all bytes up to `end` are there; a map beyond the end of a file cannot be read.
+  bool reaches(uint64_t end) const {
+    struct stat status {};
+    return descriptor_ >= 0 && ::fstat(descriptor_, &status) == 0 && static_cast<uint64_t>(status.st_size) >= end;
+  }
+  int descriptor() const { return descriptor_; }
 
  private:
   int descriptor_;
-  bool same_ = false;
 };
+
+/// Whether both begin and end alike: another file may have taken the name, or other memory the place of a map.
+bool same_ends(const uint8_t* a, const uint8_t* b, size_t bytes) {
+  const size_t some = std::min<size_t>(bytes, 64);
+  return std::memcmp(a, b, some) == 0 && std::memcmp(a + bytes - some, b + bytes - some, some) == 0;
+}
 
 template <typename T>
 std::string_view take_hex(std::string_view text, T& value) {
@@ -98,9 +104,10 @@ std::shared_ptr<uint8_t> FileMaps::stack(const std::vector<const void*>& pieces,
     const Map* map = find(piece, bytes);
     if (map == nullptr || map->offset != 0 || reinterpret_cast<uintptr_t>(piece) % page != within) return nullptr;
     std::unique_ptr<Reopened>& file = files[map->path];
-    if (!file) file = std::make_unique<Reopened>(map->path, reinterpret_cast<const void*>(map->begin));
-    if (file->descriptor() < 0) return nullptr;
-    places.emplace_back(file->descriptor(), static_cast<off_t>(reinterpret_cast<uintptr_t>(piece) - map->begin - within));
+    if (!file) file = std::make_unique<Reopened>(map->path);
+    const uint64_t offset = reinterpret_cast<uintptr_t>(piece) - map->begin;
+    if (!file->reaches(offset + bytes)) return nullptr;
+    places.emplace_back(file->descriptor(), static_cast<off_t>(offset - within));
   }
   if (!reserve_maps(pieces.size())) return nullptr;
   const size_t whole = bytes * pieces.size() + tail;
@@ -119,6 +126,8 @@ std::shared_ptr<uint8_t> FileMaps::stack(const std::vector<const void*>& pieces,
   // The last bytes of each piece stand where the next one's first page has its file's bytes before it.
   for (size_t i = 1; i < pieces.size() && within > 0; ++i)
     std::memcpy(begin + i * bytes, static_cast<const uint8_t*>(pieces[i - 1]) + bytes - within, within);
+  for (size_t i = 0; i < pieces.size(); ++i)
+    if (!same_ends(begin + within + i * bytes, static_cast<const uint8_t*>(pieces[i]), bytes)) return nullptr;
   return owner;
 }
 

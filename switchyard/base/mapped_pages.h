@@ -10,7 +10,8 @@
 
 namespace switchyard {
 
-/// The private file maps of this process at the time of construction.
+/// The private file maps of this process at the time of construction. What is asked about should lie in maps that are still there;
+/// memory that took the place of one since is noticed by `stack`.
 class FileMaps {
  public:
   FileMaps();

@@ -144,6 +144,17 @@ TEST(Tasks, FilesAreReadLineByLine) {
   }
 }
 
+TEST(Tasks, TheDocumentedExampleIsRead) {
+  const std::string page = read_file(fs::path(SWITCHYARD_SOURCE_DIR) / "docs/evaluating.md"), fence = "```json\n";
+  const size_t begin = page.find(fence) + fence.size();
+  TemporaryFolder folder;
+  write_text(folder / "tasks.jsonl", page.substr(begin, page.find("```", begin) - begin));
+  const auto items = read_tasks(folder / "tasks.jsonl");
+  ASSERT_EQ(items.size(), 2u);
+  EXPECT_EQ(items[0].choices.size(), 3u);
+  EXPECT_EQ(items[1].answers.size(), 2u);
+}
+
 /// transformers on the exported model: nats a token over sliding windows, and the log-probability of each choice.
 constexpr const char* kPeer = R"PY(
 import json, sys, torch

@@ -208,14 +208,15 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
     at::Tensor first = read(*parts[i].front());
     const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(first.scalar_type()));
     const bool same = first.scalar_type() == type;
+    const bool plain = file.packed(theirs_[parts[i].front()->theirs].name) == nullptr;  // what is unpacked has memory of its own
     if (parts[i].size() == 1 && parts[i][0]->ours_view.empty() && first.is_contiguous()) {
       // As it lies in the file, without a copy where the type allows it. Small ones are copied to where products sum them in
       // one order wherever they lay.
       parameter.bind(same && static_cast<int64_t>(first.nbytes()) <= kSmallTensor ? first.clone() : first.to(type));
-      if (!same) maps.give_back(first.const_data_ptr(), first.nbytes());
+      if (!same && plain) maps.give_back(first.const_data_ptr(), first.nbytes());
       continue;
     }
-    if (same && parameter.spec().expert_dim == 0 && parameter.count() * static_cast<int64_t>(first.element_size()) > kSmallTensor) {
+    if (same && plain && parameter.spec().expert_dim == 0 && parameter.count() * static_cast<int64_t>(first.element_size()) > kSmallTensor) {
       const std::vector<at::Tensor> experts = matrices(parts[i], first);
       if (at::Tensor stack = experts.empty() ? at::Tensor() : stacked_in_place(experts, maps); stack.defined()) {
         parameter.bind(std::move(stack));
@@ -226,7 +227,7 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
     for (const Link* link : parts[i]) {
       const at::Tensor part = read(*link);
       view_of(whole, link->ours_view).copy_(part);
-      if (part.is_contiguous()) maps.give_back(part.const_data_ptr(), part.nbytes());  // it is not needed a second time
+      if (plain && part.is_contiguous()) maps.give_back(part.const_data_ptr(), part.nbytes());  // it is not needed a second time
     }
     parameter.bind(std::move(whole));
   }
