@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,22 +43,23 @@ class Reopened {
   }
   Reopened(const Reopened&) = delete;
   Reopened& operator=(const Reopened&) = delete;
-  /// Whether all bytes up to `end` are there; a map beyond the end of a file cannot be read.
-  bool reaches(uint64_t end) const {
-    struct stat status {};
-    return descriptor_ >= 0 && ::fstat(descriptor_, &status) == 0 && static_cast<uint64_t>(status.st_size) >= end;
+  /// Whether the bytes from `offset` on begin and end as those in memory do: another file may have taken the name, or other memory
+  /// the place of a map. Read, not mapped: a page that is touched brings its neighbours.
+  bool holds(const void* memory, size_t bytes, uint64_t offset) const {
+    const auto* expected = static_cast<const char*>(memory);
+    const size_t some = std::min<size_t>(bytes, 64);
+    for (const size_t at : {size_t{0}, bytes - some}) {
+      char found[64];
+      if (::pread(descriptor_, found, some, static_cast<off_t>(offset + at)) != static_cast<ssize_t>(some)) return false;
+      if (std::memcmp(found, expected + at, some) != 0) return false;
+    }
+    return true;
   }
   int descriptor() const { return descriptor_; }
 
  private:
   int descriptor_;
 };
-
-/// Whether both begin and end alike: another file may have taken the name, or other memory the place of a map.
-bool same_ends(const uint8_t* a, const uint8_t* b, size_t bytes) {
-  const size_t some = std::min<size_t>(bytes, 64);
-  return std::memcmp(a, b, some) == 0 && std::memcmp(a + bytes - some, b + bytes - some, some) == 0;
-}
 
 template <typename T>
 std::string_view take_hex(std::string_view text, T& value) {
@@ -106,7 +106,7 @@ std::shared_ptr<uint8_t> FileMaps::stack(const std::vector<const void*>& pieces,
     std::unique_ptr<Reopened>& file = files[map->path];
     if (!file) file = std::make_unique<Reopened>(map->path);
     const uint64_t offset = reinterpret_cast<uintptr_t>(piece) - map->begin;
-    if (!file->reaches(offset + bytes)) return nullptr;
+    if (!file->holds(piece, bytes, offset)) return nullptr;
     places.emplace_back(file->descriptor(), static_cast<off_t>(offset - within));
   }
   if (!reserve_maps(pieces.size())) return nullptr;
@@ -126,8 +126,6 @@ std::shared_ptr<uint8_t> FileMaps::stack(const std::vector<const void*>& pieces,
   // The last bytes of each piece stand where the next one's first page has its file's bytes before it.
   for (size_t i = 1; i < pieces.size() && within > 0; ++i)
     std::memcpy(begin + i * bytes, static_cast<const uint8_t*>(pieces[i - 1]) + bytes - within, within);
-  for (size_t i = 0; i < pieces.size(); ++i)
-    if (!same_ends(begin + within + i * bytes, static_cast<const uint8_t*>(pieces[i]), bytes)) return nullptr;
   return owner;
 }
 

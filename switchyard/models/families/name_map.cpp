@@ -51,6 +51,7 @@ at::Tensor stacked_in_place(const std::vector<at::Tensor>& experts, const FileMa
   }
   const std::shared_ptr<uint8_t> pages = maps.stack(begins, first.nbytes());
   if (!pages) return {};
+  for (const void* begin : begins) maps.give_back(begin, first.nbytes());
   std::vector<int64_t> shape = first.sizes().vec();
   shape.insert(shape.begin(), static_cast<int64_t>(experts.size()));
   return at::from_blob(pages.get(), shape, [pages](void*) {}, first.options());
