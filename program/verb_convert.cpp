@@ -1,5 +1,5 @@
 // switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries, `merge` puts adapters in,
-// `quantize` packs a GGUF file's weights in fewer bits.
+// `gguf` writes a model folder as a GGUF file, `quantize` packs a GGUF file's weights in fewer bits.
 #include <fmt/format.h>
 
 #include "program/adapters.h"
@@ -8,6 +8,7 @@
 #include "switchyard/convert/export.h"
 #include "switchyard/convert/quantise.h"
 #include "switchyard/convert/rewrite.h"
+#include "switchyard/convert/to_gguf.h"
 
 namespace switchyard::program {
 
@@ -46,15 +47,34 @@ struct QuantiseArguments {
   int64_t shard_megabytes = 0;
 };
 
-int quantise_file(QuantiseArguments arguments) {
-  arguments.options.keep = parse_keep(arguments.keep);
-  arguments.options.shard_bytes = static_cast<uint64_t>(arguments.shard_megabytes) << 20;
-  const QuantiseReport report = quantise_gguf(arguments.in, arguments.out, arguments.options);
-  for (const std::string& fallback : report.fallbacks) log_info(fmt::format("rows do not fit {}, so {}", arguments.options.type, fallback));
+void add_packing_options(CLI::App& app, QuantiseArguments& arguments) {
+  app.add_option("--keep", arguments.keep,
+                 "other types by role (embedding, head, router, attention, experts, shared, dense) or tensor: router=f32,head=q6_K");
+  app.add_option("--shard-megabytes", arguments.shard_megabytes, "split into files of at most this size; default one file")
+      ->check(CLI::NonNegativeNumber);
+}
+
+void report_packing(const QuantiseReport& report, const std::string& type) {
+  for (const std::string& fallback : report.fallbacks) log_info(fmt::format("rows do not fit {}, so {}", type, fallback));
   if (report.packed_again > 0)
     log_info(fmt::format("{} tensors were packed in another format before and lost twice; start from a file in F16 or BF16", report.packed_again));
   log_info(fmt::format("{}: {} tensors packed, {:.1f} MB became {:.1f} MB", report.files.front().string(), report.packed,
                        static_cast<double>(report.bytes_before) / 1e6, static_cast<double>(report.bytes_after) / 1e6));
+}
+
+int quantise_file(QuantiseArguments arguments) {
+  arguments.options.keep = parse_keep(arguments.keep);
+  arguments.options.shard_bytes = static_cast<uint64_t>(arguments.shard_megabytes) << 20;
+  report_packing(quantise_gguf(arguments.in, arguments.out, arguments.options), arguments.options.type);
+  return 0;
+}
+
+int write_folder_as_gguf(QuantiseArguments arguments) {
+  arguments.options.keep = parse_keep(arguments.keep);
+  arguments.options.shard_bytes = static_cast<uint64_t>(arguments.shard_megabytes) << 20;
+  const ToGgufReport report = convert_to_gguf(arguments.in, arguments.out, {.pack = arguments.options});
+  for (const std::string& notice : report.notices) log_warning(notice);
+  report_packing(report.written, arguments.options.type);
   return 0;
 }
 
@@ -62,7 +82,7 @@ int quantise_file(QuantiseArguments arguments) {
 
 Verb convert_verb() {
   return {.name = "convert",
-          .summary = "turn one model into another: export, merge, quantize",
+          .summary = "turn one model into another: export, merge, gguf, quantize",
           .example = "switchyard convert export runs/quickstart exported/",
           .setup = [](CLI::App& app) -> std::function<int()> {
             app.require_subcommand(1);
@@ -80,17 +100,23 @@ Verb convert_verb() {
             add_adapter_options(*merging, merging_arguments->adapters);
             merging->get_option("--adapter")->required();
 
+            auto folding = std::make_shared<QuantiseArguments>();
+            folding->options.type.clear();
+            CLI::App* writing = app.add_subcommand("gguf", "a GGUF file of a model folder, its tokenizer and chat template, which llama.cpp loads");
+            writing->add_option("in", folding->in, "folder of a published model, or of a run, a checkpoint or a model saved here")->required();
+            writing->add_option("out", folding->out, "the new file")->required();
+            writing->add_option("--type", folding->options.type, "pack weight matrices: Q4_K, Q8_0, F16, ...; default as they are, bit for bit");
+            add_packing_options(*writing, *folding);
+
             auto packing = std::make_shared<QuantiseArguments>();
             CLI::App* quantising = app.add_subcommand("quantize", "a GGUF file with its weights packed in fewer bits");
             quantising->add_option("in", packing->in, "GGUF file, or any file of a set")->required();
             quantising->add_option("out", packing->out, "the new file")->required();
             quantising->add_option("--type", packing->options.type, "of weight matrices: Q4_K, Q6_K, Q8_0, MXFP4, F16, ...; default Q4_K");
-            quantising->add_option("--keep", packing->keep,
-                                   "other types by role (embedding, head, router, attention, experts, shared, dense) or tensor: router=f32,head=q6_K");
-            quantising->add_option("--shard-megabytes", packing->shard_megabytes, "split into files of at most this size; default one file")
-                ->check(CLI::NonNegativeNumber);
+            add_packing_options(*quantising, *packing);
             return [=] {
               return quantising->parsed() ? quantise_file(*packing)
+                     : writing->parsed()  ? write_folder_as_gguf(*folding)
                      : merging->parsed()  ? merge_adapters(*merging_arguments)
                                           : export_folder(*arguments);
             };

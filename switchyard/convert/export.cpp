@@ -8,6 +8,8 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
 #include "switchyard/convert/fold.h"
+#include "switchyard/formats/gguf.h"
+#include "switchyard/formats/template/chat_template.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
 #include "switchyard/models/families/hub_keys.h"
@@ -46,6 +48,24 @@ Attempt attempt(const Family& family, const std::string& model_type, const Node&
     result.obstacle = fmt::format("{}: {}", result.family, error.message());
   }
   return result;
+}
+
+/// The tokenizer and chat templates that a GGUF file holds, as files of a folder.
+void write_vocabulary(const LoadedModel& model, const fs::path& folder) {
+  if (!model.tokenizer) return;
+  model.tokenizer->save(folder);
+  const GgufMetadata metadata = Gguf(model.folder).metadata();
+  if (!metadata.has("tokenizer.chat_template")) return;
+  const ChatTemplates templates = ChatTemplates::load(model.folder);
+  for (const auto& [name, chat_template] : templates.named()) {
+    if (name == "default") {
+      write_file_atomically(folder / "chat_template.jinja", chat_template.source());
+      continue;
+    }
+    if (fs::path(name).filename() != name || name.starts_with(".")) continue;  // no name of a file
+    fs::create_directories(folder / "additional_chat_templates");
+    write_file_atomically(folder / "additional_chat_templates" / (name + ".jinja"), chat_template.source());
+  }
 }
 
 Node token_id(std::optional<int64_t> id) { return id ? Node(std::to_string(*id)) : Node(); }
@@ -109,6 +129,7 @@ std::string export_model(const LoadedModel& model, const fs::path& out, const Ex
   write_folder_atomically(out, [&](const fs::path& folder) {
     write_file_atomically(folder / "config.json", to_json(config) + "\n");
     write_safetensors_folder(folder, tensors);
+    if (!fs::is_directory(model.folder)) return write_vocabulary(model, folder);
     for (const char* name : kTokenizerFiles)
       if (fs::is_regular_file(model.folder / name)) fs::copy_file(model.folder / name, folder / name);
   });

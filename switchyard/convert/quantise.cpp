@@ -58,17 +58,17 @@ std::string role_of(const std::string& tensor) {
 bool is_plain_float(std::string_view type) { return type == "F32" || type == "F16" || type == "BF16"; }
 
 /// The types that the options give a tensor, before its shape is looked at; null = as it is.
-const BlockCodec* chosen(const TensorInfo& info, const QuantiseOptions& options, const BlockCodec& type) {
+const BlockCodec* chosen(const TensorInfo& info, const QuantiseOptions& options, const BlockCodec* type) {
   const std::string role = role_of(info.name);
   for (const std::string& key : {info.name, role})
     for (const auto& [name, kept] : options.keep)
       if (!key.empty() && name == key) return &writable(kept);
   const bool matrix = info.shape.size() >= 2 && info.name.ends_with(".weight") && info.name.find("norm") == std::string::npos;
-  return matrix && role != "router" ? &type : nullptr;
+  return matrix && role != "router" ? type : nullptr;
 }
 
 /// Packs a tensor part by part of its leading axis.
-at::Tensor pack(const Gguf& file, const TensorInfo& info, const BlockCodec& codec) {
+at::Tensor pack(const WeightSource& file, const TensorInfo& info, const BlockCodec& codec) {
   const std::shared_ptr<const PackedTensor> packed = file.packed(info.name);
   const at::Tensor plain = packed ? at::Tensor() : file.get(info.name);
   std::vector<int64_t> shape = info.shape;
@@ -85,13 +85,14 @@ at::Tensor pack(const Gguf& file, const TensorInfo& info, const BlockCodec& code
   return bytes;
 }
 
-/// A tensor as it lies in the file.
-GgufTensor unchanged(const std::shared_ptr<const Gguf>& file, const TensorInfo& info) {
-  if (!file->packed(info.name) && block_codec_named(info.dtype)->plain()) return GgufTensor::plain(info.name, file->get(info.name));
-  return {info.name, block_codec_named(info.dtype), info.shape, [file, info] {
-            const auto packed = std::dynamic_pointer_cast<const BlockTensor>(file->packed(info.name));
-            if (!packed) return at::empty({0}, at::kByte);
-            return at::from_blob(const_cast<uint8_t*>(packed->row(0)), {static_cast<int64_t>(info.bytes)}, [packed](void*) {}, at::TensorOptions().dtype(at::kByte));
+/// A tensor as it lies in the source.
+GgufTensor unchanged(const std::shared_ptr<const WeightSource>& source, const TensorInfo& info) {
+  const BlockCodec* codec = block_codec_named(info.dtype);
+  return {info.name, codec, info.shape, [source, info, codec]() -> at::Tensor {
+            if (const auto packed = std::dynamic_pointer_cast<const BlockTensor>(source->packed(info.name)))
+              return at::from_blob(const_cast<uint8_t*>(packed->row(0)), {static_cast<int64_t>(info.bytes)}, [packed](void*) {}, at::TensorOptions().dtype(at::kByte));
+            if (info.bytes == 0) return at::empty({0}, at::kByte);
+            return codec->plain() ? source->get(info.name).contiguous() : pack(*source, info, *codec);
           }};
 }
 
@@ -109,26 +110,26 @@ std::vector<std::pair<std::string, std::string>> parse_keep(const std::string& t
   return keep;
 }
 
-QuantiseReport quantise_gguf(const fs::path& in, const fs::path& out, const QuantiseOptions& options) {
-  const BlockCodec& type = writable(options.type);
-  check(fs::is_regular_file(in), "convert.quantise.input", "{} is no file; a GGUF file is needed", in.string());
+QuantiseReport write_quantised(GgufMetadata metadata, const std::shared_ptr<const WeightSource>& source, const fs::path& out,
+                               const QuantiseOptions& options) {
+  const BlockCodec* type = options.type.empty() ? nullptr : &writable(options.type);
   check(!fs::exists(out), "convert.quantise.exists", "{} is there already; choose a new name", out.string());
-  const auto file = std::make_shared<const Gguf>(in);
   for (const auto& [name, kept] : options.keep) {
     (void)writable(kept);
     const bool role = std::any_of(std::begin(kRoles), std::end(kRoles), [&](const Role& known) { return name == known.name; });
     std::vector<std::string_view> roles;
     for (const Role& known : kRoles) roles.push_back(known.name);
-    check(role || file->has(name), "convert.quantise.keep", "'{}' is neither a tensor of {} nor one of the roles {}", name, in.string(),
+    check(role || source->has(name), "convert.quantise.keep", "'{}' is neither a tensor of {} nor one of the roles {}", name, metadata.source(),
           fmt::join(roles, ", "));
   }
 
   QuantiseReport report;
   std::vector<GgufTensor> tensors;
-  const auto total = static_cast<int64_t>(file->tensors().size());
-  for (const TensorInfo& info : file->tensors()) {
+  const auto total = static_cast<int64_t>(source->tensors().size());
+  for (const TensorInfo& info : source->tensors()) {
     const BlockCodec* codec = chosen(info, options, type);
-    const bool numbers = is_plain_float(info.dtype) || file->packed(info.name) != nullptr;  // not integers, not float64
+    const std::shared_ptr<const PackedTensor> packed = source->packed(info.name);
+    const bool numbers = is_plain_float(info.dtype) || packed != nullptr || !block_codec_named(info.dtype)->plain();  // not integers, not float64
     const int64_t row = info.shape.empty() ? 1 : info.shape.back();
     if (codec != nullptr && numbers && row % codec->length != 0) {
       codec = block_codec_named(row % 32 == 0 ? "Q8_0" : "F16");
@@ -137,14 +138,14 @@ QuantiseReport quantise_gguf(const fs::path& in, const fs::path& out, const Quan
     report.bytes_before += info.bytes;
     if (codec == nullptr || !numbers || codec->name == info.dtype) {
       report.bytes_after += info.bytes;
-      tensors.push_back(unchanged(file, info));
+      tensors.push_back(unchanged(source, info));
     } else {
       report.packed += !codec->plain();
       report.packed_again += !codec->plain() && !is_plain_float(info.dtype);
       int64_t values = 1;
       for (const int64_t extent : info.shape) values *= extent;
       report.bytes_after += static_cast<uint64_t>(values / codec->length * codec->bytes);
-      tensors.push_back({info.name, codec, info.shape, [file, info, codec] { return pack(*file, info, *codec); }});
+      tensors.push_back({info.name, codec, info.shape, [source, info, codec] { return pack(*source, info, *codec); }});
     }
     if (options.progress)
       tensors.back().bytes = [bytes = tensors.back().bytes, &options, name = info.name, done = static_cast<int64_t>(tensors.size()), total] {
@@ -152,12 +153,19 @@ QuantiseReport quantise_gguf(const fs::path& in, const fs::path& out, const Quan
         return bytes();
       };
   }
-  GgufMetadata metadata = file->metadata();
   for (const auto& [name, number] : kFileTypes)
-    if (name == type.name) metadata.set("general.file_type", GgufValue::u32(number));
+    if (type != nullptr && name == type->name) metadata.set("general.file_type", GgufValue::u32(number));
   metadata.set("general.quantization_version", GgufValue::u32(2));
   report.files = write_gguf(out, metadata, tensors, options.shard_bytes);
   return report;
+}
+
+QuantiseReport quantise_gguf(const fs::path& in, const fs::path& out, const QuantiseOptions& options) {
+  (void)writable(options.type);
+  check(fs::is_regular_file(in), "convert.quantise.input", "{} is no file; a GGUF file is needed", in.string());
+  check(!fs::exists(out), "convert.quantise.exists", "{} is there already; choose a new name", out.string());
+  const auto file = std::make_shared<const Gguf>(in);
+  return write_quantised(file->metadata(), file, out, options);
 }
 
 }  // namespace switchyard

@@ -4,9 +4,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "switchyard/formats/gguf_metadata.h"
+#include "switchyard/formats/weight_source.h"
 
 namespace switchyard {
 
@@ -30,6 +34,11 @@ struct QuantiseReport {
 /// Reads `in` (GGUF, any file of a set), writes `out`; tensors are packed one at a time. Throws convert.quantise.type,
 /// convert.quantise.keep, convert.quantise.exists, convert.quantise.input for a folder, formats.gguf.*.
 QuantiseReport quantise_gguf(const std::filesystem::path& in, const std::filesystem::path& out, const QuantiseOptions& options);
+
+/// The same of tensors under the container's names that are in no file yet; an empty options.type leaves all as they are but
+/// those in options.keep.
+QuantiseReport write_quantised(GgufMetadata metadata, const std::shared_ptr<const WeightSource>& source, const std::filesystem::path& out,
+                               const QuantiseOptions& options);
 
 /// "router=f32,experts=Q4_K" as QuantiseOptions::keep; throws convert.quantise.keep.
 std::vector<std::pair<std::string, std::string>> parse_keep(const std::string& text);

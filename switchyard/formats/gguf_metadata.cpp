@@ -106,6 +106,14 @@ std::vector<int64_t> GgufMetadata::integers(std::string_view key) const {
   return numbers;
 }
 
+std::vector<int64_t> GgufMetadata::flags(std::string_view key) const {
+  const GgufValue& value = at(key);
+  const GgufArray* list = std::get_if<GgufArray>(&value.value);
+  if (list == nullptr || list->element != GgufType::boolean) fail_type(source_, key, value, "a list of truth values");
+  const auto& values = std::get<std::vector<uint64_t>>(list->items);
+  return {values.begin(), values.end()};
+}
+
 std::vector<double> GgufMetadata::numbers(std::string_view key) const {
   const GgufValue& value = at(key);
   const GgufArray* list = std::get_if<GgufArray>(&value.value);

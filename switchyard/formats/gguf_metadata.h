@@ -39,6 +39,8 @@ struct GgufValue {
   static GgufValue text(std::string value) { return {GgufType::text, std::move(value)}; }
   static GgufValue texts(std::vector<std::string> values) { return {GgufType::array, GgufArray{GgufType::text, std::move(values)}}; }
   static GgufValue floats(std::vector<double> values) { return {GgufType::array, GgufArray{GgufType::f32, std::move(values)}}; }
+  static GgufValue flags(std::vector<uint64_t> values) { return {GgufType::array, GgufArray{GgufType::boolean, std::move(values)}}; }
+  static GgufValue bytes(const std::string& text) { return {GgufType::array, GgufArray{GgufType::u8, std::vector<uint64_t>(reinterpret_cast<const uint8_t*>(text.data()), reinterpret_cast<const uint8_t*>(text.data()) + text.size())}}; }
   static GgufValue ints(std::vector<int64_t> values) { return {GgufType::array, GgufArray{GgufType::i32, std::move(values)}}; }
 };
 
@@ -70,6 +72,7 @@ class GgufMetadata {
   const std::vector<std::string>& texts(std::string_view key) const;
   std::vector<int64_t> integers(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
+  std::vector<int64_t> flags(std::string_view key) const;  ///< 0 or 1
 
  private:
   const GgufValue& at(std::string_view key) const;

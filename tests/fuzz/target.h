@@ -9,8 +9,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "switchyard/base/error.h"
@@ -42,8 +44,8 @@ inline void run_one(void (*run)(std::string_view), std::string_view bytes) {
   }
 }
 
-/// The bytes as a file of this name in a folder of this process; the folder.
-inline std::filesystem::path as_file(const std::string& name, std::string_view bytes) {
+/// Files with these names and bytes in a folder of this process, which is named for the first; the folder.
+inline std::filesystem::path as_files(std::initializer_list<std::pair<std::string, std::string_view>> files) {
   static const std::filesystem::path root = [] {
     const std::filesystem::path memory = "/dev/shm";
     std::string folder = ((std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path()) / "switchyard-fuzz-XXXXXX").string();
@@ -56,11 +58,13 @@ inline std::filesystem::path as_file(const std::string& name, std::string_view b
       std::filesystem::remove_all(root, ignored);
     }
   } cleaner;
-  const std::filesystem::path folder = root / ("for-" + name);
+  const std::filesystem::path folder = root / ("for-" + files.begin()->first);
   std::filesystem::create_directories(folder);
-  std::ofstream(folder / name, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  for (const auto& [name, bytes] : files)
+    std::ofstream(folder / name, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   return folder;
 }
+inline std::filesystem::path as_file(const std::string& name, std::string_view bytes) { return as_files({{name, bytes}}); }
 
 }  // namespace switchyard::fuzz
 

@@ -221,7 +221,7 @@ AdapterFile read_adapter(const fs::path& folder, const std::map<std::string, fs:
     AdapterConfig config = read_adapter_config(place);
     check(config.kind == Kind::lora && !config.dora, "formats.peft.experts", "{}: the adapters of an X-LoRA are plain LoRA; {} is {}",
           folder.string(), place.string(), config.dora ? "DoRA" : to_string(config.kind));
-    adapter.experts.emplace_back(name, read_one(place, std::move(config)));
+    adapter.experts.push_back({name, read_one(place, std::move(config))});
   }
   return adapter;
 }

@@ -37,9 +37,14 @@ struct AdapterFile {
   std::vector<Whole> wholes;
   /// X-LoRA: layers of the classifier [out, in] with [out], in order; and its adapters by name.
   std::vector<std::pair<at::Tensor, at::Tensor>> classifier;
-  std::vector<std::pair<std::string, AdapterFile>> experts;
+  struct Named;
+  std::vector<Named> experts;
 
   const ModuleTensors* find(std::string_view module) const;
+};
+struct AdapterFile::Named {
+  std::string name;
+  AdapterFile file;
 };
 
 /// Throws formats.peft.* (see adapter_config.h), formats.peft.tensor (a name or shape that belongs to nothing, a half of a pair,

@@ -15,15 +15,10 @@ namespace {
 using Json = nlohmann::json;
 using Types = SentencePieceTable;  // the kinds of tokens are numbered alike
 
-/// What the name of a pre-tokenizer stands for.
-struct PreTokenization {
-  std::vector<const char*> patterns;  ///< each cuts what the ones before left
-  bool nfc = false;                   ///< the published tokenizer normalises first, which the file does not say
-  bool ignore_merges = false, add_begin = false;
-};
-
 constexpr char kLineBreak[] = R"([\r\n])", kOneDigit[] = R"(\p{N})", kDigits[] = R"(\p{N}+)";
 constexpr char kDeepSeekHan[] = "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+";
+
+}  // namespace
 
 const PreTokenization* pre_tokenization(const std::string& name) {
   static const std::map<std::string, PreTokenization> table = [] {
@@ -60,6 +55,8 @@ const PreTokenization* pre_tokenization(const std::string& name) {
   return found == table.end() ? nullptr : &found->second;
 }
 
+namespace {
+
 class Reader {
  public:
   explicit Reader(const GgufMetadata& metadata) : metadata_(metadata) {
@@ -78,7 +75,8 @@ class Reader {
   TokenizerParts read() {
     const std::string model = metadata_.text("tokenizer.ggml.model", "");
     TokenizerParts parts;
-    if (model == "gpt2") parts = byte_level_bpe();
+    if (metadata_.has("tokenizer.huggingface.json")) parts = original();
+    else if (model == "gpt2") parts = byte_level_bpe();
     else if (model == "llama" || model == "t5") parts = sentencepiece(model == "t5");
     else fail("tokenizer.unsupported", "{}: the tokenizer model \"{}\" is not supported", metadata_.source(), model);
     if (known(end_)) parts.end = end_;
@@ -96,6 +94,16 @@ class Reader {
   void read_ids() {
     begin_ = id_at("tokenizer.ggml.bos_token_id");
     end_ = id_at("tokenizer.ggml.eos_token_id");
+  }
+
+  /// The tokenizer.json that the file was made from, where it holds it.
+  TokenizerParts original() {
+    read_ids();
+    std::map<std::string, std::string> files = config_files();
+    files["tokenizer.json"] = metadata_.text("tokenizer.huggingface.json");
+    TokenizerParts parts = parts_from_json(files["tokenizer.json"], files, metadata_.source());
+    parts.files = std::move(files);
+    return parts;
   }
 
   /// Written as the tokenizer.json that the file was made from, so that it can be saved as one.

@@ -32,7 +32,7 @@ std::shared_ptr<Tokenizer> make_tokenizer(TokenizerParts parts);
 
 /// What tokenizer_config.json and special_tokens_map.json say, as far as it is asked for here; absent files say nothing.
 struct TokenizerConfig {
-  std::optional<std::string> begin_token, end_token, unknown_token;
+  std::optional<std::string> begin_token, end_token, unknown_token, padding_token;
   std::optional<bool> add_begin, add_end;
   std::string tokenizer_class;
   std::map<int64_t, AddedToken> added;  ///< added_tokens_decoder

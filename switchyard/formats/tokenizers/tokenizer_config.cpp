@@ -46,7 +46,7 @@ TokenizerConfig read_tokenizer_config(const std::map<std::string, std::string>& 
       const Json root = Json::parse(file->second);
       check(root.is_object(), "tokenizer.format", "{} beside {} is no JSON object", name, source);
       for (const auto& [key, token] : {std::pair("bos_token", &config.begin_token), std::pair("eos_token", &config.end_token),
-                                       std::pair("unk_token", &config.unknown_token)})
+                                       std::pair("unk_token", &config.unknown_token), std::pair("pad_token", &config.padding_token)})
         if (const auto value = token_of(root, key)) *token = value;
       for (const auto& [key, flag] : {std::pair("add_bos_token", &config.add_begin), std::pair("add_eos_token", &config.add_end)})
         if (const auto value = flag_of(root, key)) *flag = value;

@@ -11,132 +11,76 @@
 #include <set>
 
 #include "switchyard/base/error.h"
-#include "switchyard/base/options.h"
+#include "switchyard/models/families/derived_weights.h"
+#include "switchyard/models/families/gguf_names.h"
 
 namespace switchyard {
 namespace {
 
-// ---- tensors
-
-/// How a tensor of the hub is made from one of the file. Names are those within a layer, {e} an expert.
-struct Rule {
-  enum class Move { same, expert, rows_of_queries, rows_of_keys, row, transposed };
-  std::string theirs, hub;
-  Move move = Move::same;
-};
+using gguf::Architecture;
+using gguf::Rule;
+using gguf::numbered;
 using Move = Rule::Move;
 
-/// The words in which architectures differ.
-struct Words {
-  std::string router = "mlp.gate", experts = "mlp.experts.{e}.", gate = "gate_proj", up = "up_proj", down = "down_proj";
-  std::string shared = "mlp.shared_expert.";
-  bool permuted = false;  ///< rows of q and k
-};
+// ---- tensors
 
-std::vector<Rule> layer_rules(const Words& words) {
-  const Move queries = words.permuted ? Move::rows_of_queries : Move::same, keys = words.permuted ? Move::rows_of_keys : Move::same;
-  std::vector<Rule> rules{
-      {"attn_norm.weight", "input_layernorm.weight"},
-      {"ffn_norm.weight", "post_attention_layernorm.weight"},
-      {"post_attention_norm.weight", "post_attention_layernorm.weight"},
-      {"attn_q_norm.weight", "self_attn.q_norm.weight"},
-      {"attn_k_norm.weight", "self_attn.k_norm.weight"},
-      {"attn_sinks.weight", "self_attn.sinks"},
-      {"attn_q_a.weight", "self_attn.q_a_proj.weight"},
-      {"attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"},
-      {"attn_q_b.weight", "self_attn.q_b_proj.weight"},
-      {"attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"},
-      {"attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"},
-      {"attn_kv_b.weight", "self_attn.kv_b_proj.weight"},
-      {"exp_probs_b.bias", words.router + ".e_score_correction_bias"},
-      {"ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", Move::row},
-  };
-  for (const std::string end : {".weight", ".bias"}) {
-    rules.push_back({"attn_q" + end, "self_attn.q_proj" + end, queries});
-    rules.push_back({"attn_k" + end, "self_attn.k_proj" + end, keys});
-    rules.push_back({"attn_v" + end, "self_attn.v_proj" + end});
-    rules.push_back({"attn_output" + end, "self_attn.o_proj" + end});
-    rules.push_back({"ffn_gate_inp" + end, words.router + end});
-  }
-  for (const auto& [part, dense, expert] : {std::tuple{"gate", "gate_proj", words.gate}, {"up", "up_proj", words.up}, {"down", "down_proj", words.down}}) {
-    rules.push_back({fmt::format("ffn_{}.weight", part), fmt::format("mlp.{}.weight", dense)});
-    rules.push_back({fmt::format("ffn_{}_shexp.weight", part), fmt::format("{}{}.weight", words.shared, dense)});
-    rules.push_back({fmt::format("ffn_{}_exps.weight", part), fmt::format("{}{}.weight", words.experts, expert), Move::expert});
-    rules.push_back({fmt::format("ffn_{}.{{e}}.weight", part), fmt::format("{}{}.weight", words.experts, expert)});  // early files
-  }
-  return rules;
-}
-
-std::string replaced(std::string text, const std::string& what, int64_t number) {
-  const size_t at = text.find(what);
-  return at == std::string::npos ? text : text.replace(at, what.size(), std::to_string(number));
-}
-
-class HubTensors : public WeightSource {
+class HubTensors : public DerivedWeights {
  public:
-  struct Recipe {
-    TensorInfo info;
-    std::function<at::Tensor()> get;
-    std::function<std::shared_ptr<const PackedTensor>()> packed = [] { return nullptr; };
-  };
-  HubTensors(std::shared_ptr<const Gguf> file, int64_t heads, int64_t key_heads) : file_(std::move(file)), heads_(heads), key_heads_(key_heads) {
-    for (const TensorInfo& info : file_->tensors()) theirs_.emplace(info.name, &info);
+  HubTensors(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file, int64_t heads, int64_t key_heads)
+      : DerivedWeights(metadata.source()), file_(std::move(file)), heads_(heads), key_heads_(key_heads) {
+    for (const TensorInfo& info : file_->tensors()) theirs_.emplace(info.name, info);
+    for (const auto& [type, spelled] : {std::pair{at::kBFloat16, "BF16"}, {at::kHalf, "F16"}}) {
+      const std::string key = std::string(gguf::kStoredAs) + spelled;
+      if (!metadata.has(key)) continue;
+      for (const std::string& name : metadata.texts(key)) {
+        const auto found = theirs_.find(name);
+        if (found == theirs_.end() || found->second.dtype != "F32") continue;  // packed since
+        found->second.dtype = spelled;
+        found->second.bytes /= 2;
+        narrowed_[name] = type;
+      }
+    }
   }
-
-  const std::vector<TensorInfo>& tensors() const override { return tensors_; }
-  bool has(std::string_view name) const override { return recipes_.contains(name); }
-  at::Tensor get(std::string_view name) const override { return at(name).get(); }
-  std::shared_ptr<const PackedTensor> packed(std::string_view name) const override { return at(name).packed(); }
 
   const TensorInfo* theirs(const std::string& name) const {
     const auto found = theirs_.find(name);
-    return found == theirs_.end() ? nullptr : found->second;
+    return found == theirs_.end() ? nullptr : &found->second;
+  }
+  /// A tensor of the file, in the type that it had before it was put there.
+  at::Tensor read(const std::string& name) const {
+    const auto narrowed = narrowed_.find(name);
+    return narrowed == narrowed_.end() ? file_->get(name) : file_->get(name).to(narrowed->second);
   }
   /// Marks one of the file's tensors as accounted for.
   void use(const std::string& name) { used_.insert(name); }
 
+  using DerivedWeights::add;
   /// Adds what `rule` makes of its tensor; nothing when the file has none.
   void add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule);
-  void add(Recipe recipe) {
-    const std::string name = recipe.info.name;
-    check(recipes_.emplace(name, std::move(recipe)).second, "model.gguf", "{}: two tensors stand for {}", file_->metadata().source(), name);
-  }
   /// Ends the list: what no rule used keeps its name.
   void finish() {
     for (const TensorInfo& info : file_->tensors())
       if (!used_.contains(info.name)) add({info, [this, name = info.name] { return file_->get(name); }});
-    for (const auto& [name, recipe] : recipes_) tensors_.push_back(recipe.info);
   }
-  const Gguf& file() const { return *file_; }
 
  private:
-  const Recipe& at(std::string_view name) const {
-    const auto found = recipes_.find(name);
-    if (found != recipes_.end()) return found->second;
-    std::vector<std::string> names;
-    for (const TensorInfo& info : tensors_) names.push_back(info.name);
-    const std::string near = nearest(name, names);
-    fail("formats.gguf.missing", "{} has no tensor that stands for {}{}", file_->metadata().source(), name,
-         near.empty() ? "" : "; the nearest name is " + near);
-  }
   void add_experts(const TensorInfo& info, const std::string& hub);
 
-  std::shared_ptr<const Gguf> file_;
+  std::shared_ptr<const WeightSource> file_;
   int64_t heads_, key_heads_;
-  std::map<std::string, const TensorInfo*> theirs_;
-  std::map<std::string, Recipe, std::less<>> recipes_;
+  std::map<std::string, TensorInfo> theirs_;
+  std::map<std::string, at::ScalarType> narrowed_;
   std::set<std::string> used_;
-  std::vector<TensorInfo> tensors_;
 };
 
 void HubTensors::add_experts(const TensorInfo& info, const std::string& hub) {
-  check(info.shape.size() == 3 && info.shape[0] > 0, "model.gguf", "{}: {} is no stack of experts", file_->metadata().source(), info.name);
+  check(info.shape.size() == 3 && info.shape[0] > 0, "model.gguf", "{}: {} is no stack of experts", where(), info.name);
   const std::vector<int64_t> one(info.shape.begin() + 1, info.shape.end());
   for (int64_t e = 0; e < info.shape[0]; ++e) {
-    Recipe recipe{.info = {replaced(hub, "{e}", e), info.dtype, one, info.bytes / static_cast<uint64_t>(info.shape[0])}};
+    Recipe recipe{.info = {numbered(hub, "{e}", e), info.dtype, one, info.bytes / static_cast<uint64_t>(info.shape[0])}};
     recipe.get = [this, name = info.name, e] {
       const auto packed = file_->packed(name);
-      return packed ? packed->dequantise(e, 1).select(0, 0) : file_->get(name).select(0, e);
+      return packed ? packed->dequantise(e, 1).select(0, 0) : read(name).select(0, e);
     };
     recipe.packed = [this, name = info.name, one, e]() -> std::shared_ptr<const PackedTensor> {
       const auto stack = std::dynamic_pointer_cast<const BlockTensor>(file_->packed(name));
@@ -148,8 +92,8 @@ void HubTensors::add_experts(const TensorInfo& info, const std::string& hub) {
 
 void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule) {
   if (rule.theirs.find("{e}") != std::string::npos) {
-    for (int64_t e = 0; theirs(prefix + replaced(rule.theirs, "{e}", e)); ++e)
-      add(prefix, hub_prefix, {replaced(rule.theirs, "{e}", e), replaced(rule.hub, "{e}", e), rule.move});
+    for (int64_t e = 0; theirs(prefix + numbered(rule.theirs, "{e}", e)); ++e)
+      add(prefix, hub_prefix, {numbered(rule.theirs, "{e}", e), numbered(rule.hub, "{e}", e), rule.move});
     return;
   }
   const TensorInfo* info = theirs(prefix + rule.theirs);
@@ -159,13 +103,13 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
   if (rule.move == Move::expert) return add_experts(*info, hub);
   Recipe recipe{.info = *info};
   recipe.info.name = hub;
-  const auto read = [this, name = info->name] { return file_->get(name); };
+  const auto read = [this, name = info->name] { return this->read(name); };
   switch (rule.move) {
     case Move::rows_of_queries:
     case Move::rows_of_keys: {
       const int64_t heads = rule.move == Move::rows_of_queries ? heads_ : key_heads_;
       check(!info->shape.empty() && heads > 0 && info->shape[0] % (2 * heads) == 0, "model.gguf", "{}: the rows of {} are no pairs in {} heads",
-            file_->metadata().source(), info->name, heads);
+            where(), info->name, heads);
       // Stored row 2 j + s of a head is row s d / 2 + j of the hub's.
       recipe.get = [read, heads] {
         const at::Tensor stored = read();
@@ -179,7 +123,7 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
       recipe.get = [read] { return read().reshape({1, -1}); };
       break;
     case Move::transposed:
-      check(info->shape.size() == 3, "model.gguf", "{}: {} is no stack of experts", file_->metadata().source(), info->name);
+      check(info->shape.size() == 3, "model.gguf", "{}: {} is no stack of experts", where(), info->name);
       recipe.info.shape = {info->shape[0], info->shape[2], info->shape[1]};
       recipe.get = [read] { return read().transpose(1, 2); };
       break;
@@ -196,7 +140,7 @@ void add_alternating(HubTensors& tensors, const std::string& prefix, const std::
     const TensorInfo *gate = tensors.theirs(prefix + "ffn_gate_exps" + end), *up = tensors.theirs(prefix + "ffn_up_exps" + end);
     if (gate == nullptr || up == nullptr) continue;
     check(gate->shape == up->shape && gate->shape.size() >= 2, "model.gguf", "{}: {} and {} have other shapes",
-          tensors.file().metadata().source(), gate->name, up->name);
+          tensors.where(), gate->name, up->name);
     tensors.use(gate->name);
     tensors.use(up->name);
     std::vector<int64_t> shape = gate->shape;
@@ -204,8 +148,8 @@ void add_alternating(HubTensors& tensors, const std::string& prefix, const std::
     if (shape.size() == 3) shape = {experts, shape[2], width};
     else shape = {experts, width};
     tensors.add({{hub + name, gate->dtype, shape, gate->bytes + up->bytes},
-                 [&file = tensors.file(), gate = gate->name, up = up->name, experts, width] {
-                   const at::Tensor both = at::stack({file.get(gate), file.get(up)}, 2);  // [E, F, 2, ..]
+                 [&tensors, gate = gate->name, up = up->name, experts, width] {
+                   const at::Tensor both = at::stack({tensors.read(gate), tensors.read(up)}, 2);  // [E, F, 2, ..]
                    return both.dim() == 4 ? both.reshape({experts, width, -1}).transpose(1, 2) : both.reshape({experts, width});
                  }});
   }
@@ -218,13 +162,13 @@ void add_key_value_map(HubTensors& tensors, const std::string& prefix, const std
   const TensorInfo *keys = tensors.theirs(prefix + "attn_k_b.weight"), *values = tensors.theirs(prefix + "attn_v_b.weight");
   if (keys == nullptr || values == nullptr) return;
   check(keys->shape.size() == 3 && values->shape.size() == 3 && keys->shape[0] == values->shape[0] && keys->shape[1] == values->shape[2],
-        "model.gguf", "{}: {} and {} do not fit together", tensors.file().metadata().source(), keys->name, values->name);
+        "model.gguf", "{}: {} and {} do not fit together", tensors.where(), keys->name, values->name);
   tensors.use(keys->name);
   tensors.use(values->name);
   const int64_t rows = keys->shape[0] * (keys->shape[2] + values->shape[1]), rank = keys->shape[1];
   tensors.add({{hub + "self_attn.kv_b_proj.weight", keys->dtype, {rows, rank}, keys->bytes + values->bytes},
-               [&file = tensors.file(), keys = keys->name, values = values->name, rows, rank] {
-                 const at::Tensor k = file.get(keys).transpose(1, 2), v = file.get(values);
+               [&tensors, keys = keys->name, values = values->name, rows, rank] {
+                 const at::Tensor k = tensors.read(keys).transpose(1, 2), v = tensors.read(values);
                  at::Tensor both = at::empty({k.size(0), k.size(1) + v.size(1), rank}, k.options());
                  both.narrow(1, 0, k.size(1)).copy_(k);
                  both.narrow(1, k.size(1), v.size(1)).copy_(v);
@@ -244,7 +188,8 @@ Node decimal(double value) {
 /// Writes keys of a config.json from keys of the metadata, which all begin with the architecture.
 class Config {
  public:
-  Config(const Gguf& file, std::string architecture) : file_(file), metadata_(file.metadata()), prefix_(architecture + ".") {
+  Config(const GgufMetadata& metadata, const WeightSource& file, const std::string& architecture)
+      : file_(file), metadata_(metadata), prefix_(architecture + ".") {
     node_ = Node::map();
     node_.set_mark({metadata_.source(), 0});
   }
@@ -262,6 +207,15 @@ class Config {
   double number(const std::string& key, double otherwise) const { return metadata_.number(prefix_ + key, otherwise); }
   bool flag(const std::string& key, bool otherwise) const { return metadata_.flag(prefix_ + key, otherwise); }
   std::string text(const std::string& key) const { return metadata_.text(prefix_ + key, ""); }
+  int64_t layers() const { return integer("block_count") - integer("nextn_predict_layers", 0); }
+  /// One truth value a layer, or nothing.
+  std::vector<int64_t> pattern(const std::string& key) const {
+    if (!has(key)) return {};
+    const std::vector<int64_t> each = metadata_.flags(prefix_ + key);
+    check(static_cast<int64_t>(each.size()) >= layers(), "model.gguf", "{}: {}{} lists {} layers of {}", metadata_.source(), prefix_, key,
+          each.size(), layers());
+    return each;
+  }
 
   void put(const std::string& key, Node value) { node_[key] = std::move(value); }
   void put(const std::string& key, int64_t value) { put(key, Node(std::to_string(value))); }
@@ -275,11 +229,12 @@ class Config {
     node.set_quoted(true);
     return node;
   }
-  const Gguf& file() const { return file_; }
+  const WeightSource& file() const { return file_; }
+  const GgufMetadata& metadata() const { return metadata_; }
   Node& node() { return node_; }
 
  private:
-  const Gguf& file_;
+  const WeightSource& file_;
   const GgufMetadata& metadata_;
   std::string prefix_;
   Node node_;
@@ -298,9 +253,10 @@ Node scaling_of(const Config& config) {
   node["beta_fast"] = decimal(config.number("rope.scaling.yarn_beta_fast", 32));
   node["beta_slow"] = decimal(config.number("rope.scaling.yarn_beta_slow", 1));
   if (config.has("rope.scaling.yarn_log_multiplier")) {  // a tenth of the hub's number; both of its keys have it in published files
-    const double scale = 10 * config.number("rope.scaling.yarn_log_multiplier", 0);
-    node["mscale"] = decimal(scale);
-    node["mscale_all_dim"] = decimal(scale);
+    const double tenth = std::stod(decimal(config.number("rope.scaling.yarn_log_multiplier", 0)).scalar());
+    const Node scale(fmt::format("{:#.7g}", 10 * tenth));
+    node["mscale"] = scale;
+    node["mscale_all_dim"] = scale;
   }
   return node;
 }
@@ -308,7 +264,7 @@ Node scaling_of(const Config& config) {
 /// Llama 3's scaling from the divisors of frequencies that the container holds in place of its four numbers. Between the two
 /// wavelengths of the scheme, 1 / divisor rises linearly with the frequency; that line gives the numbers back, low being 1.
 Node scaling_from(const Config& config, const at::Tensor& divisors) {
-  const std::string& source = config.file().metadata().source();
+  const std::string& source = config.metadata().source();
   const int64_t count = divisors.numel();
   const double theta = config.number("rope.freq_base", 10000);
   const at::Tensor plain = divisors.to(at::kDouble).contiguous();
@@ -321,28 +277,33 @@ Node scaling_from(const Config& config, const at::Tensor& divisors) {
     const double share = (1 / divisor[j] - 1 / factor) / (1 - 1 / factor);
     n += 1, x += turns(j), y += share, xx += turns(j) * turns(j), xy += turns(j) * share;
   }
-  double high = 4, original = 8192;  // as published, where the line cannot be seen
+  double low = 1, high = 4, original = 8192;  // as published, where the line cannot be seen
   if (const double spread = n * xx - x * x; n >= 2 && spread > 0) {
     const double slope = (n * xy - x * y) / spread, offset = (y - slope * x) / n;
     high = std::round(1000 * (1 - 1 / offset)) / 1000;
     original = std::round(-slope / offset);
   }
+  if (config.metadata().has(gguf::kLlama3)) {
+    const std::vector<double> said = config.metadata().numbers(gguf::kLlama3);
+    check(said.size() == 3 && said[0] > 0 && said[1] > said[0] && said[2] > 0, "model.gguf", "{}: {} are no low and high factor and length", source, gguf::kLlama3);
+    low = said[0], high = said[1], original = said[2];
+  }
   for (int64_t j = 0; j < count; ++j) {
-    const double share = std::clamp((original * turns(j) - 1) / (high - 1), 0.0, 1.0), wanted = 1 / ((1 - share) / factor + share);
+    const double share = std::clamp((original * turns(j) - low) / (high - low), 0.0, 1.0), wanted = 1 / ((1 - share) / factor + share);
     check(std::fabs(wanted / divisor[j] - 1) < 1e-4, "model.gguf", "{}: rope_freqs.weight scales positions as no known scheme does", source);
   }
   if (factor <= 1) return {};
   Node node = Node::map();
   node["rope_type"] = Config::quoted("llama3");
   node["factor"] = decimal(factor);
-  node["low_freq_factor"] = Node("1.0");
+  node["low_freq_factor"] = decimal(low);
   node["high_freq_factor"] = decimal(high);
   node["original_max_position_embeddings"] = Node(fmt::format("{:.0f}", original));
   return node;
 }
 
 void put_common(Config& config) {
-  const GgufMetadata& metadata = config.file().metadata();
+  const GgufMetadata& metadata = config.metadata();
   const int64_t heads = config.integer("attention.head_count"), width = config.integer("embedding_length");
   const TensorInfo* embedding = nullptr;
   for (const TensorInfo& info : config.file().tensors())
@@ -350,7 +311,7 @@ void put_common(Config& config) {
   check(embedding != nullptr && embedding->shape.size() == 2, "model.gguf", "{} has no token_embd.weight", metadata.source());
   config.put("vocab_size", embedding->shape[0]);
   config.put("hidden_size", width);
-  config.put("num_hidden_layers", config.integer("block_count") - config.integer("nextn_predict_layers", 0));
+  config.put("num_hidden_layers", config.layers());
   config.put("num_attention_heads", heads);
   config.put("num_key_value_heads", config.integer("attention.head_count_kv", heads));
   config.put("max_position_embeddings", config.integer("context_length", 2048));
@@ -361,11 +322,11 @@ void put_common(Config& config) {
   const bool divisors = config.file().has("rope_freqs.weight");
   config.put("rope_scaling", divisors ? scaling_from(config, config.file().get("rope_freqs.weight")) : scaling_of(config));
   config.put_text("hidden_act", "silu");
-  config.put_text("torch_dtype", "float32");
+  config.put_text("torch_dtype", embedding->dtype == "BF16" ? "bfloat16" : embedding->dtype == "F16" ? "float16" : "float32");
   config.put_flag("tie_word_embeddings", !config.file().has("output.weight"));
   if (metadata.has("tokenizer.ggml.bos_token_id")) config.put("bos_token_id", metadata.integer("tokenizer.ggml.bos_token_id"));
   Node ends = Node::list();
-  for (const char* key : {"eos_token_id", "eot_token_id"})
+  for (const char* key : {"eos_token_id", "eot_token_id", "eom_token_id"})
     if (const std::string name = std::string("tokenizer.ggml.") + key; metadata.has(name)) ends.append(Node(std::to_string(metadata.integer(name))));
   if (!ends.items().empty()) config.put("eos_token_id", ends.items().size() == 1 ? ends.items()[0] : ends);
 }
@@ -412,11 +373,13 @@ void put_gpt_oss(Config& config) {
   config.put_flag("attention_bias", true);
   config.put("swiglu_limit", Node("7.0"));
   Node kinds = Node::list();
-  for (int64_t i = 0; i < config.integer("block_count"); ++i)
-    kinds.append(Config::quoted(i % 2 == 0 ? "sliding_attention" : "full_attention"));
+  const std::vector<int64_t> slides = config.pattern("attention.sliding_window_pattern");
+  for (int64_t i = 0; i < config.layers(); ++i)
+    kinds.append(Config::quoted((slides.empty() ? i % 2 == 0 : slides[static_cast<size_t>(i)] != 0) ? "sliding_attention" : "full_attention"));
   config.put("layer_types", kinds);
-  // The container cannot say that YaRN's range is not rounded to whole dimensions, and its readers round it.
-  if (Node* scaling = config.node().find("rope_scaling"); scaling != nullptr && scaling->is_map()) (*scaling)["truncate"] = Node("true");
+  // Readers of the container round YaRN's range to whole dimensions, unless it was written here.
+  if (Node* scaling = config.node().find("rope_scaling"); scaling != nullptr && scaling->is_map())
+    (*scaling)["truncate"] = Node(config.metadata().flag(gguf::kYarnTruncate, true) ? "true" : "false");
 }
 
 /// Experts by a softmax, as Qwen and OLMoE have them.
@@ -428,79 +391,109 @@ void put_softmax_experts(Config& config, const char* type, bool renormalised) {
   if (!config.has("expert_feed_forward_length")) return;
   config.copy("moe_intermediate_size", "expert_feed_forward_length");
   config.put("decoder_sparse_step", 1);
-  config.put("mlp_only_layers", Node::list());
 }
 
-struct Architecture {
-  const char* name;
-  Words words;
-  void (*put)(Config&);
-};
+/// Layers without a mixture among those with one, which the hub lists; the container tells by its tensors alone.
+void put_dense_layers(Config& config) {
+  Node dense = Node::list();
+  for (int64_t i = 0; i < config.layers(); ++i)
+    if (!config.file().has(fmt::format("blk.{}.ffn_gate_inp.weight", i))) dense.append(Node(std::to_string(i)));
+  config.put("mlp_only_layers", dense);
+}
 
-const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> all{
-      {"llama", {.router = "block_sparse_moe.gate", .experts = "block_sparse_moe.experts.{e}.", .gate = "w1", .up = "w3", .down = "w2", .permuted = true},
-       [](Config& config) {
-         const bool mixture = config.integer("expert_count", 0) > 0;
-         config.put_text("model_type", mixture ? "mixtral" : "llama");
-         if (!mixture) return;
-         config.copy("num_local_experts", "expert_count");
-         config.copy("num_experts_per_tok", "expert_used_count");
-         if (config.has("attention.sliding_window")) config.copy("sliding_window", "attention.sliding_window");
-         else config.put("sliding_window", Node());
+/// Windows that not all layers have, where the hub lists them.
+void put_windows(Config& config) {
+  if (!config.has("attention.sliding_window")) return;
+  config.copy("sliding_window", "attention.sliding_window");
+  config.put_flag("use_sliding_window", true);
+  const std::vector<int64_t> slides = config.pattern("attention.sliding_window_pattern");
+  Node kinds = Node::list();
+  for (int64_t i = 0; i < config.layers(); ++i)
+    kinds.append(Config::quoted(slides.empty() || slides[static_cast<size_t>(i)] != 0 ? "sliding_attention" : "full_attention"));
+  config.put("layer_types", kinds);
+}
+
+using Put = void (*)(Config&);
+
+/// What a config of each architecture says beyond the common keys.
+Put put_of(const std::string& architecture) {
+  static const std::map<std::string, Put> all{
+      {"llama", [](Config& config) {
+         const bool mixture = config.integer("expert_count", 0) > 0, windowed = config.has("attention.sliding_window");
+         config.put_text("model_type", mixture ? "mixtral" : windowed ? "mistral" : "llama");
+         if (windowed) config.copy("sliding_window", "attention.sliding_window");
+         else if (mixture) config.put("sliding_window", Node());
+         if (mixture) {
+           config.copy("num_local_experts", "expert_count");
+           config.copy("num_experts_per_tok", "expert_used_count");
+         } else if (!windowed) {
+           config.put_flag("attention_bias", config.file().has("blk.0.attn_q.bias"));
+           config.put_flag("mlp_bias", config.file().has("blk.0.ffn_up.bias"));
+         }
        }},
-      {"olmoe", {}, [](Config& config) {
+      {"olmoe", [](Config& config) {
          put_softmax_experts(config, "olmoe", false);
+         config.put_flag("attention_bias", config.file().has("blk.0.attn_q.bias"));
          if (config.has("attention.clamp_kqv")) config.put_number("clip_qkv", config.number("attention.clamp_kqv", 0));
        }},
-      {"qwen2moe", {}, [](Config& config) {
+      {"qwen2moe", [](Config& config) {
          put_softmax_experts(config, "qwen2_moe", false);
          config.copy("shared_expert_intermediate_size", "expert_shared_feed_forward_length");
+         put_dense_layers(config);
        }},
-      {"qwen3moe", {}, [](Config& config) { put_softmax_experts(config, "qwen3_moe", true); }},
-      {"deepseek2", {.shared = "mlp.shared_experts."}, put_deepseek},
-      {"gpt-oss", {.router = "mlp.router"}, put_gpt_oss},
-      {"qwen2", {}, [](Config& config) { config.put_text("model_type", "qwen2"); }},
-      {"qwen3", {}, [](Config& config) { config.put_text("model_type", "qwen3"); }},
+      {"qwen3moe", [](Config& config) {
+         put_softmax_experts(config, "qwen3_moe", true);
+         config.put_flag("attention_bias", config.file().has("blk.0.attn_q.bias"));
+         put_dense_layers(config);
+       }},
+      {"deepseek2", put_deepseek},
+      {"gpt-oss", put_gpt_oss},
+      {"qwen2", [](Config& config) {
+         config.put_text("model_type", "qwen2");
+         put_windows(config);
+       }},
+      {"qwen3", [](Config& config) {
+         config.put_text("model_type", "qwen3");
+         config.put_flag("attention_bias", config.file().has("blk.0.attn_q.bias"));
+         put_windows(config);
+       }},
   };
-  return all;
+  return all.at(architecture);
 }
 
 }  // namespace
 
 std::vector<std::string> gguf_architectures() {
   std::vector<std::string> names;
-  for (const Architecture& architecture : architectures()) names.push_back(architecture.name);
+  for (const Architecture& architecture : gguf::architectures()) names.push_back(architecture.name);
   return names;
 }
 
 HubView hub_view(std::shared_ptr<const Gguf> file) {
   const GgufMetadata& metadata = file->metadata();
-  const std::string& name = metadata.text("general.architecture");
-  const auto& all = architectures();
-  const auto found = std::find_if(all.begin(), all.end(), [&](const Architecture& known) { return name == known.name; });
-  check(found != all.end(), "model.gguf", "{}: architecture '{}' is not read from GGUF; these are: {}", metadata.source(), name,
-        fmt::join(gguf_architectures(), ", "));
-  Config config(*file, name);
-  put_common(config);
-  found->put(config);
+  return hub_view(metadata, std::move(file));
+}
 
+HubView hub_view(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file) {
+  const std::string& name = metadata.text("general.architecture");
+  const Architecture* found = gguf::architecture_named(name);
+  check(found != nullptr, "model.gguf", "{}: architecture '{}' is not read from GGUF; these are: {}", metadata.source(), name,
+        fmt::join(gguf_architectures(), ", "));
+  Config config(metadata, *file, name);
   const int64_t layers = config.integer("block_count"), read = layers - config.integer("nextn_predict_layers", 0);
   check(layers >= 0 && layers <= 1 << 16 && read >= 0, "model.gguf", "{} says that it has {} layers, {} of them to be read",
         metadata.source(), layers, read);
-  auto tensors = std::make_unique<HubTensors>(file, config.integer("attention.head_count"), config.integer("attention.head_count_kv", config.integer("attention.head_count")));
-  for (const auto& [theirs, hub] : {std::pair{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}})
-    tensors->add("", "", {theirs, hub});
+  put_common(config);
+  put_of(name)(config);
+
+  auto tensors = std::make_unique<HubTensors>(metadata, file, config.integer("attention.head_count"), config.integer("attention.head_count_kv", config.integer("attention.head_count")));
+  for (const Rule& rule : gguf::outer_rules()) tensors->add("", "", rule);
   tensors->use("rope_freqs.weight");  // it is in the config
-  const std::vector<Rule> rules = layer_rules(found->words);
+  const std::vector<Rule> rules = gguf::layer_rules(*found);
   for (int64_t i = 0; i < read; ++i) {
     const std::string prefix = fmt::format("blk.{}.", i), hub = fmt::format("model.layers.{}.", i);
-    if (name == "gpt-oss") add_alternating(*tensors, prefix, hub + "mlp.experts.");
-    else
-      for (const Rule& rule : rules)
-        if (rule.move == Move::expert) tensors->add(prefix, hub, rule);
-    for (const Rule& rule : rules)
-      if (rule.move != Move::expert) tensors->add(prefix, hub, rule);
+    if (found->alternating) add_alternating(*tensors, prefix, hub + "mlp.experts.");
+    for (const Rule& rule : rules) tensors->add(prefix, hub, rule);
     add_key_value_map(*tensors, prefix, hub);
   }
   for (const TensorInfo& info : file->tensors())  // extra prediction layers, which nothing here runs

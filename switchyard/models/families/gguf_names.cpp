@@ -1,0 +1,90 @@
+#include "switchyard/models/families/gguf_names.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+namespace switchyard::gguf {
+
+using Move = Rule::Move;
+
+const std::vector<Architecture>& architectures() {
+  static const std::vector<Architecture> all{
+      {.name = "llama", .model_types = {"mixtral", "llama", "mistral"}, .router = "block_sparse_moe.gate",
+       .experts = "block_sparse_moe.experts.{e}.", .gate = "w1", .up = "w3", .down = "w2", .permuted = true},
+      {.name = "olmoe", .model_types = {"olmoe"}},
+      {.name = "qwen2moe", .model_types = {"qwen2_moe"}},
+      {.name = "qwen3moe", .model_types = {"qwen3_moe"}},
+      {.name = "deepseek2", .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2"}, .shared = "mlp.shared_experts."},
+      {.name = "gpt-oss", .model_types = {"gpt_oss"}, .router = "mlp.router", .alternating = true},
+      {.name = "qwen2", .model_types = {"qwen2"}},
+      {.name = "qwen3", .model_types = {"qwen3"}},
+  };
+  return all;
+}
+
+const Architecture* architecture_named(std::string_view name) {
+  for (const Architecture& each : architectures())
+    if (each.name == name) return &each;
+  return nullptr;
+}
+
+const Architecture* architecture_of(std::string_view model_type) {
+  for (const Architecture& each : architectures())
+    if (std::find(each.model_types.begin(), each.model_types.end(), model_type) != each.model_types.end()) return &each;
+  return nullptr;
+}
+
+std::vector<Rule> layer_rules(const Architecture& words) {
+  const Move queries = words.permuted ? Move::rows_of_queries : Move::same, keys = words.permuted ? Move::rows_of_keys : Move::same;
+  std::vector<Rule> rules;
+  for (const auto& [part, dense, expert] : {std::tuple{"gate", "gate_proj", words.gate}, {"up", "up_proj", words.up}, {"down", "down_proj", words.down}}) {
+    if (words.alternating) continue;
+    rules.push_back({fmt::format("ffn_{}_exps.weight", part), fmt::format("{}{}.weight", words.experts, expert), Move::expert});
+    rules.push_back({fmt::format("ffn_{}.{{e}}.weight", part), fmt::format("{}{}.weight", words.experts, expert)});  // early files
+  }
+  const std::vector<Rule> common{
+      {"attn_norm.weight", "input_layernorm.weight"},
+      // gpt-oss's files have a name of its own for the second norm.
+      words.alternating ? Rule{"post_attention_norm.weight", "post_attention_layernorm.weight"} : Rule{"ffn_norm.weight", "post_attention_layernorm.weight"},
+      words.alternating ? Rule{"ffn_norm.weight", "post_attention_layernorm.weight"} : Rule{"post_attention_norm.weight", "post_attention_layernorm.weight"},
+      {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+      {"attn_k_norm.weight", "self_attn.k_norm.weight"},
+      {"attn_sinks.weight", "self_attn.sinks"},
+      {"attn_q_a.weight", "self_attn.q_a_proj.weight"},
+      {"attn_q_a_norm.weight", "self_attn.q_a_layernorm.weight"},
+      {"attn_q_b.weight", "self_attn.q_b_proj.weight"},
+      {"attn_kv_a_mqa.weight", "self_attn.kv_a_proj_with_mqa.weight"},
+      {"attn_kv_a_norm.weight", "self_attn.kv_a_layernorm.weight"},
+      {"attn_kv_b.weight", "self_attn.kv_b_proj.weight"},
+      {"exp_probs_b.bias", words.router + ".e_score_correction_bias"},
+      {"ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight", Move::row},
+  };
+  rules.insert(rules.end(), common.begin(), common.end());
+  for (const std::string end : {".weight", ".bias"}) {
+    rules.push_back({"attn_q" + end, "self_attn.q_proj" + end, queries});
+    rules.push_back({"attn_k" + end, "self_attn.k_proj" + end, keys});
+    rules.push_back({"attn_v" + end, "self_attn.v_proj" + end});
+    rules.push_back({"attn_output" + end, "self_attn.o_proj" + end});
+    rules.push_back({"ffn_gate_inp" + end, words.router + end});
+    for (const auto& [part, hub] : {std::pair{"gate", "gate_proj"}, {"up", "up_proj"}, {"down", "down_proj"}})
+      rules.push_back({fmt::format("ffn_{}{}", part, end), fmt::format("mlp.{}{}", hub, end)});
+  }
+  for (const auto& [part, hub] : {std::pair{"gate", "gate_proj"}, {"up", "up_proj"}, {"down", "down_proj"}})
+    rules.push_back({fmt::format("ffn_{}_shexp.weight", part), fmt::format("{}{}.weight", words.shared, hub)});
+  return rules;
+}
+
+const std::vector<Rule>& outer_rules() {
+  static const std::vector<Rule> rules{
+      {"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}};
+  return rules;
+}
+
+std::string numbered(std::string text, std::string_view what, int64_t number) {
+  const size_t at = text.find(what);
+  return at == std::string::npos ? text : text.replace(at, what.size(), std::to_string(number));
+}
+
+}  // namespace switchyard::gguf

@@ -1,0 +1,209 @@
+#include "switchyard/convert/to_gguf.h"
+
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+
+#include "switchyard/base/files.h"
+#include "switchyard/convert/export.h"
+#include "switchyard/formats/gguf.h"
+#include "switchyard/formats/quantised.h"
+#include "switchyard/formats/tokenizers/gguf_vocabulary.h"
+#include "switchyard/models/checkpoint.h"
+#include "switchyard/models/families/derived_weights.h"
+#include "switchyard/models/families/gguf_hub.h"
+#include "switchyard/models/families/gguf_view.h"
+#include "tests/files.h"
+#include "tests/models/decoder_support.h"
+#include "tests/support.h"
+
+namespace switchyard {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::expect_error;
+using testing::golden;
+using testing::run_command;
+using testing::run_logits;
+using testing::TemporaryFolder;
+
+const std::vector<std::string> kFamilies{"mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss", "llama", "mistral", "qwen2", "qwen3"};
+
+Node config_of(const fs::path& folder) { return parse_json(read_file(folder / "config.json"), (folder / "config.json").string()); }
+
+/// A folder's weights in another type.
+std::shared_ptr<const WeightSource> cast(const fs::path& folder, at::ScalarType type, const char* spelled) {
+  std::shared_ptr<const WeightSource> file = open_weights(folder);
+  auto cast = std::make_shared<DerivedWeights>(folder.string());
+  for (TensorInfo info : file->tensors()) {
+    info.dtype = spelled;
+    cast->add({info, [file, name = info.name, type] { return file->get(name).to(type); }});
+  }
+  return cast;
+}
+
+TEST(ToGguf, AViewOfAViewIsTheFolderAgain) {
+  for (const std::string& family : kFamilies) {
+    for (const auto& [type, spelled] : {std::pair{at::kFloat, "F32"}, {at::kBFloat16, "BF16"}}) {
+      SCOPED_TRACE(family + spelled);
+      const std::shared_ptr<const WeightSource> hub = cast(golden(family), type, spelled);
+      const GgufView view = gguf_view(config_of(golden(family)), hub);
+      for (const TensorInfo& info : view.weights->tensors()) {
+        const bool small = info.shape.size() < 2 || info.name.find("ffn_gate_inp") != std::string::npos || info.name.ends_with(".bias");
+        EXPECT_EQ(info.dtype, small ? "F32" : spelled) << info.name;
+        const at::Tensor tensor = view.weights->get(info.name);
+        EXPECT_EQ(tensor.sizes().vec(), info.shape) << info.name;
+        EXPECT_EQ(tensor.nbytes(), info.bytes) << info.name;
+      }
+      const HubView back = hub_view(view.metadata, view.weights);
+      EXPECT_EQ(back.config.find("model_type")->scalar(), family);
+      EXPECT_EQ(back.weights->tensors().size(), hub->tensors().size());
+      for (const TensorInfo& info : hub->tensors()) {
+        const at::Tensor was = hub->get(info.name), is = back.weights->get(info.name);
+        ASSERT_EQ(is.scalar_type(), was.scalar_type()) << info.name;
+        EXPECT_TRUE(is.equal(was)) << info.name;
+      }
+    }
+  }
+}
+
+TEST(ToGguf, FilesComputeWhatTheirFoldersDo) {
+  TemporaryFolder folder;
+  std::vector<std::string> packed = kFamilies;
+  packed.insert(packed.end(), {"qwen3_moe_fused", "gpt_oss_mxfp4", "deepseek_v3_fp8"});
+  for (const std::string& family : packed) {
+    SCOPED_TRACE(family);
+    const ToGgufReport report = convert_to_gguf(golden(family), folder / (family + ".gguf"));
+    EXPECT_EQ(report.written.packed, 0);
+    const LoadedModel before = load_model(golden(family), at::kFloat), after = load_model(folder / (family + ".gguf"), at::kFloat);
+    const at::Tensor ids = testing::some_ids(11, 90);
+    EXPECT_TRUE(run_logits(*after.decoder, ids, {11}).equal(run_logits(*before.decoder, ids, {11})));
+    EXPECT_EQ(after.end_ids, before.end_ids);
+  }
+  // Blocks of four-bit floats stay such blocks.
+  EXPECT_EQ(Gguf(folder / "gpt_oss_mxfp4.gguf").packed("blk.1.ffn_up_exps.weight")->layout(), "MXFP4");
+  // And back: names, types and bits of the hub.
+  export_model(load_model(folder / "deepseek_v3.gguf"), folder / "back");
+  const Safetensors was(golden("deepseek_v3/model.safetensors")), is(folder / "back");
+  ASSERT_EQ(is.tensors().size(), was.tensors().size());
+  for (const TensorInfo& info : was.tensors()) EXPECT_TRUE(is.get(info.name).equal(was.get(info.name))) << info.name;
+}
+
+/// A folder with the model of a golden GGUF file and a tokenizer of the golden ones.
+fs::path with_tokenizer(const TemporaryFolder& folder, const std::string& model, const std::string& tokenizer) {
+  const fs::path made = folder / model;
+  export_model(load_model(golden("gguf/" + model + ".gguf")), made);
+  for (const auto& entry : fs::directory_iterator(golden("tokenizers/" + tokenizer)))
+    if (entry.path().extension() != ".jsonl") fs::copy_file(entry.path(), made / entry.path().filename(), fs::copy_options::overwrite_existing);
+  return made;
+}
+
+TEST(ToGguf, MetadataAndTensorsAreThoseOfTheReferenceFiles) {
+  TemporaryFolder folder;
+  for (const auto& [model, tokenizer] : {std::pair{"qwen3_moe", "qwen2"}, {"qwen2_moe", "qwen2"}, {"deepseek_v2", "deepseek-llm"}, {"deepseek_v3", "deepseek-v3"}}) {
+    SCOPED_TRACE(model);
+    convert_to_gguf(with_tokenizer(folder, model, tokenizer), folder / "x.gguf", {.pack = {.type = ""}, .name = std::string("tiny ") + model});
+    const Gguf ours(folder / "x.gguf"), theirs(golden(std::string("gguf/") + model + ".gguf"));
+    for (const auto& [key, value] : theirs.metadata().entries()) {
+      if (key.ends_with("feed_forward_length")) continue;  // of dense layers, of which there are none, so our own folder has no say
+      const GgufValue* mine = ours.metadata().find(key);
+      ASSERT_NE(mine, nullptr) << key;
+      EXPECT_EQ(mine->type, value.type) << key;
+    }
+    for (const char* key : {"tokenizer.ggml.tokens", "tokenizer.ggml.merges"}) EXPECT_EQ(ours.metadata().texts(key), theirs.metadata().texts(key));
+    EXPECT_EQ(ours.metadata().integers("tokenizer.ggml.token_type"), theirs.metadata().integers("tokenizer.ggml.token_type"));
+    EXPECT_EQ(ours.metadata().text("tokenizer.ggml.pre"), theirs.metadata().text("tokenizer.ggml.pre"));
+    EXPECT_EQ(ours.metadata().text("tokenizer.chat_template"), theirs.metadata().text("tokenizer.chat_template"));
+    EXPECT_EQ(ours.metadata().integer("tokenizer.ggml.eos_token_id"), theirs.metadata().integer("tokenizer.ggml.eos_token_id"));
+    ASSERT_EQ(ours.tensors().size(), theirs.tensors().size());
+    for (const TensorInfo& info : theirs.tensors()) {
+      EXPECT_TRUE(ours.get(info.name).equal(theirs.get(info.name))) << info.name;
+    }
+    fs::remove(folder / "x.gguf");
+  }
+}
+
+TEST(ToGguf, VocabulariesOfEveryKindReadTheSame) {
+  const std::map<std::string, std::string> names{
+      {"gpt2", "gpt-2"}, {"neox", "olmo"}, {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}, {"deepseek-v3", "deepseek-v3"}, {"deepseek-llm", "deepseek-llm"},
+      {"o200k", "gpt-4o"}, {"granite", "starcoder"}, {"mixtral-legacy", "default"}, {"t5", "default"}, {"unigram-bytes", "default"}};
+  for (const auto& [name, pre] : names) {
+    if (!fs::exists(golden("tokenizers/" + name))) continue;
+    SCOPED_TRACE(name);
+    std::vector<std::string> notices;
+    GgufMetadata metadata("x");
+    put_vocabulary(metadata, golden("tokenizers/" + name), Node::map(), notices);
+    EXPECT_TRUE(notices.empty() || name == "t5") << notices.front();
+    EXPECT_EQ(metadata.text("tokenizer.ggml.pre"), pre);
+    const std::shared_ptr<Tokenizer> folder = load_tokenizer(golden("tokenizers/" + name)), whole = make_tokenizer(parts_from_gguf(metadata));
+    metadata.erase("tokenizer.huggingface.json");
+    const std::shared_ptr<Tokenizer> keys = make_tokenizer(parts_from_gguf(metadata));
+    for (const std::string text : {"Hello, world! 12345 I'll go\n\n  x", "Straße naïve 北京2024年 \xF0\x9F\x9A\x80 end ", "def f(x):\n    return x[1:]//2\n"}) {
+      EXPECT_EQ(whole->encode(text, {.add_special = true}).ids, folder->encode(text, {.add_special = true}).ids) << text;
+      if (name == "t5") continue;  // the container's words leave its character map out when it came as JSON
+      EXPECT_EQ(keys->encode(text), folder->encode(text)) << text;
+    }
+  }
+}
+
+TEST(ToGguf, PackedAtOnceIsWhatPackingLaterGives) {
+  TemporaryFolder folder;
+  const std::string program = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard";
+  export_model(load_model(golden("gguf/qwen3_moe.gguf")), folder / "hub");
+  const auto run = [&](const std::string& rest) {
+    const auto done = run_command("'" + program + "' convert " + rest);
+    ASSERT_EQ(done.status, 0) << done.output;
+  };
+  const std::string at = "'" + folder.path().string();
+  run("gguf " + at + "/hub' " + at + "/once.gguf' --type Q8_0 --keep router=bf16,head=Q4_0");
+  run("gguf " + at + "/hub' " + at + "/plain.gguf'");
+  run("quantize " + at + "/plain.gguf' " + at + "/later.gguf' --type Q8_0 --keep router=bf16,head=Q4_0");
+  EXPECT_EQ(read_file(folder / "once.gguf"), read_file(folder / "later.gguf"));
+  EXPECT_EQ(Gguf(folder / "once.gguf").packed("output.weight")->layout(), "Q4_0");
+  SWITCHYARD_NEED_PYTHON(python, "gguf");
+  const auto read = testing::run_python(python, R"(
+import sys, gguf
+reader = gguf.GGUFReader(sys.argv[1])
+types = {t.name: t.tensor_type.name for t in reader.tensors}
+assert types['output.weight'] == 'Q4_0' and types['blk.0.ffn_up_exps.weight'] == 'Q8_0' and types['output_norm.weight'] == 'F32', types
+assert reader.fields['general.architecture'].contents() == 'qwen3moe'
+assert len(reader.fields['tokenizer.ggml.tokens'].contents()) == [t for t in reader.tensors if t.name == 'token_embd.weight'][0].shape[1]
+)", at + "/once.gguf'");
+  EXPECT_EQ(read.status, 0) << read.output;
+}
+
+TEST(ToGguf, OwnModelsAreExportedFirst) {
+  TemporaryFolder folder;
+  const LoadedModel model = load_model(golden("mixtral"));
+  fs::create_directories(folder / "own");
+  save_model(folder / "own", *model.decoder, nullptr);
+  convert_to_gguf(folder / "own", folder / "x.gguf");
+  const at::Tensor ids = testing::some_ids(9, 90);
+  EXPECT_TRUE(run_logits(*load_model(folder / "x.gguf").decoder, ids, {9}).equal(run_logits(*model.decoder, ids, {9})));
+  int64_t left = 0;
+  for ([[maybe_unused]] const auto& entry : fs::directory_iterator(folder.path())) ++left;
+  EXPECT_EQ(left, 2);  // what was exported on the way is gone
+}
+
+TEST(ToGguf, WhatTheContainerCannotSayIsRefused) {
+  TemporaryFolder folder;
+  const auto error = [&](const fs::path& in) { return expect_error([&] { convert_to_gguf(in, folder / "x.gguf"); }); };
+  EXPECT_EQ(error(golden("jamba")).code(), "convert.gguf.family");
+  EXPECT_EQ(error(golden("gguf/qwen3_moe.gguf")).code(), "convert.gguf.input");
+  EXPECT_EQ(error(folder / "nowhere").code(), "model.folder");
+  Node config = config_of(golden("gpt_oss"));
+  config["swiglu_limit"] = Node("5.0");
+  const Error limit = expect_error([&] { gguf_view(config, open_weights(golden("gpt_oss"))); });
+  EXPECT_EQ(limit.code(), "convert.gguf.option");
+  EXPECT_NE(limit.message().find("limit is 5"), std::string::npos) << limit.what();
+  auto fewer = std::make_shared<DerivedWeights>("x");
+  const std::shared_ptr<const WeightSource> all = open_weights(golden("olmoe"));
+  for (const TensorInfo& info : all->tensors())
+    if (info.name != "model.layers.1.self_attn.q_norm.weight") fewer->add({info, [all, name = info.name] { return all->get(name); }});
+  EXPECT_EQ(expect_error([&] { gguf_view(config_of(golden("olmoe")), fewer); }).code(), "model.missing_tensor");
+  testing::write_text(folder / "x.gguf", "there");
+  EXPECT_EQ(error(golden("olmoe")).code(), "convert.quantise.exists");
+}
+
+}  // namespace
+}  // namespace switchyard
