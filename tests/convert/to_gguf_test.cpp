@@ -146,6 +146,25 @@ TEST(ToGguf, VocabulariesOfEveryKindReadTheSame) {
   }
 }
 
+/// Written by the reference's writer from the same vocabulary.
+TEST(ToGguf, BertsVocabularyIsReadAsItsTokenizerJson) {
+  const std::shared_ptr<Tokenizer> file = load_tokenizer(golden("gguf/vocabulary/bert.gguf")), folder = load_tokenizer(golden("tokenizers/bert-uncased"));
+  std::istringstream cases(read_file(golden("tokenizers/bert-uncased/cases.jsonl")));
+  int64_t compared = 0;
+  for (std::string line; std::getline(cases, line);) {
+    const auto row = nlohmann::json::parse(line);
+    if (!row.contains("text") || !row["text"].is_string()) continue;
+    const std::string text = row["text"];
+    const Encoding here = file->encode(text, {.add_special = true, .parse_special = true}), there = folder->encode(text, {.add_special = true, .parse_special = true});
+    EXPECT_EQ(here.ids, there.ids) << text;
+    EXPECT_EQ(here.offsets, there.offsets) << text;
+    EXPECT_EQ(file->decode(here.ids), folder->decode(here.ids)) << text;
+    ++compared;
+  }
+  EXPECT_GT(compared, 10);
+  EXPECT_EQ(file->encode_pair("one", "two", {.add_special = true}).ids, folder->encode_pair("one", "two", {.add_special = true}).ids);
+}
+
 TEST(ToGguf, PackedAtOnceIsWhatPackingLaterGives) {
   TemporaryFolder folder;
   const std::string program = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard";

@@ -20,4 +20,4 @@ void gguf(std::string_view bytes) {
 
 }  // namespace
 
-SWITCHYARD_FUZZ_TARGET(gguf, {"gguf/", "malformed/gguf-"})
+SWITCHYARD_FUZZ_TARGET(gguf, {"gguf/vocabulary/", "gguf/", "malformed/gguf-"})

@@ -8,6 +8,7 @@
 #include "switchyard/base/random.h"
 #include "switchyard/formats/tokenizers/published_patterns.h"
 #include "switchyard/formats/tokenizers/sentencepiece.h"
+#include "switchyard/formats/utf8.h"
 
 namespace switchyard {
 namespace {
@@ -78,6 +79,7 @@ class Reader {
     if (metadata_.has("tokenizer.huggingface.json")) parts = original();
     else if (model == "gpt2") parts = byte_level_bpe();
     else if (model == "llama" || model == "t5") parts = sentencepiece(model == "t5");
+    else if (model == "bert") parts = word_pieces();
     else fail("tokenizer.unsupported", "{}: the tokenizer model \"{}\" is not supported", metadata_.source(), model);
     if (known(end_)) parts.end = end_;
     std::string all;
@@ -94,6 +96,13 @@ class Reader {
   void read_ids() {
     begin_ = id_at("tokenizer.ggml.bos_token_id");
     end_ = id_at("tokenizer.ggml.eos_token_id");
+  }
+
+  /// What is written as JSON must be text.
+  void check_text(std::string_view text) const {
+    int64_t broken = 0;
+    const std::string shown = utf8_repair(text, &broken);
+    check(broken == 0, "tokenizer.format", "{}: \"{}\" in the vocabulary is not UTF-8", metadata_.source(), shown);
   }
 
   /// The tokenizer.json that the file was made from, where it holds it.
@@ -122,6 +131,7 @@ class Reader {
       cuts.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
     cuts.push_back(byte_level);
     for (size_t id = 0; id < tokens_.size(); ++id) {
+      check_text(tokens_[id]);
       const bool fresh = vocabulary.emplace(tokens_[id], id).second;
       check(fresh, "tokenizer.format", "{}: token \"{}\" stands twice in the vocabulary", metadata_.source(), tokens_[id]);
       if (types_[id] != Types::kControl && types_[id] != Types::kUserDefined && types_[id] != Types::kUnknown) continue;
@@ -129,6 +139,7 @@ class Reader {
                        {"normalized", false}, {"special", types_[id] != Types::kUserDefined}});
     }
     for (const std::string& line : metadata_.texts("tokenizer.ggml.merges")) {
+      check_text(line);
       const size_t space = line.find(' ', 1);  // a token may begin with a space
       check(space != std::string::npos, "tokenizer.format", "{}: the merge \"{}\" is no pair of tokens", metadata_.source(), line);
       merges.push_back(Json::array({line.substr(0, space), line.substr(space + 1)}));
@@ -147,6 +158,49 @@ class Reader {
     return parts;
   }
 
+  /// BERT's: words begin with a blank sign there, where the original marks what goes on with "##".
+  TokenizerParts word_pieces() {
+    read_ids();
+    const auto first = [&](std::initializer_list<const char*> keys) {
+      std::optional<int64_t> id;
+      for (const char* key : keys)
+        if (!id) id = id_at(key);
+      return id;
+    };
+    begin_ = first({"tokenizer.ggml.cls_token_id", "tokenizer.ggml.bos_token_id"});
+    end_ = first({"tokenizer.ggml.seperator_token_id", "tokenizer.ggml.eos_token_id"});  // spelled so
+    add_begin_ = metadata_.flag("tokenizer.ggml.add_bos_token", true);
+    add_end_ = metadata_.flag("tokenizer.ggml.add_eos_token", true);
+    Json vocabulary = Json::object(), added = Json::array();
+    constexpr std::string_view kBlank = "\xE2\x96\x81";
+    std::string unknown = "[UNK]";
+    for (size_t id = 0; id < tokens_.size(); ++id) {
+      check_text(tokens_[id]);
+      const bool control = types_[id] == Types::kControl || types_[id] == Types::kUnknown;
+      std::string& token = tokens_[id];
+      if (!control) token = token.starts_with(kBlank) ? token.substr(kBlank.size()) : "##" + token;
+      check(vocabulary.emplace(token, id).second, "tokenizer.format", "{}: token \"{}\" stands twice in the vocabulary", metadata_.source(), token);
+      if (types_[id] == Types::kUnknown) unknown = token;
+      if (control)
+        added.push_back({{"id", id}, {"content", token}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}});
+    }
+    if (const auto id = id_at("tokenizer.ggml.unknown_token_id"); known(id)) unknown = token(id);
+    Json strip;
+    if (metadata_.has("tokenizer.ggml.normalizer.strip_accents")) strip = metadata_.flag("tokenizer.ggml.normalizer.strip_accents");
+    const Json root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
+                       {"normalizer", {{"type", "BertNormalizer"}, {"clean_text", true}, {"handle_chinese_chars", true}, {"strip_accents", strip},
+                                       {"lowercase", metadata_.flag("tokenizer.ggml.normalizer.lowercase", true)}}},
+                       {"pre_tokenizer", {{"type", "BertPreTokenizer"}}}, {"post_processor", template_json()},
+                       {"decoder", {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}}},
+                       {"model", {{"type", "WordPiece"}, {"unk_token", unknown}, {"continuing_subword_prefix", "##"}, {"max_input_chars_per_word", 100},
+                                  {"vocab", vocabulary}}}};
+    std::map<std::string, std::string> files = config_files();
+    files["tokenizer.json"] = root.dump() + "\n";
+    TokenizerParts parts = parts_from_json(files["tokenizer.json"], files, metadata_.source());
+    parts.files = std::move(files);
+    return parts;
+  }
+
   bool known(std::optional<int64_t> id) const { return id && *id >= 0 && *id < static_cast<int64_t>(tokens_.size()); }
   const std::string& token(std::optional<int64_t> id) const { return tokens_[static_cast<size_t>(*id)]; }
 
@@ -157,10 +211,11 @@ class Reader {
       list.push_back({{"SpecialToken", {{"id", token(id)}, {"type_id", type}}}});
       special[token(id)] = {{"id", token(id)}, {"ids", {*id}}, {"tokens", {token(id)}}};
     };
+    const bool bert = metadata_.text("tokenizer.ggml.model", "") == "bert";  // only a separator stands between two texts
     for (const int text : {0, 1}) {
       for (Json* list : {&single, &pair}) {
         if (text == 1 && list == &single) continue;
-        add(*list, begin_, add_begin_, text);
+        add(*list, begin_, add_begin_ && !(text == 1 && bert), text);
         list->push_back({{"Sequence", {{"id", text == 0 ? "A" : "B"}, {"type_id", text}}}});
         add(*list, end_, add_end_, text);
       }

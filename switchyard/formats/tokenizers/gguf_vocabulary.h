@@ -1,5 +1,5 @@
 // The tokenizer in a GGUF file's metadata (tokenizer.ggml.*): byte-level BPE with merges and the name of a pattern ("gpt2"),
-// sentencepiece BPE by scores ("llama") and unigram ("t5").
+// sentencepiece BPE by scores ("llama") and unigram ("t5"), WordPiece ("bert").
 #pragma once
 
 #include <filesystem>

@@ -222,4 +222,24 @@ PreTokenizer fixed_length(size_t characters) {
   };
 }
 
+PreTokenizer unicode_scripts() {
+  return [](Words& words) {
+    std::vector<Span> result;
+    for (const Span span : words.spans) {
+      int before = -1;
+      for (uint32_t at = span.begin; at < span.end;) {
+        const auto length = static_cast<uint32_t>(utf8_length(words.text.text[at]));
+        const int script = unicode::script(utf8_code_point(std::string_view(words.text.text).substr(at, length)));
+        if (script >= 0 && script != before) {
+          if (before >= 0) result.back().end = at;
+          result.push_back({at, span.end});  // what stands before the first script goes, as in the original
+          before = script;
+        }
+        at += length;
+      }
+    }
+    words.spans = std::move(result);
+  };
+}
+
 }  // namespace switchyard

@@ -48,5 +48,6 @@ PreTokenizer punctuation(SplitBehavior behavior);
 PreTokenizer digits(bool individual);
 PreTokenizer bert_pre_tokenizer();
 PreTokenizer fixed_length(size_t characters);
+PreTokenizer unicode_scripts();   ///< cut where the script changes; blanks belong to what is before them
 
 }  // namespace switchyard

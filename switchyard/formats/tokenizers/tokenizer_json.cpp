@@ -168,6 +168,7 @@ void read_pre_tokenizer(const Part& part, TokenizerParts& parts) {
   if (type == "BertPreTokenizer") return add(bert_pre_tokenizer());
   if (type == "Whitespace") return add(whitespace());
   if (type == "WhitespaceSplit") return add(whitespace_split());
+  if (type == "UnicodeScripts") return add(unicode_scripts());
   if (type == "Digits") return add(digits(part.at("individual_digits").flag()));
   if (type == "Punctuation") return add(punctuation(part.has("behavior") ? behavior_of(part.at("behavior")) : SplitBehavior::isolated));
   if (type == "CharDelimiterSplit" || type == "Delimiter") return add(split(find_text(one_character(part.at("delimiter"))), SplitBehavior::removed));

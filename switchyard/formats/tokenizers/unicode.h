@@ -31,6 +31,7 @@ bool is_punctuation(char32_t c);       ///< ASCII punctuation and \p{P}
 bool is_other(char32_t c);             ///< \p{C} without unassigned
 bool is_nonspacing_mark(char32_t c);   ///< \p{Mn}
 bool is_combining_mark(char32_t c);    ///< \p{M}
+int script(char32_t c);                ///< a number for each script, the two of kana being Han; -1 for blanks and what came later
 void append_lower(std::vector<Edit>& edits, char32_t c);  ///< full lower case of one character
 
 enum class Form { nfc, nfd, nfkc, nfkd };

@@ -3,6 +3,7 @@
 #include "switchyard/formats/tokenizers/unicode.h"
 
 #include <unicode/uchar.h>
+#include <unicode/uscript.h>
 
 #include <algorithm>
 
@@ -83,6 +84,19 @@ bool is_nonspacing_mark(char32_t c) {
 bool is_combining_mark(char32_t c) {
   if (c == 0x1CF2 || c == 0x1CF3) return true;
   return is(c, kMark) && !within(kNoMark, c);
+}
+
+int script(char32_t c) {
+  if (c == ' ' || c > 0x10FFFF) return -1;
+  if (c == 0x30FC) return USCRIPT_HAN;  // the mark of long vowels
+  if (c == 0x589 || c == 0x61C) return USCRIPT_COMMON;
+  if (c == 0x953 || c == 0x954) return USCRIPT_DEVANAGARI;
+  UVersionInfo since;
+  u_charAge(static_cast<UChar32>(c), since);
+  if (since[0] == 0 || since[0] > 9) return -1;
+  UErrorCode error = U_ZERO_ERROR;
+  const int found = uscript_getScript(static_cast<UChar32>(c), &error);
+  return found == USCRIPT_HIRAGANA || found == USCRIPT_KATAKANA ? USCRIPT_HAN : found;
 }
 
 }  // namespace switchyard::unicode
