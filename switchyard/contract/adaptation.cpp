@@ -12,7 +12,9 @@ at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter&
     at::Tensor y = context.adaptation->linear(x, weight, bias, context);
     if (y.defined()) return y;
   }
-  return at::linear(x, context[weight], bias ? context[bias] : at::Tensor());
+  const at::Tensor b = bias ? context[bias] : at::Tensor();
+  if (const auto packed = context.packed(weight)) return packed->linear(x, b);
+  return at::linear(x, context[weight], b);
 }
 
 at::Tensor embedding(const at::Tensor& ids, const Parameter& table, const Context& context) {
@@ -20,6 +22,7 @@ at::Tensor embedding(const at::Tensor& ids, const Parameter& table, const Contex
     at::Tensor rows = context.adaptation->embedding(ids, table, context);
     if (rows.defined()) return rows;
   }
+  if (const auto packed = context.packed(table)) return packed->rows(ids);
   return at::embedding(context[table], ids);
 }
 

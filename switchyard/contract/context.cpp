@@ -26,6 +26,12 @@ RandomKey Context::key(std::string_view purpose) const {
   return {.purpose = purpose, .step = step, .micro = micro, .layer = place.layer, .pass = place.pass, .site = place.site};
 }
 
+std::shared_ptr<const PackedWeight> Context::packed(const Parameter& parameter) const {
+  if (!parameter.packed() || (overlay && overlay->contains(parameter.name()))) return nullptr;
+  if (adaptation && adaptation->value(parameter)) return nullptr;
+  return parameter.packed();
+}
+
 const at::Tensor& Context::operator[](const Parameter& parameter) const {
   if (overlay)
     if (auto found = overlay->find(parameter.name()); found != overlay->end()) return found->second;

@@ -75,6 +75,8 @@ struct Context {
   RandomKey key(std::string_view purpose) const;
   /// The whole value of a parameter in this pass: the overlay's, else the adapted one, else the bound tensor.
   const at::Tensor& operator[](const Parameter& parameter) const;
+  /// The parameter as it lies packed, when nothing stands in for it in this pass; else null: then read its value.
+  std::shared_ptr<const PackedWeight> packed(const Parameter& parameter) const;
 
   static const Overrides& none();
   const Overrides& wishes() const { return overrides ? *overrides : none(); }

@@ -33,16 +33,27 @@ int64_t Parameter::count() const {
 const at::Tensor& Parameter::tensor() const {
   check(bound(), "parameters.unbound", "parameter {} has no values yet; initialise the model or load a checkpoint",
         slot_ ? slot_->spec.name : "(never declared)");
+  if (slot_->packed) bind(slot_->packed->unpack());
   return slot_->data;
 }
 
+void Parameter::check_shape(at::IntArrayRef shape) const {
+  check(shape == at::IntArrayRef(spec().shape), "parameters.shape", "{} has shape [{}], but the model declares [{}]", name(),
+        fmt::join(shape.vec(), ", "), fmt::join(spec().shape, ", "));
+}
+
+void Parameter::bind(std::shared_ptr<const PackedWeight> packed) const {
+  check_shape(packed->shape());
+  slot_->data.reset();
+  slot_->packed = std::move(packed);
+}
+
 void Parameter::bind(at::Tensor data) const {
-  check(data.sizes() == at::IntArrayRef(spec().shape), "parameters.shape", "{} has shape [{}], but the model declares [{}]",
-        name(), fmt::join(data.sizes().vec(), ", "),
-        fmt::join(spec().shape, ", "));
+  check_shape(data.sizes());
   if (spec().dtype) data = data.to(*spec().dtype);
   if (!spec().buffer && at::isFloatingType(data.scalar_type())) data.requires_grad_();
   slot_->data = std::move(data);
+  slot_->packed.reset();
 }
 
 Schema Schema::in(std::string_view name) const {
@@ -123,6 +134,12 @@ const at::Tensor& Params::operator[](std::string_view name) const {
   for (const auto& [known, tensor] : values)
     if (known == name) return tensor;
   return absent;
+}
+
+std::shared_ptr<const PackedWeight> Params::packed_named(std::string_view name) const {
+  for (const auto& [known, weight] : packed)
+    if (known == name) return weight;
+  return nullptr;
 }
 
 }  // namespace switchyard

@@ -45,26 +45,51 @@ struct ParamSpec {
   std::optional<at::ScalarType> dtype;  ///< kept in this type whatever the model's (tables of ids, selection biases)
 };
 
+/// A weight that stays as its file has it, quantised in blocks (kernels/packed_weight.h): the parts that multiply by it do so
+/// as it lies.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  virtual const std::vector<int64_t>& shape() const = 0;  ///< of the numbers it stands for
+  virtual at::Tensor unpack() const = 0;
+  /// Of a matrix [out, in]: x [.., in] → x·Wᵀ + bias [.., out], bias undefined or [out].
+  virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& bias) const = 0;
+  /// Of a table [V, D]: ids [..] int64 → [.., D], its rows.
+  virtual at::Tensor rows(const at::Tensor& ids) const = 0;
+};
+
 /// A handle to one declared tensor; copies share it.
 class Parameter {
  public:
   Parameter() = default;
-  explicit Parameter(ParamSpec spec) : slot_(std::make_shared<Slot>(Slot{std::move(spec), {}})) {}
+  explicit Parameter(ParamSpec spec) : slot_(std::make_shared<Slot>(Slot{std::move(spec), {}, nullptr})) {}
 
   explicit operator bool() const { return slot_ != nullptr; }
   const ParamSpec& spec() const { return slot_->spec; }
   const std::string& name() const { return slot_->spec.name; }
   int64_t count() const;
-  bool bound() const { return slot_ && slot_->data.defined(); }
-  /// The bound tensor; throws parameters.unbound.
+  bool bound() const { return slot_ && (slot_->data.defined() || slot_->packed); }
+  /// The bound tensor; throws parameters.unbound. A packed weight is unpacked for good: who can multiply by it as it lies asks
+  /// for packed() first.
   const at::Tensor& tensor() const;
+  /// What was bound packed and has stayed so; null otherwise.
+  const std::shared_ptr<const PackedWeight>& packed() const { return slot_->packed; }
   /// Throws parameters.shape when `data` has another shape. Non-buffers get requires_grad; a fixed type is converted to.
   void bind(at::Tensor data) const;
-  void unbind() const { slot_->data.reset(); }
+  void bind(std::shared_ptr<const PackedWeight> packed) const;
+  void unbind() const {
+    slot_->data.reset();
+    slot_->packed.reset();
+  }
   bool same(const Parameter& other) const { return slot_ == other.slot_; }
 
  private:
-  struct Slot { ParamSpec spec; at::Tensor data; };
+  void check_shape(at::IntArrayRef shape) const;
+  struct Slot {
+    ParamSpec spec;
+    at::Tensor data;
+    std::shared_ptr<const PackedWeight> packed;
+  };
   std::shared_ptr<Slot> slot_;
 };
 
@@ -98,6 +123,9 @@ void initialise(const Schema& schema, const Streams& random, at::ScalarType dtyp
 struct Params {
   std::vector<std::pair<std::string, at::Tensor>> values;
   const at::Tensor& operator[](std::string_view name) const;  ///< undefined tensor when absent
+  /// Those that are packed, which then have no tensor; only for kinds that take them.
+  std::vector<std::pair<std::string, std::shared_ptr<const PackedWeight>>> packed;
+  std::shared_ptr<const PackedWeight> packed_named(std::string_view name) const;  ///< null when absent
 };
 
 }  // namespace switchyard

@@ -1,6 +1,7 @@
 // The fronts of the grouped products: they check, choose the path and differentiate. The fast path takes float32 and
 // bf16 on the CPU with weights as [E, out, in]; everything else runs on plain ATen (reference/).
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "switchyard/kernels/cpu/grouped_ffn.h"
 #include "switchyard/kernels/cpu/grouped_linear.h"
 #include "switchyard/kernels/cpu/rows.h"
+#include "switchyard/kernels/grouped_packed.h"
 #include "switchyard/kernels/reference/reference.h"
 
 namespace switchyard::kernels {
@@ -34,6 +36,33 @@ bool wants(const at::Tensor& saved) { return saved.defined() && saved.requires_g
 at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x.scalar_type()); }
 
 using detail::check_offset;
+
+/// A stack [E, M, K] as the kernels read it: what is not of the products' type is converted where it is multiplied.
+template <typename T>
+cpu::Stack<T> stack_of(const at::Tensor& t) {
+  if (!t.defined()) return {};
+  cpu::Stack<T> stack{.m = t.size(1), .k = t.size(2)};
+  if (t.scalar_type() == c10::CppTypeToScalarType<T>::value) stack.same = t.const_data_ptr<T>();
+  else stack.wide = t.const_data_ptr<float>();
+  return stack;
+}
+
+/// A stack in a type that the kernels read: float32 and the products' own as they are, others in the products' type.
+at::Tensor readable(const at::Tensor& t, at::ScalarType type) {
+  if (!t.defined()) return t;
+  return t.detach().to(t.scalar_type() == at::kFloat ? at::kFloat : type).contiguous();
+}
+
+/// An empty gradient for a stack in its own type, or in float32 where the kernels do not write that type.
+at::Tensor gradient_space(const at::Tensor& stack, at::ScalarType type) {
+  return at::empty(stack.sizes(), stack.options().dtype(stack.scalar_type() == type ? type : at::kFloat).requires_grad(false));
+}
+template <typename T>
+cpu::GradientStack<T> gradient_of(const at::Tensor& t) {
+  if (!t.defined()) return {};
+  if (t.scalar_type() == at::kFloat) return {.wide = t.mutable_data_ptr<float>()};
+  return {.same = t.mutable_data_ptr<T>()};
+}
 
 bool fast_type(const at::Tensor& x, at::ScalarType type, std::initializer_list<int64_t> widths) {
   if (!x.device().is_cpu() || (type != at::kFloat && type != at::kBFloat16)) return false;
@@ -61,7 +90,7 @@ void for_type(at::ScalarType type, F&& f) {
 
 // --- grouped_linear ---------------------------------------------------------------------------
 
-/// saved: x, weight, bias, offset, the weights as the product takes them.
+/// saved: x, weight, bias, offset, the weights as the kernels read them.
 Tensors linear_gradients(const Tensors& saved, const at::Tensor& grad, WeightLayout layout) {
   const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &offset = saved[3], &w = saved[4];
   if (at::GradMode::is_enabled()) {
@@ -76,17 +105,18 @@ Tensors linear_gradients(const Tensors& saved, const at::Tensor& grad, WeightLay
   const auto wide = rows.options().dtype(at::kFloat);
   if (wants(x)) dx = at::empty(rows.sizes(), rows.options());
   const bool bias_grad = wants(bias);
-  if (wants(weight) || bias_grad) dw = at::empty(w.sizes(), wide);
+  if (wants(weight) || bias_grad) dw = gradient_space(w, x.scalar_type());
   if (bias_grad) db = at::empty({experts, out}, wide);
   for_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
-    const T *dyp = values<T>(dy), *xp = values<T>(rows), *wp = values<T>(w);
+    const T *dyp = values<T>(dy), *xp = values<T>(rows);
+    const cpu::Stack<T> matrices = stack_of<T>(w);
     if (layout == WeightLayout::out_in) {
-      if (dx.defined()) cpu::map_rows<T>(wp, experts, out, in, dyp, begin, nullptr, data<T>(dx));
-      if (dw.defined()) cpu::outer_products<T>(dyp, out, xp, in, begin, experts, data<float>(dw), data<float>(db));
+      if (dx.defined()) cpu::map_rows<T>(matrices, experts, dyp, begin, nullptr, data<T>(dx));
+      if (dw.defined()) cpu::outer_products<T>(dyp, out, xp, in, begin, experts, gradient_of<T>(dw), data<float>(db));
     } else {
-      if (dx.defined()) cpu::map_columns<T>(wp, experts, in, out, dyp, begin, nullptr, data<T>(dx));
-      if (dw.defined()) cpu::outer_products<T>(xp, in, dyp, out, begin, experts, data<float>(dw), nullptr);
+      if (dx.defined()) cpu::map_columns<T>(matrices, experts, dyp, begin, nullptr, data<T>(dx));
+      if (dw.defined()) cpu::outer_products<T>(xp, in, dyp, out, begin, experts, gradient_of<T>(dw), nullptr);
       if (db.defined()) {
         const int64_t* at_row = begin;
         db.zero_();
@@ -101,15 +131,15 @@ Tensors linear_gradients(const Tensors& saved, const at::Tensor& grad, WeightLay
 Computed linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& offset, WeightLayout layout) {
   const detail::NoAutocast no_autocast(detail::autocast_keys());
   const at::ScalarType type = x.scalar_type();
-  const at::Tensor rows = x.contiguous(), w = cast(weight, type), b = cast(bias, type);
-  const int64_t experts = w.size(0), in = rows.size(1), out = w.size(layout == WeightLayout::out_in ? 1 : 2);
+  const at::Tensor rows = x.contiguous(), w = readable(weight, type), b = cast(bias, type);
+  const int64_t experts = w.size(0), out = w.size(layout == WeightLayout::out_in ? 1 : 2);
   at::Tensor y = at::empty({rows.size(0), out}, rows.options());
   for_type(type, [&](auto t) {
     using T = decltype(t);
     if (layout == WeightLayout::out_in)
-      cpu::map_columns<T>(values<T>(w), experts, out, in, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
+      cpu::map_columns<T>(stack_of<T>(w), experts, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
     else
-      cpu::map_rows<T>(values<T>(w), experts, in, out, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
+      cpu::map_rows<T>(stack_of<T>(w), experts, values<T>(rows), values<int64_t>(offset), values<T>(b), data<T>(y));
   });
   return {{y}, {x, weight, bias, offset, w},
           [layout](const Tensors& saved, const Tensors& grads) { return linear_gradients(saved, grads[0], layout); }};
@@ -120,15 +150,15 @@ Computed linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
 template <typename T>
 cpu::FfnWeights<T> raw(const at::Tensor& up, const at::Tensor& gate, const at::Tensor& down, const at::Tensor& up_bias,
                        const at::Tensor& gate_bias, const at::Tensor& down_bias, const ActivationOptions& activation) {
-  return {.experts = up.size(0), .in = up.size(2), .hidden = up.size(1), .out = down.size(1), .gate = values<T>(gate),
-          .up = values<T>(up), .down = values<T>(down), .gate_bias = values<T>(gate_bias), .up_bias = values<T>(up_bias),
+  return {.experts = up.size(0), .in = up.size(2), .hidden = up.size(1), .out = down.size(1), .gate = stack_of<T>(gate),
+          .up = stack_of<T>(up), .down = stack_of<T>(down), .gate_bias = values<T>(gate_bias), .up_bias = values<T>(up_bias),
           .down_bias = values<T>(down_bias), .activation = activation};
 }
 
 /// Operands of the fused network, in the order of its gradients.
 enum Operand : size_t { kX, kWeight, kUp, kGate, kDown, kUpBias, kGateBias, kDownBias, kOperands };
 
-/// saved: the operands, then offset, row, the stacks as the products take them (up, gate, down), the kept rows (up, gate).
+/// saved: the operands, then offset, row, the stacks as the kernels read them (up, gate, down), the kept rows (up, gate).
 Tensors ffn_gradients(const Tensors& s, const at::Tensor& grad, const ActivationOptions& activation) {
   const at::Tensor &x = s[0], &weight = s[1], &offset = s[8], &row = s[9];
   const at::ScalarType type = x.scalar_type();
@@ -147,9 +177,10 @@ Tensors ffn_gradients(const Tensors& s, const at::Tensor& grad, const Activation
   const auto wide = rows.options().dtype(at::kFloat);
   bool stacks = false;
   for (size_t i = 2; i < 8; ++i) stacks = stacks || wants(s[i]);
-  const auto like = [&](const at::Tensor& t) { return stacks && t.defined() ? at::empty(t.sizes(), wide) : at::Tensor(); };
-  const at::Tensor dup = like(ups), dgate = like(gates), ddown = like(downs), dup_b = like(up_b), dgate_b = like(gate_b),
-                   ddown_b = like(down_b);
+  const auto like = [&](const at::Tensor& t) { return stacks && t.defined() ? gradient_space(t, type) : at::Tensor(); };
+  const auto sums = [&](const at::Tensor& t) { return stacks && t.defined() ? at::empty(t.sizes(), wide) : at::Tensor(); };
+  const at::Tensor dup = like(ups), dgate = like(gates), ddown = like(downs), dup_b = sums(up_b), dgate_b = sums(gate_b),
+                   ddown_b = sums(down_b);
   at::Tensor dx, dsorted, dweight;
   if (wants(x)) dsorted = at::empty({positions, rows.size(1)}, rows.options());
   if (wants(weight)) dweight = at::empty({positions}, wide);
@@ -158,7 +189,7 @@ Tensors ffn_gradients(const Tensors& s, const at::Tensor& grad, const Activation
     cpu::ffn_backward<T>(raw<T>(ups, gates, downs, up_b, gate_b, down_b, activation),
                          {values<T>(rows), values<int64_t>(row), values<int64_t>(offset)},
                          {values<T>(dy), values<int64_t>(row), values<float>(w), values<T>(s[14]), values<T>(s[13])},
-                         {data<T>(dsorted), data<float>(dweight), data<float>(dgate), data<float>(dup), data<float>(ddown),
+                         {data<T>(dsorted), data<float>(dweight), gradient_of<T>(dgate), gradient_of<T>(dup), gradient_of<T>(ddown),
                           data<float>(dgate_b), data<float>(dup_b), data<float>(ddown_b)});
     if (dsorted.defined() && row.defined()) {
       dx = at::empty(rows.sizes(), rows.options());
@@ -182,7 +213,7 @@ Computed feed_forward(const Tensors& operands, const at::Tensor& offset, const a
   const detail::NoAutocast no_autocast(detail::autocast_keys());
   const at::ScalarType type = x.scalar_type();
   const at::Tensor rows = x.contiguous(), w = cast(weight, at::kFloat);
-  const at::Tensor ups = cast(up, type), gates = cast(gate, type), downs = cast(down, type);
+  const at::Tensor ups = readable(up, type), gates = readable(gate, type), downs = readable(down, type);
   const at::Tensor up_b = cast(up_bias, type), gate_b = cast(gate_bias, type), down_b = cast(down_bias, type);
   const int64_t positions = row.defined() ? row.size(0) : rows.size(0), hidden = ups.size(1), out = downs.size(1);
   at::Tensor y = at::empty({positions, out}, rows.options()), keep_gate, keep_up, result;
@@ -236,8 +267,73 @@ at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& weight, const a
   return differentiable({rows, weight, bias}, [&] { return linear(rows, weight, bias, begin, layout); })[0];
 }
 
+namespace {
+
+/// One map of a feed-forward whose stacks may be packed.
+struct Map {
+  const at::Tensor& plain;
+  const std::shared_ptr<const PackedTensor>& packed;
+  explicit operator bool() const { return packed || plain.defined(); }
+  std::vector<int64_t> shape() const { return packed ? packed->shape() : plain.sizes().vec(); }
+  bool is_blocks() const { return !packed || dynamic_cast<const BlockTensor*>(packed.get()) != nullptr; }
+  at::Tensor times(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& bias) const {
+    return packed ? grouped_linear_packed(x, packed, offset, bias) : grouped_linear(x, plain, offset, bias);
+  }
+  template <typename T>
+  cpu::Stack<T> stack(const at::Tensor& read) const {
+    if (!packed) return stack_of<T>(read);
+    return {.m = packed->shape()[1], .k = packed->shape()[2], .blocks = dynamic_cast<const BlockTensor*>(packed.get())};
+  }
+};
+
+/// The feed-forward with packed stacks. Without gradients it runs fused; with them, map by map.
+at::Tensor packed_ffn(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& row, const at::Tensor& weight,
+                      const FeedForwardWeights& weights, const FeedForwardOptions& options) {
+  const Map up{weights.up, weights.packed_up}, gate{weights.gate, weights.packed_gate}, down{weights.down, weights.packed_down};
+  const std::vector<int64_t> inner = up.shape(), outer = down.shape();
+  check(weights.layout == WeightLayout::out_in && x.dim() == 2 && inner.size() == 3 && outer.size() == 3 && inner[2] == x.size(1) &&
+            outer[2] == inner[1] && outer[0] == inner[0] && (!gate || gate.shape() == inner),
+        "kernels.shape", "grouped_ffn takes packed stacks [E, F, D], [E, F, D] and [E, O, F] for rows of width {}", x.dim() == 2 ? x.size(1) : -1);
+  check(is_gated(options.activation.kind) == static_cast<bool>(gate), "kernels.shape",
+        "grouped_ffn: a gated activation needs a gate stack, the others take none");
+  const int64_t positions = row.defined() ? row.size(0) : x.size(0), out = outer[1];
+  check_offset(offset, inner[0], positions, "grouped_ffn");
+  const at::ScalarType type = working_type(x);
+  const bool grad = at::GradMode::is_enabled() &&
+                    (wants(x) || wants(weight) || wants(weights.up_bias) || wants(weights.gate_bias) || wants(weights.down_bias) ||
+                     wants(weights.up) || wants(weights.gate) || wants(weights.down));
+  if (grad || options.weigh_on == WeighOn::input || !up.is_blocks() || !gate.is_blocks() || !down.is_blocks() ||
+      !fast_type(x, type, {x.size(1), inner[1], out})) {
+    const auto scaled = [&](const at::Tensor& t) { return weight.defined() ? t * weight.unsqueeze(1).to(t.scalar_type()) : t; };
+    at::Tensor sorted = row.defined() ? gather_rows(x, row) : x;
+    if (options.weigh_on == WeighOn::input) sorted = scaled(sorted);
+    const at::Tensor g = gate ? gate.times(sorted, offset, weights.gate_bias) : at::Tensor();
+    const at::Tensor y = down.times(activate(up.times(sorted, offset, weights.up_bias), g, options.activation), offset, weights.down_bias);
+    const at::Tensor& by = options.weigh_on == WeighOn::output ? weight : at::Tensor();
+    return row.defined() ? combine_rows(y, row, by, x.size(0)) : by.defined() ? scaled(y) : y;
+  }
+  const at::NoGradGuard guard;
+  const detail::NoAutocast no_autocast(detail::autocast_keys());
+  const at::Tensor rows = x.to(type).contiguous(), begin = offset.cpu().contiguous(), index = row.defined() ? row.contiguous() : row;
+  const at::Tensor ups = readable(weights.up, type), gates = readable(weights.gate, type), downs = readable(weights.down, type);
+  const at::Tensor up_b = cast(weights.up_bias, type), gate_b = cast(weights.gate_bias, type), down_b = cast(weights.down_bias, type);
+  const at::Tensor y = at::empty({positions, out}, rows.options());
+  for_type(type, [&](auto t) {
+    using T = decltype(t);
+    const cpu::FfnWeights<T> w{.experts = inner[0], .in = inner[2], .hidden = inner[1], .out = out, .gate = gate ? gate.stack<T>(gates) : cpu::Stack<T>{},
+                               .up = up.stack<T>(ups), .down = down.stack<T>(downs), .gate_bias = values<T>(gate_b),
+                               .up_bias = values<T>(up_b), .down_bias = values<T>(down_b), .activation = options.activation};
+    cpu::ffn_forward<T>(w, {values<T>(rows), values<int64_t>(index), values<int64_t>(begin)}, data<T>(y), nullptr, nullptr);
+  });
+  if (index.defined()) return combine_rows(y, index, weight, x.size(0));
+  return weight.defined() ? (y.to(at::kFloat) * weight.unsqueeze(1)).to(type) : y;
+}
+
+}  // namespace
+
 at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& row, const at::Tensor& weight,
                        const FeedForwardWeights& weights, const FeedForwardOptions& options) {
+  if (weights.packed_up || weights.packed_gate || weights.packed_down) return packed_ffn(x, offset, row, weight, weights, options);
   const bool out_in = weights.layout == WeightLayout::out_in;
   const int width = out_in ? 2 : 1;
   check(x.dim() == 2 && weights.up.dim() == 3 && weights.down.dim() == 3 && weights.up.size(width) == x.size(1), "kernels.shape",

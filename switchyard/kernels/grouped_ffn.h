@@ -4,7 +4,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
+
 #include "switchyard/kernels/grouped_linear.h"
+
+namespace switchyard {
+class PackedTensor;
+}
 
 namespace switchyard::kernels {
 
@@ -22,11 +28,13 @@ struct ActivationOptions {
 at::Tensor activate(const at::Tensor& up, const at::Tensor& gate, const ActivationOptions& options);
 
 /// Stacks in one layout. out_in: up, gate [E, F, D], down [E, D, F]; in_out: up, gate [E, D, F], down [E, F, D].
-/// Biases: [E, F], [E, F], [E, D]; any may be undefined. gate is undefined for the ungated kinds.
+/// Biases: [E, F], [E, F], [E, D]; any may be undefined. gate is undefined for the ungated kinds. A stack may be packed
+/// instead (packed_tensor.h; layout out_in): then its tensor is undefined and it has no gradient.
 struct FeedForwardWeights {
   at::Tensor up, gate, down;
   at::Tensor up_bias, gate_bias, down_bias;
   WeightLayout layout = WeightLayout::out_in;
+  std::shared_ptr<const PackedTensor> packed_up, packed_gate, packed_down;
 };
 
 /// What backward finds: keep the pre-activations ([A, F] each), or compute them again from x.
@@ -43,7 +51,8 @@ struct FeedForwardOptions {
 /// x: [T, D]; row: [A] int64, the row of x that sorted position a reads and adds to (undefined: x is [A, D] already
 /// sorted and the result is [A, D], one a position); offset: [E+1] int64; weight: [A] or undefined (= 1).
 /// Returns [T, D] of x's type (bf16 under bf16 autocast). Differentiable in x, weight, stacks and biases.
-/// Sums over a row's pairs run in ascending position, in float32.
+/// Sums over a row's pairs run in ascending position, in float32. Packed stacks: float32 rows meet the floats that the blocks
+/// stand for; bf16 rows of experts with few rows are quantised to int8 where the processor multiplies those.
 at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& row, const at::Tensor& weight,
                        const FeedForwardWeights& weights, const FeedForwardOptions& options = {});
 

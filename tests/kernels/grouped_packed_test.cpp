@@ -4,7 +4,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <cmath>
+
+#include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/dispatch.h"
+#include "switchyard/kernels/grouped_ffn.h"
+#include "switchyard/kernels/packed_weight.h"
+#include "switchyard/kernels/reference/reference.h"
 #include "tests/support.h"
 
 namespace switchyard::kernels {
@@ -96,6 +102,129 @@ TEST(GroupedPacked, BadOperandsAreRefused) {
   EXPECT_EQ(expect_error([&] { grouped_linear_packed(x, weight, offset, at::zeros({3, 2})); }).code(), "kernels.shape");
   EXPECT_EQ(expect_error([&] { grouped_linear_packed(x.to(at::kLong), weight, offset); }).code(), "kernels.dtype");
   EXPECT_EQ(expect_error([&] { grouped_linear_packed(x, weight, at::tensor({0, 3, 2}, at::kLong)); }).code(), "kernels.offset");
+}
+
+constexpr const char* kFormats[] = {"Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4"};
+
+TEST(GroupedPacked, FastDecodersGiveTheCodecsBits) {
+  for (const char* name : kFormats) {
+    SCOPED_TRACE(name);
+    const BlockCodec& codec = *block_codec_named(name);
+    const cpu::BlockPath* path = cpu::block_path(codec);
+    if (path == nullptr) GTEST_SKIP() << "this processor has no fast path";
+    // Any bytes are a block: denormal, infinite and missing scales among them.
+    const int64_t blocks = 400, count = blocks * codec.length;
+    const at::Tensor bytes = Streams(3).integers(256, {blocks * codec.bytes}, {.purpose = "bytes"}).to(at::kByte);
+    std::vector<float> wanted(count), got(count);
+    std::vector<c10::BFloat16> half(count);
+    codec.dequantise(bytes.const_data_ptr<uint8_t>(), wanted.data(), blocks);
+    path->decode(bytes.const_data_ptr<uint8_t>(), blocks, got.data());
+    path->decode_bf16(bytes.const_data_ptr<uint8_t>(), blocks, half.data());
+    for (int64_t i = 0; i < count; ++i) {
+      if (std::isnan(wanted[i])) {
+        ASSERT_TRUE(std::isnan(got[i]) && std::isnan(static_cast<float>(half[i]))) << i;
+        continue;
+      }
+      ASSERT_EQ(wanted[i], got[i]) << i;
+      ASSERT_EQ(c10::BFloat16(wanted[i]), half[i]) << i;
+    }
+  }
+}
+
+TEST(GroupedPacked, DotProductsOfOneToEightColumns) {
+  for (const char* name : kFormats) {
+    SCOPED_TRACE(name);
+    const auto weight = pack(name, {5, 512}, 1);
+    const cpu::BlockPath* path = cpu::block_path(weight->codec());
+    if (path == nullptr) GTEST_SKIP() << "this processor has no fast path";
+    for (int64_t n = 1; n <= 8; ++n) {
+      const at::Tensor x = randn({n, 512}, 2, at::kFloat);
+      const at::Tensor wanted = weight->dequantise(at::kDouble).matmul(x.to(at::kDouble).t());
+      at::Tensor got = at::zeros({n, 5}, at::kFloat);
+      const int64_t blocks = 512 / weight->codec().length;
+      path->dots(weight->row(0), 5, blocks, n, x.const_data_ptr<float>(), got.mutable_data_ptr<float>(), 5);
+      expect_close(got.t(), wanted, 1e-5);
+      at::Tensor q = at::zeros({n, 512}, at::kChar), scale = at::zeros({n, 8}), sum = at::zeros({n, 32});
+      cpu::quantise_columns(x.const_data_ptr<float>(), n, 512, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<float>());
+      path->int_dots(weight->row(0), 5, blocks, n, {q.const_data_ptr<int8_t>(), scale.const_data_ptr<float>(), sum.const_data_ptr<float>()},
+                     got.mutable_data_ptr<float>(), 5);
+      // Of the columns that it takes the products are exact; the columns themselves are within half a step of their int8.
+      const at::Tensor taken = (q.view({n, 8, 64}).to(at::kDouble) * scale.unsqueeze(2)).view({n, 512});
+      expect_close(got.t(), weight->dequantise(at::kDouble).matmul(taken.t()), 1e-5);
+      EXPECT_LE((taken - x).abs().max().item<double>(), 0.51 * scale.max().item<double>());
+    }
+  }
+}
+
+TEST(GroupedPacked, FeedForwardWithPackedStacks) {
+  const int64_t E = 4, D = 256, F = 512;
+  const std::vector<std::vector<int64_t>> offsets{{0, 0, 0, 0, 0}, {0, 1, 1, 4, 5}, {0, 12, 12, 40, 43}};
+  for (CpuLevel level : {CpuLevel::portable, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::avx512bf16}) {
+    if (level > detected_cpu_level()) continue;
+    const ForcedCpuLevel forced(level);
+    for (const char* name : {"Q4_K", "Q8_0", "MXFP4"}) {
+      SCOPED_TRACE(name);
+      const auto up = pack(name, {E, F, D}, 1), gate = pack("Q6_K", {E, F, D}, 2), down = pack(name, {E, D, F}, 3);
+      const at::Tensor plain_up = up->dequantise() * 0.05, bias = randn({E, D}, 4, at::kFloat);
+      for (const bool mixed : {false, true}) {  // one of the maps not packed
+        FeedForwardWeights weights{.gate = {}, .down_bias = bias, .packed_gate = gate, .packed_down = down};
+        FeedForwardWeights wide{.up = up->dequantise(at::kDouble), .gate = gate->dequantise(at::kDouble), .down = down->dequantise(at::kDouble),
+                                .down_bias = bias.to(at::kDouble)};
+        if (mixed) weights.up = plain_up, wide.up = plain_up.to(at::kDouble);
+        else weights.packed_up = up;
+        for (const auto& rows : offsets) {
+          const at::Tensor offset = at::tensor(rows, at::kLong), x = randn({7, D}, 5, at::kFloat) * 0.1;
+          const at::Tensor row = Streams(6).integers(7, {rows.back()}, {.purpose = "row"}), weight = randn({rows.back()}, 7, at::kFloat);
+          for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+            const at::Tensor in = x.to(type);
+            const at::Tensor wanted = reference::grouped_ffn(in.to(at::kDouble), offset, row, weight.to(at::kDouble), wide, {});
+            // bf16: eight bits of x, h and y, and int8 where few rows meet packed weights.
+            const double tolerance = type == at::kFloat ? 2e-5 : 4e-2;
+            {
+              const at::NoGradGuard guard;
+              expect_close(grouped_ffn(in, offset, row, weight, weights), wanted, tolerance);
+            }
+            const at::Tensor leaf = in.detach().clone().requires_grad_();
+            expect_close(grouped_ffn(leaf, offset, row, weight, weights).detach(), wanted, tolerance);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(GroupedPacked, AParameterMultipliesAsItLiesAndUnpacksWhenRead) {
+  const auto matrix = pack("Q4_K", {6, 256}, 1);
+  const Parameter parameter(ParamSpec{.name = "w", .shape = {6, 256}});
+  parameter.bind(std::make_shared<PackedParameter>(matrix, at::kFloat));
+  ASSERT_TRUE(parameter.bound() && parameter.packed());
+  const at::Tensor x = randn({2, 3, 256}, 2, at::kFloat), bias = randn({6}, 3, at::kFloat), w = matrix->dequantise();
+  expect_close(parameter.packed()->linear(x, bias), (x.matmul(w.t()) + bias).to(at::kDouble), 1e-5);
+  EXPECT_TRUE(parameter.packed()->rows(at::tensor({5, 0, 5}, at::kLong)).equal(w.index_select(0, at::tensor({5, 0, 5}, at::kLong))));
+  EXPECT_EQ(expect_error([&] { parameter.packed()->rows(at::tensor({6}, at::kLong)); }).code(), "kernels.row_range");
+  EXPECT_EQ(expect_error([&] { parameter.packed()->linear(x.narrow(2, 0, 32), {}); }).code(), "kernels.shape");
+  EXPECT_TRUE(parameter.tensor().detach().equal(w));
+  EXPECT_EQ(parameter.packed(), nullptr);
+  const Parameter other(ParamSpec{.name = "v", .shape = {256, 6}});
+  EXPECT_EQ(expect_error([&] { other.bind(std::make_shared<PackedParameter>(matrix, at::kFloat)); }).code(), "parameters.shape");
+}
+
+TEST(GroupedPacked, EntriesAreStackedWithoutACopyWhereTheyLieTogether) {
+  const auto stack = pack("Q8_0", {3, 4, 32}, 1);
+  std::vector<std::shared_ptr<const PackedTensor>> entries;
+  for (int64_t e = 0; e < 3; ++e)
+    entries.push_back(std::make_shared<BlockTensor>(stack->codec(), std::vector<int64_t>{4, 32}, stack->row(4 * e), stack));
+  const auto together = std::dynamic_pointer_cast<const BlockTensor>(stack_packed(entries));
+  ASSERT_TRUE(together);
+  EXPECT_EQ(together->row(0), stack->row(0));
+  EXPECT_TRUE(together->dequantise().equal(stack->dequantise()));
+  std::swap(entries[0], entries[2]);
+  const auto apart = stack_packed(entries);
+  ASSERT_TRUE(apart);
+  EXPECT_TRUE(apart->dequantise().equal(stack->dequantise().flip(0)));
+  entries[1] = pack("Q4_0", {4, 32}, 1);
+  EXPECT_EQ(stack_packed(entries), nullptr);
+  EXPECT_EQ(stack_packed({}), nullptr);
 }
 
 }  // namespace

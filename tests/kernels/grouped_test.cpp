@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 
+#include "switchyard/kernels/batched_lora.h"
 #include "switchyard/kernels/dispatch.h"
 #include "switchyard/kernels/grouped_ffn.h"
 #include "switchyard/kernels/grouped_linear.h"
@@ -217,6 +218,53 @@ TEST(GroupedKernels, RefusesWhatDoesNotFit) {
   EXPECT_EQ(code([&] { gather_rows(x, at::tensor({0, 4}, at::kLong)); }), "kernels.row_range");
   EXPECT_EQ(code([&] { combine_rows(x, at::tensor({0, 1, 2, -1}, at::kLong), {}, 3); }), "kernels.row_range");
   EXPECT_EQ(code([&] { sort_by_slot(at::tensor({0, 5}, at::kLong), 3); }), "kernels.slot_range");
+}
+
+/// The reference: one adapter after another.
+at::Tensor plain_lora(const at::Tensor& y, const at::Tensor& x, const at::Tensor& a, const at::Tensor& b, const at::Tensor& scale, const at::Tensor& adapter) {
+  at::Tensor sum = y;
+  for (int64_t n = 0; n < a.size(0); ++n) {
+    const at::Tensor mine = (adapter == n).to(y.scalar_type()).unsqueeze(1);
+    const at::Tensor change = x.matmul(a[n].t()).matmul(b[n].t());
+    sum = sum + mine * change * (scale.defined() ? scale[n] : at::ones({}, y.options()));
+  }
+  return sum;
+}
+
+TEST(BatchedLora, EqualsOneAdapterAfterAnotherWithGradients) {
+  for (CpuLevel level : levels()) {
+    ForcedCpuLevel forced(level);
+    for (at::ScalarType type : {at::kFloat, at::kBFloat16, at::kDouble})
+      for (int64_t rows : {0, 1, 5, 40}) {
+        const int64_t adapters = 4, rank = 6, in = 34, out = 18;  // the last adapter has no row
+        const at::Tensor adapter = Streams(2).integers(adapters, {rows}, {.purpose = "adapter"}) - 1;
+        std::vector<at::Tensor> leaves{leaf(randn({rows, out}, 1), type), leaf(randn({rows, in}, 2), type), leaf(randn({adapters, rank, in}, 3), type),
+                                       leaf(randn({adapters, out, rank}, 4), type), leaf(randn({adapters}, 5), type == at::kDouble ? type : at::kFloat)};
+        std::vector<at::Tensor> wide;
+        for (const at::Tensor& t : leaves) wide.push_back(leaf(t, at::kDouble));
+        const at::Tensor got = batched_lora(leaves[0], leaves[1], leaves[2], leaves[3], leaves[4], adapter);
+        const at::Tensor expected = plain_lora(wide[0], wide[1], wide[2], wide[3], wide[4], adapter);
+        const double allowed = type == at::kDouble ? 1e-12 : tolerance(type);
+        EXPECT_EQ(got.scalar_type(), type);
+        EXPECT_LT(relative(got, expected.detach()), allowed);
+        if (rows == 0) continue;
+        const at::Tensor g = randn({rows, out}, 6).to(type);
+        got.backward(g);
+        expected.backward(g.to(at::kDouble));
+        for (size_t i = 0; i < leaves.size(); ++i) {
+          if (!leaves[i].grad().defined()) {
+            EXPECT_TRUE((adapter == -1).all().item<bool>()) << i;
+            continue;
+          }
+          EXPECT_LT(relative(leaves[i].grad(), wide[i].grad()), allowed) << name(level) << " " << c10::toString(type) << " rows " << rows << " input " << i;
+        }
+      }
+  }
+  const at::Tensor x = randn({2, 4}, 1, at::kFloat), y = randn({2, 3}, 2, at::kFloat), a = randn({2, 2, 4}, 3, at::kFloat), b = randn({2, 3, 2}, 4, at::kFloat);
+  const auto code = [](const std::function<void()>& call) { return switchyard::testing::expect_error(call).code(); };
+  EXPECT_EQ(code([&] { batched_lora(y, x, a, b, {}, at::tensor({0, 2}, at::kLong)); }), "kernels.slot_range");
+  EXPECT_EQ(code([&] { batched_lora(y, x, a, b, {}, at::tensor({0, -2}, at::kLong)); }), "kernels.slot_range");
+  EXPECT_EQ(code([&] { batched_lora(y, x, b, a, {}, at::tensor({0, 0}, at::kLong)); }), "kernels.shape");
 }
 
 TEST(Permutation, SortIsStableAndLeavesOutWhatWasDropped) {

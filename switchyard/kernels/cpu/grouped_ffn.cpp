@@ -1,5 +1,6 @@
 #include "switchyard/kernels/cpu/grouped_ffn.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "switchyard/kernels/cpu/activation.h"
@@ -14,9 +15,15 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kRows = 64;     ///< rows a tile
-constexpr int64_t kHidden = 256;  ///< hidden units worked on at once: a tile of them stays in the second-level cache
-constexpr int64_t kLane = 16;     ///< columns are padded to it
+constexpr int64_t kRows = 192;     ///< rows a tile, at most
+constexpr int64_t kPanel = 65536;  ///< weights that are made and multiplied at once: a panel stays in the second-level cache
+constexpr int64_t kHidden = 64;    ///< hidden units that backward works on at once
+constexpr int64_t kWidth = 64;     ///< outputs worked on at once
+constexpr int64_t kLane = 16;      ///< columns are padded to it
+constexpr int64_t kStep = 8;       ///< rows are padded to it: few shapes of products, as each costs a compilation once
+
+/// Rows of a matrix with k columns that are worked on at once.
+int64_t panel_rows(int64_t k, int64_t rows) { return std::min(rows, std::clamp(kPanel / k / kLane * kLane, 2 * kLane, 16 * kLane)); }
 
 /// tile[f, j] += bias[f].
 template <typename T>
@@ -34,35 +41,55 @@ void as_columns(const float* tile, int64_t rows, int64_t columns, float* dst) {
   std::memcpy(dst, tile, sizeof(float) * rows * columns);
 }
 void as_columns(const float* tile, int64_t rows, int64_t columns, c10::BFloat16* dst) {
+  pack_rows(tile, columns, nullptr, rows, rows, columns, dst);
+}
+
+/// dst[j * ld + i] = T(src[j * width + i] * scale[j]), scale null = 1.
+template <typename T>
+void narrow_rows(const float* src, int64_t rows, int64_t width, const float* scale, T* dst, int64_t ld) {
   at_level([=] {
-    for (int64_t f = 0; f < rows; f += 2)
-      for (int64_t j = 0; j < columns; ++j) {
-        dst[(f / 2 * columns + j) * 2] = from_float<c10::BFloat16>(tile[f * columns + j]);
-        dst[(f / 2 * columns + j) * 2 + 1] = from_float<c10::BFloat16>(tile[(f + 1) * columns + j]);
-      }
+    for (int64_t j = 0; j < rows; ++j) {
+      const float by = scale ? scale[j] : 1.0f;
+      for (int64_t i = 0; i < width; ++i) dst[j * ld + i] = from_float<T>(src[j * width + i] * by);
+    }
+  });
+}
+template <typename T>
+void widen_rows(const T* src, int64_t ld, int64_t rows, int64_t width, float* dst) {
+  at_level([=] {
+    for (int64_t j = 0; j < rows; ++j)
+      for (int64_t i = 0; i < width; ++i) dst[j * width + i] = to_float(src[j * ld + i]);
   });
 }
 
-/// dst[i] = T(src[i] * scale).
-template <typename T>
-void convert(const float* src, float scale, int64_t count, T* dst) {
-  at_level([=] { for (int64_t i = 0; i < count; ++i) dst[i] = from_float<T>(src[i] * scale); });
-}
-template <typename T>
-void widen(const T* src, int64_t count, float* dst) {
-  at_level([=] { for (int64_t i = 0; i < count; ++i) dst[i] = to_float(src[i]); });
+/// sum[j] += <a[j], b[j]> over rows of `width`, in 16 partial sums that are added in a fixed order.
+void add_row_products(const float* a, const float* b, int64_t rows, int64_t width, float* sum) {
+  at_level([=] {
+    for (int64_t j = 0; j < rows; ++j) {
+      float part[kLane] = {};
+      const float *left = a + j * width, *right = b + j * width;
+      int64_t i = 0;
+      for (; i + kLane <= width; i += kLane)
+        for (int64_t l = 0; l < kLane; ++l) part[l] += left[i + l] * right[i + l];
+      for (; i < width; ++i) part[i % kLane] += left[i] * right[i];
+      for (int64_t half = kLane / 2; half > 0; half /= 2)
+        for (int64_t l = 0; l < half; ++l) part[l] += part[l + half];
+      sum[j] += part[0];
+    }
+  });
 }
 
 /// Pre-activations of hidden units f0 ... f0 + fc for packed columns: gate (when there is one) and up, [fc, columns].
+/// space: [fc, in].
 template <typename T>
-void pre_activations(const FfnWeights<T>& w, int64_t expert, int64_t f0, int64_t fc, const T* packed, int64_t columns,
+void pre_activations(const FfnWeights<T>& w, int64_t expert, int64_t f0, int64_t fc, const T* packed, int64_t columns, T* space,
                      float* gate, float* up) {
   const int64_t first = expert * w.hidden + f0;
   if (w.gate) {
-    product(fc, columns, w.in, w.gate + first * w.in, w.in, packed, columns, gate, columns, false);
+    product(fc, columns, w.in, w.gate.rows(expert, f0, fc, space), w.in, packed, columns, gate, columns, false);
     add_bias(w.gate_bias ? w.gate_bias + first : nullptr, fc, columns, gate);
   }
-  product(fc, columns, w.in, w.up + first * w.in, w.in, packed, columns, up, columns, false);
+  product(fc, columns, w.in, w.up.rows(expert, f0, fc, space), w.in, packed, columns, up, columns, false);
   add_bias(w.up_bias ? w.up_bias + first : nullptr, fc, columns, up);
 }
 
@@ -74,26 +101,31 @@ void pack_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile& ti
 
 template <typename T>
 void forward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile& tile, T* y, T* keep_gate, T* keep_up) {
-  const int64_t columns = round_up(tile.count, kLane), chunk = std::min(kHidden, w.hidden);
-  Scratch<For::task> scratch(bytes_of<T>((w.in + chunk) * columns) + 64 + bytes_of<float>((3 * chunk + w.out) * columns) + 256);
-  T* packed = scratch.template take<T>(w.in * columns);
-  T* hidden = scratch.template take<T>(chunk * columns);
-  float* gate = scratch.template take<float>(chunk * columns);
-  float* up = scratch.template take<float>(chunk * columns);
-  float* h = scratch.template take<float>(chunk * columns);
-  float* out = scratch.template take<float>(w.out * columns);
+  const int64_t columns = round_up(tile.count, kLane), F = w.hidden, D = w.in, O = w.out;
+  const int64_t chunk = panel_rows(D, F), piece = panel_rows(F, O), most = std::max(chunk, piece);
+  Scratch<For::task> scratch(bytes_of<T>(D * columns) + bytes_of<T>(F * columns) + bytes_of<T>(std::max(chunk * D, piece * F)) +
+                             3 * bytes_of<float>(most * columns));
+  T* packed = scratch.template take<T>(D * columns);
+  T* hidden = scratch.template take<T>(F * columns);
+  T* space = scratch.template take<T>(std::max(chunk * D, piece * F));
+  float* gate = scratch.template take<float>(most * columns);
+  float* up = scratch.template take<float>(most * columns);
+  float* h = scratch.template take<float>(most * columns);
   pack_tile(w, rows, tile, columns, packed);
-  for (int64_t f0 = 0; f0 < w.hidden; f0 += chunk) {
-    const int64_t fc = std::min(chunk, w.hidden - f0);
-    pre_activations(w, tile.expert, f0, fc, packed, columns, gate, up);
-    if (keep_up) store_transposed(up, fc, columns, tile.count, keep_up + tile.begin * w.hidden + f0, w.hidden);
-    if (keep_gate && w.gate) store_transposed(gate, fc, columns, tile.count, keep_gate + tile.begin * w.hidden + f0, w.hidden);
+  for (int64_t f0 = 0; f0 < F; f0 += chunk) {
+    const int64_t fc = std::min(chunk, F - f0);
+    pre_activations(w, tile.expert, f0, fc, packed, columns, space, gate, up);
+    if (keep_up) store_transposed(up, fc, columns, tile.count, keep_up + tile.begin * F + f0, F);
+    if (keep_gate && w.gate) store_transposed(gate, fc, columns, tile.count, keep_gate + tile.begin * F + f0, F);
     activate_values(w.activation, w.gate ? gate : nullptr, up, h, fc * columns);
-    as_columns(h, fc, columns, hidden);
-    product(w.out, columns, fc, w.down + tile.expert * w.out * w.hidden + f0, w.hidden, hidden, columns, out, columns, f0 > 0);
+    as_columns(h, fc, columns, hidden + f0 * columns);
   }
-  add_bias(w.down_bias ? w.down_bias + tile.expert * w.out : nullptr, w.out, columns, out);
-  store_transposed(out, w.out, columns, tile.count, y + tile.begin * w.out, w.out);
+  for (int64_t o0 = 0; o0 < O; o0 += piece) {
+    const int64_t oc = std::min(piece, O - o0);
+    product(oc, columns, F, w.down.rows(tile.expert, o0, oc, space), F, hidden, columns, up, columns, false);
+    add_bias(w.down_bias ? w.down_bias + tile.expert * O + o0 : nullptr, oc, columns, up);
+    store_transposed(up, oc, columns, tile.count, y + tile.begin * O + o0, O);
+  }
 }
 
 /// Rows of every expert, transposed or packed for the products of the weights' gradients.
@@ -107,109 +139,114 @@ struct GradientTiles {
 
 template <typename T>
 void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGradientInputs<T>& in, const FfnGradients<T>& out,
-                   const GradientTiles<T>& g, const T* down_b, const T* gate_b, const T* up_b, const RowTile& tile) {
-  const int64_t n = tile.count, F = w.hidden, O = w.out, D = w.in, e = tile.expert;
-  const int64_t columns = round_up(n, kLane), chunk = std::min(kHidden, F);
-  const bool gated = w.gate != nullptr, again = in.up == nullptr;
-  Scratch<For::task> scratch(bytes_of<T>(n * (2 * O + 3 * F)) + 5 * 64 + bytes_of<float>(n * (6 * F + D)) + 7 * 64 +
-                             (again ? bytes_of<T>(D * columns) + 2 * bytes_of<float>(chunk * columns) : 0));
-  T* dy = scratch.template take<T>(n * O);
-  T* weighted = scratch.template take<T>(n * O);
-  T* dgate_rows = scratch.template take<T>(n * F);
-  T* dup_rows = scratch.template take<T>(n * F);
-  T* h_rows = scratch.template take<T>(n * F);
-  float* dh = scratch.template take<float>(n * F);
-  float* gate = scratch.template take<float>(n * F);
-  float* up = scratch.template take<float>(n * F);
-  float* dgate = scratch.template take<float>(n * F);
-  float* dup = scratch.template take<float>(n * F);
-  float* h = scratch.template take<float>(n * F);
-  float* dx = scratch.template take<float>(n * D);
+                   const GradientTiles<T>& g, const RowTile& tile) {
+  const int64_t n = tile.count, np = round_up(n, kStep), F = w.hidden, O = w.out, D = w.in, e = tile.expert;
+  const int64_t columns = round_up(n, kLane), chunk = std::min(kHidden, F), piece = std::min(kWidth, D);
+  const bool gated = static_cast<bool>(w.gate), again = in.up == nullptr;
+  const int64_t panel = std::max({O * chunk, F * piece, again ? chunk * D : 0});
+  Scratch<For::task> scratch(bytes_of<T>(np * O) + bytes_of<T>(n * O) + 2 * bytes_of<T>(np * F) + bytes_of<T>(panel) +
+                             7 * bytes_of<float>(columns * std::max(chunk, piece)) + 2 * bytes_of<float>(np) +
+                             (again ? bytes_of<T>(D * columns) : 0));
+  T* dy = scratch.template take<T>(np * O);
+  T* dgate_rows = scratch.template take<T>(np * F);
+  T* dup_rows = scratch.template take<T>(np * F);
+  T* space = scratch.template take<T>(panel);
+  float* tiles[7];
+  for (float*& t : tiles) t = scratch.template take<float>(columns * std::max(chunk, piece));
+  float *dh = tiles[0], *gate = tiles[1], *up = tiles[2], *dgate = tiles[3], *dup = tiles[4], *h = tiles[5], *turned = tiles[6];
+  float* products = scratch.template take<float>(np);
+  float* scale = scratch.template take<float>(np);
 
   for (int64_t j = 0; j < n; ++j) {
     const int64_t source = in.grad_row ? in.grad_row[tile.begin + j] : tile.begin + j;
     std::memcpy(dy + j * O, in.grad + source * O, sizeof(T) * O);
   }
-  product(n, F, O, dy, O, down_b + e * O * F, F, dh, F, false);
-
-  if (again) {
-    T* packed = scratch.template take<T>(D * columns);
-    float* gate_c = scratch.template take<float>(chunk * columns);
-    float* up_c = scratch.template take<float>(chunk * columns);
-    pack_tile(w, rows, tile, columns, packed);
-    for (int64_t f0 = 0; f0 < F; f0 += chunk) {
-      const int64_t fc = std::min(chunk, F - f0);
-      pre_activations(w, e, f0, fc, packed, columns, gate_c, up_c);
-      store_transposed(up_c, fc, columns, n, up + f0, F);
-      if (gated) store_transposed(gate_c, fc, columns, n, gate + f0, F);
-    }
-  } else {
-    widen(in.up + tile.begin * F, n * F, up);
-    if (gated) widen(in.gate + tile.begin * F, n * F, gate);
+  std::memset(static_cast<void*>(dy + n * O), 0, sizeof(T) * (np - n) * O);
+  for (int64_t j = 0; j < np; ++j) {
+    products[j] = 0;
+    scale[j] = in.weight && j < n ? in.weight[tile.begin + j] : 1.0f;
   }
-  activate_slopes(w.activation, gated ? gate : nullptr, up, dh, gated ? dgate : nullptr, dup, h, n * F);
+  T* packed = again ? scratch.template take<T>(D * columns) : nullptr;
+  if (again) pack_tile(w, rows, tile, columns, packed);
 
-  for (int64_t j = 0; j < n; ++j) {
-    const float weight = in.weight ? in.weight[tile.begin + j] : 1.0f;
-    if (out.dweight) {
-      // <y, dy> without y: <h, dh> plus the bias's share.
-      float sum = 0;
-      for (int64_t f = 0; f < F; ++f) sum += h[j * F + f] * dh[j * F + f];
+  const int64_t first = g.padded.begin[e], ld = g.padded.count(e), at = tile.begin - rows.offset[e];
+  const int64_t depth = std::min(round_up(n, kStep), ld - at);
+  for (int64_t f0 = 0; f0 < F; f0 += chunk) {
+    const int64_t fc = std::min(chunk, F - f0);
+    if (again) {
+      pre_activations(w, e, f0, fc, packed, columns, space, dgate, turned);
+      transpose(turned, columns, fc, n, up, fc);
+      if (gated) transpose(dgate, columns, fc, n, gate, fc);
+    } else {
+      widen_rows(in.up + tile.begin * F + f0, F, n, fc, up);
+      if (gated) widen_rows(in.gate + tile.begin * F + f0, F, n, fc, gate);
+    }
+    std::fill(up + n * fc, up + np * fc, 0.0f);
+    if (gated) std::fill(gate + n * fc, gate + np * fc, 0.0f);
+    const auto down = w.down.panel(e, 0, O, f0, fc, space);
+    product(np, fc, O, dy, O, down.data, down.ld, dh, fc, false);
+    activate_slopes(w.activation, gated ? gate : nullptr, up, dh, gated ? dgate : nullptr, dup, h, np * fc);
+    if (out.dweight) add_row_products(h, dh, n, fc, products);  // <y, dy> without y: <h, dh> plus the bias's share
+    narrow_rows(dup, np, fc, scale, dup_rows + f0, F);
+    if (gated) narrow_rows(dgate, np, fc, scale, dgate_rows + f0, F);
+    if (!out.up) continue;
+    transpose(dup_rows + f0, F, depth, fc, g.dup_t + first * F + f0 * ld + at, ld);
+    if (gated) transpose(dgate_rows + f0, F, depth, fc, g.dgate_t + first * F + f0 * ld + at, ld);
+    pack_rows(h, fc, nullptr, n, depth, fc, g.h + (first + at) * F + f0 * kPair<T>, F);
+  }
+  if (out.dweight)
+    for (int64_t j = 0; j < n; ++j) {
+      float sum = products[j];
       if (w.down_bias)
         for (int64_t o = 0; o < O; ++o) sum += to_float(w.down_bias[e * O + o]) * to_float(dy[j * O + o]);
       out.dweight[tile.begin + j] = sum;
     }
-    convert(dup + j * F, weight, F, dup_rows + j * F);
-    if (gated) convert(dgate + j * F, weight, F, dgate_rows + j * F);
-    for (int64_t o = 0; o < O; ++o) weighted[j * O + o] = from_float<T>(to_float(dy[j * O + o]) * weight);
-  }
-  convert(h, 1.0f, n * F, h_rows);
 
-  if (out.dx) {
-    if (gated) product(n, D, F, dgate_rows, F, gate_b + e * F * D, D, dx, D, false);
-    product(n, D, F, dup_rows, F, up_b + e * F * D, D, dx, D, gated);
-    convert(dx, 1.0f, n * D, out.dx + tile.begin * D);
-  }
-  if (!out.up) return;
-  const int64_t first = g.padded.begin[e], ld = g.padded.count(e), at = tile.begin - rows.offset[e];
-  const int64_t depth = std::min(round_up(n, kPair<T>), ld - at);
-  transpose(dup_rows, F, n, F, g.dup_t + first * F + at, ld);
-  if (gated) transpose(dgate_rows, F, n, F, g.dgate_t + first * F + at, ld);
-  transpose(weighted, O, n, O, g.dy_t + first * O + at, ld);
-  if (depth > n) {  // the odd row that bf16 pairs need
-    for (int64_t f = 0; f < F; ++f) {
-      g.dup_t[first * F + f * ld + at + n] = T(0);
-      if (gated) g.dgate_t[first * F + f * ld + at + n] = T(0);
+  if (out.dx)
+    for (int64_t d0 = 0; d0 < D; d0 += piece) {
+      const int64_t dc = std::min(piece, D - d0);
+      float* dx = dh;
+      if (gated) {
+        const auto panel_of = w.gate.panel(e, 0, F, d0, dc, space);
+        product(np, dc, F, dgate_rows, F, panel_of.data, panel_of.ld, dx, dc, false);
+      }
+      const auto panel_of = w.up.panel(e, 0, F, d0, dc, space);
+      product(np, dc, F, dup_rows, F, panel_of.data, panel_of.ld, dx, dc, gated);
+      narrow_rows(dx, n, dc, nullptr, out.dx + tile.begin * D + d0, D);
     }
-    for (int64_t o = 0; o < O; ++o) g.dy_t[first * O + o * ld + at + n] = T(0);
+  if (!out.up) return;
+  if (in.weight) {
+    const T* plain = dy;
+    T* weighted = dy;
+    at_level([=] {
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t o = 0; o < O; ++o) weighted[j * O + o] = from_float<T>(to_float(plain[j * O + o]) * scale[j]);
+    });
   }
-  pack_rows(h_rows, F, nullptr, n, depth, F, g.h + (first + at) * F);
+  transpose(dy, O, depth, O, g.dy_t + first * O + at, ld);
   const T* x = rows.row ? rows.x : rows.x + tile.begin * D;
-  pack_rows(x, D, rows.row ? rows.row + tile.begin : nullptr, n, depth, D, g.x + (first + at) * D);
+  pack_rows(x, D, rows.row ? rows.row + tile.begin : nullptr, n, depth, D, g.x + (first + at) * D, D);
 }
 
 }  // namespace
 
 template <typename T>
 void ffn_forward(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_gate, T* keep_up) {
-  int64_t most = 0;
-  for (int64_t e = 0; e < w.experts; ++e) most = std::max(most, rows.offset[e + 1] - rows.offset[e]);
-  if (most <= kSkinnyRows) return ffn_forward_skinny(w, rows, y, keep_gate, keep_up);
-  const std::vector<RowTile> tiles = row_tiles(rows.offset, w.experts, kRows);
+  std::vector<RowTile> many = equal_tiles(rows.offset, w.experts, kRows, kLane);
+  const std::vector<RowTile> few = take_few(many, rows.offset, kSkinnyRows);
+  if (!few.empty()) ffn_forward_skinny(w, rows, few, y, keep_gate, keep_up);
   const int64_t operations = rows.offset[w.experts] * w.hidden * (2 * w.in + w.out);
-  parallel_tasks(static_cast<int64_t>(tiles.size()), operations,
-                 [&](int64_t i) { forward_tile(w, rows, tiles[i], y, keep_gate, keep_up); });
+  parallel_tasks(static_cast<int64_t>(many.size()), operations,
+                 [&](int64_t i) { forward_tile(w, rows, many[i], y, keep_gate, keep_up); });
 }
 
 template <typename T>
 void ffn_backward(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGradientInputs<T>& in, const FfnGradients<T>& out) {
   const int64_t F = w.hidden, O = w.out, D = w.in, E = w.experts;
-  const Padded padded = pad_experts(rows.offset, E, kPair<T>);
-  const int64_t total = padded.begin[E], gates = w.gate ? 1 : 0;
-  const bool stacks = out.up != nullptr, pack = kPair<T> > 1;
-  const int64_t matrix = E * F;
-  Scratch<For::operation> scratch((stacks ? bytes_of<T>(total * (3 * F + O + D)) + 5 * 64 : 0) +
-                                  (pack ? bytes_of<T>(matrix * (O + (1 + gates) * D)) + 3 * 64 : 0));
+  const Padded padded = pad_experts(rows.offset, E, kStep);
+  const int64_t total = padded.begin[E];
+  const bool stacks = static_cast<bool>(out.up);
+  Scratch<For::operation> scratch(stacks ? bytes_of<T>(total * (3 * F + O + D)) + 5 * 64 : 0);
   GradientTiles<T> g{padded, nullptr, nullptr, nullptr, nullptr, nullptr};
   if (stacks) {
     g.dgate_t = scratch.template take<T>(total * F);
@@ -218,17 +255,9 @@ void ffn_backward(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGradi
     g.h = scratch.template take<T>(total * F);
     g.x = scratch.template take<T>(total * D);
   }
-  const T *down_b = w.down, *gate_b = w.gate, *up_b = w.up;
-  if (pack) {
-    down_b = pack_stack(w.down, rows.offset, E, O, F, scratch.template take<T>(matrix * O));
-    if (out.dx) {
-      up_b = pack_stack(w.up, rows.offset, E, F, D, scratch.template take<T>(matrix * D));
-      if (w.gate) gate_b = pack_stack(w.gate, rows.offset, E, F, D, scratch.template take<T>(matrix * D));
-    }
-  }
-  const std::vector<RowTile> tiles = row_tiles(rows.offset, E, kRows);
+  const std::vector<RowTile> tiles = equal_tiles(rows.offset, E, kRows, kLane);
   parallel_tasks(static_cast<int64_t>(tiles.size()), rows.offset[E] * F * (2 * D + O),
-                 [&](int64_t i) { backward_tile(w, rows, in, out, g, down_b, gate_b, up_b, tiles[i]); });
+                 [&](int64_t i) { backward_tile(w, rows, in, out, g, tiles[i]); });
   if (!stacks) return;
   std::vector<WeightGradient<T>> products;
   if (w.gate) products.push_back({g.dgate_t, g.x, F, D, out.gate, out.gate_bias});

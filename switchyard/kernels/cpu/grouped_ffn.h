@@ -1,20 +1,23 @@
 // The experts' feed-forward on the CPU, over raw memory. Forward works in columns: a tile of rows is packed once as the
-// columns of B, and the weights are read as they lie, so nothing but activations is ever packed. Internal to kernels/.
+// columns of B, and the weights are A, in place where they lie in the products' type. Backward works in rows and packs
+// panels of the weights as B. Internal to kernels/.
 #pragma once
 
 #include <c10/util/BFloat16.h>
 
 #include <cstdint>
 
+#include "switchyard/kernels/cpu/stack.h"
+#include "switchyard/kernels/cpu/weight_gradient.h"
 #include "switchyard/kernels/grouped_ffn.h"
 
 namespace switchyard::kernels::cpu {
 
-/// Stacks of type T: up, gate [E, F, D], down [E, O, F]; biases of T or null. Even D, F and O for bf16.
+/// Stacks up, gate [E, F, D], down [E, O, F], multiplied in T; biases of T or null. Even D, F and O for bf16.
 template <typename T>
 struct FfnWeights {
   int64_t experts = 0, in = 0, hidden = 0, out = 0;
-  const T *gate = nullptr, *up = nullptr, *down = nullptr;
+  Stack<T> gate, up, down;
   const T *gate_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;
   ActivationOptions activation;
 };
@@ -41,13 +44,13 @@ struct FfnGradientInputs {
   const T *gate = nullptr, *up = nullptr;
 };
 
-/// Results, any may be null. dx: [A, D] a sorted position; dweight: [A]; stacks and biases in float32 laid out like
-/// the weights, every element written (an expert without rows gets zeros).
+/// Results, any may be null. dx: [A, D] a sorted position; dweight: [A]; stacks in the type of the parameters and biases in
+/// float32, laid out like the weights, every element written (an expert without rows gets zeros).
 template <typename T>
 struct FfnGradients {
   T* dx = nullptr;
   float* dweight = nullptr;
-  float *gate = nullptr, *up = nullptr, *down = nullptr;
+  GradientStack<T> gate, up, down;
   float *gate_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;
 };
 

@@ -3,6 +3,7 @@
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/skinny.h"
+#include "switchyard/kernels/cpu/stack.h"
 #include "switchyard/kernels/cpu/tiles.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
@@ -28,23 +29,6 @@ struct Slab {
   int64_t row, rows;          ///< of that expert's matrix
 };
 
-/// `rows` rows of packed weights as T, from row `first` of the flattened stack on. `floats` holds one row.
-template <typename T>
-void unpack(const BlockTensor& stack, int64_t first, int64_t rows, int64_t k, float* floats, T* out) {
-  const int64_t blocks = k / stack.codec().length;
-  for (int64_t r = 0; r < rows; ++r) {
-    if constexpr (std::is_same_v<T, float>) {
-      stack.codec().dequantise(stack.row(first + r), out + r * k, blocks);
-    } else {
-      stack.codec().dequantise(stack.row(first + r), floats, blocks);
-      T* to = out + r * k;
-      at_level([=] {
-        for (int64_t i = 0; i < k; ++i) to[i] = from_float<T>(floats[i]);
-      });
-    }
-  }
-}
-
 void add_bias(float* out, const float* bias, int64_t rows, int64_t columns) {
   for (int64_t o = 0; o < rows; ++o)
     for (int64_t j = 0; j < columns; ++j) out[o * columns + j] += bias[o];
@@ -61,38 +45,16 @@ std::vector<Slab> slabs(const std::vector<RowTile>& tiles, int64_t m) {
   return list;
 }
 
-/// Few rows an expert: each unpacked row of weights meets them in float32.
-template <typename T>
-void map_few(const BlockTensor& stack, const std::vector<RowTile>& tiles, int64_t m, int64_t k, const T* x, int64_t rows,
-             const float* bias, T* y) {
-  Scratch<For::operation> scratch(bytes_of<float>(rows * k));
-  float* wide = scratch.template take<float>(rows * k);
-  for (int64_t i = 0; i < rows * k; ++i) wide[i] = to_float(x[i]);
-  const std::vector<Slab> work = slabs(tiles, m);
-  parallel_tasks(static_cast<int64_t>(work.size()), rows * m * k, [&](int64_t i) {
-    const Slab& slab = work[i];
-    const RowTile& tile = tiles[slab.first_tile];
-    Scratch<For::task> task(bytes_of<float>(k));
-    float* weights = task.template take<float>(k);
-    float out[kSkinnyRows];
-    for (int64_t r = 0; r < slab.rows; ++r) {
-      const int64_t row = tile.expert * m + slab.row + r;
-      unpack<float>(stack, row, 1, k, nullptr, weights);
-      dots<float>(tile.count, weights, 1, k, wide + tile.begin * k, bias ? bias + row : nullptr, out, 1);
-      for (int64_t j = 0; j < tile.count; ++j) y[(tile.begin + j) * m + slab.row + r] = from_float<T>(out[j]);
-    }
-  });
-}
-
 }  // namespace
 
 template <typename T>
 void map_packed(const BlockTensor& stack, int64_t experts, int64_t m, int64_t k, const T* x, const int64_t* offset, const float* bias,
                 T* y) {
-  int64_t most = 0;
-  for (int64_t e = 0; e < experts; ++e) most = std::max(most, offset[e + 1] - offset[e]);
-  const std::vector<RowTile> tiles = row_tiles(offset, experts, most <= kSkinnyRows ? kSkinnyRows : kRows);
-  if (most <= kSkinnyRows) return map_few(stack, tiles, m, k, x, offset[experts], bias, y);
+  const Stack<T> matrices{.m = m, .k = k, .blocks = &stack};
+  std::vector<RowTile> tiles = row_tiles(offset, experts, kRows);
+  const std::vector<RowTile> few = take_few(tiles, offset, kSkinnyRows);
+  if (!few.empty()) map_few(matrices, few, x, bias, y);
+  if (tiles.empty()) return;
 
   int64_t total = 0;
   for (const RowTile& tile : tiles) total += round_up(tile.count, kLane);
@@ -111,12 +73,11 @@ void map_packed(const BlockTensor& stack, int64_t experts, int64_t m, int64_t k,
   const std::vector<Slab> work = slabs(tiles, m);
   parallel_tasks(static_cast<int64_t>(work.size()), total * m * k, [&](int64_t i) {
     const Slab& slab = work[i];
-    Scratch<For::task> task(bytes_of<T>(kSlab * k) + bytes_of<float>(k) + bytes_of<float>(kSlab * round_up(kRows, kLane)));
-    T* weights = task.template take<T>(kSlab * k);
-    float* floats = task.template take<float>(k);
+    Scratch<For::task> task(bytes_of<T>(kSlab * k) + bytes_of<float>(kSlab * round_up(kRows, kLane)));
+    T* space = task.template take<T>(kSlab * k);
     float* out = task.template take<float>(kSlab * round_up(kRows, kLane));
     const int64_t row = columns[slab.first_tile].tile.expert * m + slab.row;
-    unpack(stack, row, slab.rows, k, floats, weights);
+    const T* weights = matrices.rows(0, row, slab.rows, space);
     for (int64_t t = slab.first_tile; t < slab.first_tile + slab.tiles; ++t) {
       const Columns<T>& c = columns[t];
       product(slab.rows, c.count, k, weights, k, c.packed, c.count, out, c.count, false);

@@ -103,6 +103,8 @@ void at_level(const Loop& loop) {
 /// A tile of rows of one expert: sorted positions begin ... begin + count.
 struct RowTile { int64_t expert, begin, count; };
 
+inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
 /// All rows cut into tiles of at most `rows`, experts in order.
 inline std::vector<RowTile> row_tiles(const int64_t* offset, int64_t experts, int64_t rows) {
   std::vector<RowTile> tiles;
@@ -111,6 +113,25 @@ inline std::vector<RowTile> row_tiles(const int64_t* offset, int64_t experts, in
   return tiles;
 }
 
-inline int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+
+/// The same with an expert's tiles of nearly equal size, a multiple of `step` but for its last.
+inline std::vector<RowTile> equal_tiles(const int64_t* offset, int64_t experts, int64_t rows, int64_t step) {
+  std::vector<RowTile> tiles;
+  for (int64_t e = 0; e < experts; ++e) {
+    const int64_t count = offset[e + 1] - offset[e], pieces = (count + rows - 1) / rows;
+    if (count == 0) continue;
+    const int64_t each = round_up((count + pieces - 1) / pieces, step);
+    for (int64_t a = offset[e]; a < offset[e + 1]; a += each) tiles.push_back({e, a, std::min(each, offset[e + 1] - a)});
+  }
+  return tiles;
+}
+
+/// Takes the tiles of experts that have at most `few` rows out of `tiles`.
+inline std::vector<RowTile> take_few(std::vector<RowTile>& tiles, const int64_t* offset, int64_t few) {
+  std::vector<RowTile> taken, left;
+  for (const RowTile& tile : tiles) (offset[tile.expert + 1] - offset[tile.expert] <= few ? taken : left).push_back(tile);
+  tiles = std::move(left);
+  return taken;
+}
 
 }  // namespace switchyard::kernels::cpu

@@ -1,7 +1,6 @@
 #include "switchyard/kernels/cpu/skinny.h"
 
 #include "switchyard/kernels/cpu/activation.h"
-#include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/tiles.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
@@ -9,99 +8,188 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kPiece = 64;  ///< rows of weights a task
-constexpr int64_t kLanes = 16;  ///< partial sums of a dot product, added in a fixed order at its end
+constexpr int64_t kPiece = 32;  ///< rows of weights a task
 
-/// out[n * ld + r] = <w[r], x[n]> (+ bias[r]) for r < rows, n < N; x: [N, k] float32.
+/// Partial sums of a dot product, added in a fixed order at its end: at least four vectors of them are under way at once.
+template <int N> constexpr int64_t kLanes = N == 1 ? 64 : N == 2 ? 32 : 16;
+
+/// out[n * ld + r] = <w[r], x[n]> for r < rows, n < N; x: [N, k] float32.
 template <int N, typename T>
-void dots_of(const T* w, int64_t rows, int64_t k, const float* x, const T* bias, float* out, int64_t ld) {
+void dots_of(const T* w, int64_t rows, int64_t k, const float* x, float* out, int64_t ld) {
+  constexpr int64_t lanes = kLanes<N>;
   at_level([=] {
     for (int64_t r = 0; r < rows; ++r) {
       const T* row = w + r * k;
-      float part[N][kLanes] = {};
+      float part[N][lanes] = {};
       int64_t i = 0;
-      for (; i + kLanes <= k; i += kLanes)
+      for (; i + lanes <= k; i += lanes)
         for (int n = 0; n < N; ++n)
-          for (int64_t j = 0; j < kLanes; ++j) part[n][j] += to_float(row[i + j]) * x[n * k + i + j];
+          for (int64_t j = 0; j < lanes; ++j) part[n][j] += to_float(row[i + j]) * x[n * k + i + j];
       for (; i < k; ++i)
-        for (int n = 0; n < N; ++n) part[n][i % kLanes] += to_float(row[i]) * x[n * k + i];
+        for (int n = 0; n < N; ++n) part[n][i % lanes] += to_float(row[i]) * x[n * k + i];
       for (int n = 0; n < N; ++n) {
-        for (int64_t half = kLanes / 2; half > 0; half /= 2)
+        for (int64_t half = lanes / 2; half > 0; half /= 2)
           for (int64_t j = 0; j < half; ++j) part[n][j] += part[n][j + half];
-        out[n * ld + r] = part[n][0] + (bias ? to_float(bias[r]) : 0.0f);
+        out[n * ld + r] = part[n][0];
       }
     }
   });
 }
 
-}  // namespace
-
 template <typename T>
-void dots(int64_t n, const T* w, int64_t rows, int64_t k, const float* x, const T* bias, float* out, int64_t ld) {
+void plain_dots(const T* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
+  if (row_dots(w, rows, k, n, x, out, ld)) return;
   switch (n) {
-    case 1: return dots_of<1>(w, rows, k, x, bias, out, ld);
-    case 2: return dots_of<2>(w, rows, k, x, bias, out, ld);
-    case 3: return dots_of<3>(w, rows, k, x, bias, out, ld);
-    default: return dots_of<4>(w, rows, k, x, bias, out, ld);
+    case 1: return dots_of<1>(w, rows, k, x, out, ld);
+    case 2: return dots_of<2>(w, rows, k, x, out, ld);
+    case 3: return dots_of<3>(w, rows, k, x, out, ld);
+    case 4: return dots_of<4>(w, rows, k, x, out, ld);
+    case 5: return dots_of<5>(w, rows, k, x, out, ld);
+    case 6: return dots_of<6>(w, rows, k, x, out, ld);
+    case 7: return dots_of<7>(w, rows, k, x, out, ld);
+    default: return dots_of<8>(w, rows, k, x, out, ld);
   }
 }
 
-template void dots<float>(int64_t, const float*, int64_t, int64_t, const float*, const float*, float*, int64_t);
-template void dots<c10::BFloat16>(int64_t, const c10::BFloat16*, int64_t, int64_t, const float*, const c10::BFloat16*, float*, int64_t);
+}  // namespace
+
+template <typename T>
+bool takes_ints(const Stack<T>& w) {
+  if (!std::is_same_v<T, c10::BFloat16> || !w.blocks) return false;
+  const BlockPath* path = block_path(w.blocks->codec());
+  return path && w.k % path->int_step == 0;
+}
+
+template <typename T, typename B>
+void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows& x, const B* bias, float* space,
+          float* out, int64_t ld) {
+  const int64_t at = e * w.m + first;
+  if (w.same) {
+    plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
+  } else if (w.wide) {
+    plain_dots(w.wide + at * w.k, rows, w.k, n, x.x, out, ld);
+  } else {
+    const int64_t blocks = w.k / w.blocks->codec().length;
+    const BlockPath* path = block_path(w.blocks->codec());
+    if (x.ints.q && takes_ints(w)) path->int_dots(w.blocks->row(at), rows, blocks, n, x.ints, out, ld);
+    else if (path) path->dots(w.blocks->row(at), rows, blocks, n, x.x, out, ld);
+    else
+      for (int64_t r = 0; r < rows; ++r) {
+        w.blocks->codec().dequantise(w.blocks->row(at + r), space, blocks);
+        plain_dots(space, 1, w.k, n, x.x, out + r, ld);
+      }
+  }
+  if (bias)
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t r = 0; r < rows; ++r) out[j * ld + r] += to_float(bias[at + r]);
+}
+
+#define SWITCHYARD_DOTS(T, B) \
+  template void dots<T, B>(const Stack<T>&, int64_t, int64_t, int64_t, int64_t, const FewRows&, const B*, float*, float*, int64_t);
+SWITCHYARD_DOTS(float, float)
+SWITCHYARD_DOTS(c10::BFloat16, c10::BFloat16)
+SWITCHYARD_DOTS(c10::BFloat16, float)
+template bool takes_ints<float>(const Stack<float>&);
+template bool takes_ints<c10::BFloat16>(const Stack<c10::BFloat16>&);
 
 namespace {
 
-/// dst[n, r] = T(src[n * ld + r]).
+/// dst[i, r] = T(src[i * ld + r]).
 template <typename T>
 void narrow_rows(const float* src, int64_t ld, int64_t n, int64_t count, T* dst, int64_t dst_ld) {
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t r = 0; r < count; ++r) dst[i * dst_ld + r] = from_float<T>(src[i * ld + r]);
+  for (int64_t i = 0; i < n; ++i) narrow(src + i * ld, count, dst + i * dst_ld);
 }
-
-template <typename T>
-const T* offset_or_null(const T* base, int64_t offset) { return base ? base + offset : nullptr; }
 
 }  // namespace
 
-template <typename T>
-void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_gate, T* keep_up) {
-  const int64_t F = w.hidden, D = w.in, O = w.out, A = rows.offset[w.experts];
-  Scratch<For::operation> scratch(bytes_of<float>(A * (D + F)) + 64);
-  float* x = scratch.template take<float>(A * D);
-  float* h = scratch.template take<float>(A * F);
-  for (int64_t a = 0; a < A; ++a) {
-    const T* from = rows.x + (rows.row ? rows.row[a] : a) * D;
-    for (int64_t i = 0; i < D; ++i) x[a * D + i] = to_float(from[i]);
+template <typename T, typename B>
+void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const B* bias, T* y) {
+  const int64_t m = stack.m, k = stack.k;
+  std::vector<int64_t> place;
+  int64_t total = 0;
+  for (const RowTile& tile : tiles) {
+    place.push_back(total);
+    total += tile.count;
   }
-  const std::vector<RowTile> tiles = row_tiles(rows.offset, w.experts, kSkinnyRows);
-  const int64_t count = static_cast<int64_t>(tiles.size());
+  const bool ints = takes_ints(stack);
+  Scratch<For::operation> scratch(bytes_of<float>(total * k) + (ints ? int_bytes(total, k) : 0));
+  float* wide = scratch.template take<float>(total * k);
+  for (size_t t = 0; t < tiles.size(); ++t)
+    for (int64_t i = 0; i < tiles[t].count * k; ++i) wide[place[t] * k + i] = to_float(x[tiles[t].begin * k + i]);
+  const FewRows all{wide, ints ? quantised(wide, total, k, scratch) : IntColumns{}};
+  const int64_t pieces = (m + kPiece - 1) / kPiece;
+  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, total * m * k, [&](int64_t i) {
+    const RowTile& tile = tiles[i / pieces];
+    const int64_t m0 = i % pieces * kPiece, mc = std::min(kPiece, m - m0);
+    Scratch<For::task> task(bytes_of<float>(k));
+    float out[kSkinnyRows * kPiece];
+    dots(stack, tile.expert, m0, mc, tile.count, all.from(place[i / pieces], k), bias, task.template take<float>(k), out, kPiece);
+    narrow_rows(out, kPiece, tile.count, mc, y + tile.begin * m + m0, m);
+  });
+}
 
+template void map_few<float, float>(const Stack<float>&, const std::vector<RowTile>&, const float*, const float*, float*);
+template void map_few<c10::BFloat16, c10::BFloat16>(const Stack<c10::BFloat16>&, const std::vector<RowTile>&, const c10::BFloat16*,
+                                                    const c10::BFloat16*, c10::BFloat16*);
+template void map_few<c10::BFloat16, float>(const Stack<c10::BFloat16>&, const std::vector<RowTile>&, const c10::BFloat16*, const float*,
+                                            c10::BFloat16*);
+
+template <typename T>
+void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const std::vector<RowTile>& tiles, T* y, T* keep_gate,
+                        T* keep_up) {
+  const int64_t F = w.hidden, D = w.in, O = w.out, count = static_cast<int64_t>(tiles.size());
+  std::vector<int64_t> place;  // of each tile's rows in x and h
+  int64_t total = 0;
+  for (const RowTile& tile : tiles) {
+    place.push_back(total);
+    total += tile.count;
+  }
+  const bool ints_in = takes_ints(w.up) || takes_ints(w.gate), ints_out = takes_ints(w.down);
+  Scratch<For::operation> scratch(bytes_of<float>(total * D) + bytes_of<float>(total * F) + (ints_in ? int_bytes(total, D) : 0) +
+                                  (ints_out ? int_bytes(total, F) : 0));
+  float* x = scratch.template take<float>(total * D);
+  float* h = scratch.template take<float>(total * F);
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t j = 0; j < tiles[t].count; ++j) {
+      const int64_t a = tiles[t].begin + j;
+      const T* from = rows.x + (rows.row ? rows.row[a] : a) * D;
+      float* to = x + (place[t] + j) * D;
+      for (int64_t i = 0; i < D; ++i) to[i] = to_float(from[i]);
+    }
+
+  const FewRows all{x, ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
   const int64_t up_pieces = (F + kPiece - 1) / kPiece;
-  parallel_tasks(count * up_pieces, A * F * D * 2, [&](int64_t i) {
+  parallel_tasks(count * up_pieces, total * F * D * 2, [&](int64_t i) {
     const RowTile& tile = tiles[i / up_pieces];
-    const int64_t f0 = i % up_pieces * kPiece, fc = std::min(kPiece, F - f0), first = tile.expert * F + f0, n = tile.count;
+    const int64_t f0 = i % up_pieces * kPiece, fc = std::min(kPiece, F - f0), n = tile.count, at = place[i / up_pieces];
+    Scratch<For::task> task(bytes_of<float>(D));
+    float* space = task.template take<float>(D);
     float gate[kSkinnyRows * kPiece], up[kSkinnyRows * kPiece];
-    if (w.gate) dots(n, w.gate + first * D, fc, D, x + tile.begin * D, offset_or_null(w.gate_bias, first), gate, kPiece);
-    dots(n, w.up + first * D, fc, D, x + tile.begin * D, offset_or_null(w.up_bias, first), up, kPiece);
+    if (w.gate) dots(w.gate, tile.expert, f0, fc, n, all.from(at, D), w.gate_bias, space, gate, kPiece);
+    dots(w.up, tile.expert, f0, fc, n, all.from(at, D), w.up_bias, space, up, kPiece);
     const int64_t kept = tile.begin * F + f0;
     if (keep_up) narrow_rows(up, kPiece, n, fc, keep_up + kept, F);
     if (keep_gate && w.gate) narrow_rows(gate, kPiece, n, fc, keep_gate + kept, F);
     for (int64_t j = 0; j < n; ++j)
-      activate_values(w.activation, w.gate ? gate + j * kPiece : nullptr, up + j * kPiece, h + (tile.begin + j) * F + f0, fc);
+      activate_values(w.activation, w.gate ? gate + j * kPiece : nullptr, up + j * kPiece, h + (at + j) * F + f0, fc);
   });
 
+  const FewRows hidden{h, ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
   const int64_t down_pieces = (O + kPiece - 1) / kPiece;
-  parallel_tasks(count * down_pieces, A * F * O, [&](int64_t i) {
+  parallel_tasks(count * down_pieces, total * F * O, [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];
-    const int64_t o0 = i % down_pieces * kPiece, oc = std::min(kPiece, O - o0), first = tile.expert * O + o0;
+    const int64_t o0 = i % down_pieces * kPiece, oc = std::min(kPiece, O - o0);
+    Scratch<For::task> task(bytes_of<float>(F));
     float out[kSkinnyRows * kPiece];
-    dots(tile.count, w.down + first * F, oc, F, h + tile.begin * F, offset_or_null(w.down_bias, first), out, kPiece);
+    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(place[i / down_pieces], F), w.down_bias, task.template take<float>(F), out,
+         kPiece);
     narrow_rows(out, kPiece, tile.count, oc, y + tile.begin * O + o0, O);
   });
 }
 
-template void ffn_forward_skinny<float>(const FfnWeights<float>&, const FfnRows<float>&, float*, float*, float*);
-template void ffn_forward_skinny<c10::BFloat16>(const FfnWeights<c10::BFloat16>&, const FfnRows<c10::BFloat16>&, c10::BFloat16*,
-                                                c10::BFloat16*, c10::BFloat16*);
+template void ffn_forward_skinny<float>(const FfnWeights<float>&, const FfnRows<float>&, const std::vector<RowTile>&, float*, float*,
+                                        float*);
+template void ffn_forward_skinny<c10::BFloat16>(const FfnWeights<c10::BFloat16>&, const FfnRows<c10::BFloat16>&,
+                                                const std::vector<RowTile>&, c10::BFloat16*, c10::BFloat16*, c10::BFloat16*);
 
 }  // namespace switchyard::kernels::cpu

@@ -12,6 +12,12 @@ namespace {
 
 /// Side of the squares that a transposition works through: one cache line of 32-bit words.
 constexpr int64_t kSquare = 16;
+/// Rows that are fetched ahead.
+constexpr int64_t kAhead = 8;
+
+/// A value as bf16 in the low half of a word.
+template <typename T> inline uint32_t bits_of(c10::BFloat16 x) { return x.x; }
+template <typename T> inline uint32_t bits_of(float x) { return from_float<T>(x).x; }
 
 }  // namespace
 
@@ -34,23 +40,26 @@ void pack_columns(const T* x, int64_t width, const int64_t* index, int64_t n, in
   });
 }
 
-template <typename T>
-void pack_rows(const T* x, int64_t ld, const int64_t* index, int64_t n, int64_t depth, int64_t width, T* dst) {
+template <typename S, typename T>
+void pack_rows(const S* x, int64_t ld, const int64_t* index, int64_t n, int64_t depth, int64_t width, T* dst, int64_t dst_ld) {
+  if (dst_ld == 0) dst_ld = width;
   const auto row = [&](int64_t i) { return x + (index ? index[i] : i) * ld; };
   if constexpr (kPair<T> == 1) {
-    for (int64_t i = 0; i < n; ++i) std::memcpy(dst + i * width, row(i), sizeof(T) * width);
-    for (int64_t i = n; i < depth; ++i) std::memset(dst + i * width, 0, sizeof(T) * width);
+    for (int64_t i = 0; i < n; ++i) std::memcpy(dst + i * dst_ld, row(i), sizeof(T) * width);
+    for (int64_t i = n; i < depth; ++i) std::memset(dst + i * dst_ld, 0, sizeof(T) * width);
   } else {
     uint32_t* target = reinterpret_cast<uint32_t*>(dst);
     for (int64_t i = 0; i < depth; i += 2) {
-      const uint16_t* a = i < n ? reinterpret_cast<const uint16_t*>(row(i)) : nullptr;
-      const uint16_t* b = i + 1 < n ? reinterpret_cast<const uint16_t*>(row(i + 1)) : nullptr;
-      uint32_t* out = target + i / 2 * width;
+      const S* a = i < n ? row(i) : nullptr;
+      const S* b = i + 1 < n ? row(i + 1) : nullptr;
+      for (int64_t ahead = i + kAhead; ahead < std::min(n, i + kAhead + 2); ++ahead)  // strips of wide rows defeat the hardware's
+        for (int64_t j = 0; j < width; j += 64 / sizeof(S)) __builtin_prefetch(row(ahead) + j);
+      uint32_t* out = target + i / 2 * dst_ld;
       at_level([=] {
         if (a && b)
-          for (int64_t j = 0; j < width; ++j) out[j] = uint32_t{a[j]} | uint32_t{b[j]} << 16;
+          for (int64_t j = 0; j < width; ++j) out[j] = bits_of<T>(a[j]) | bits_of<T>(b[j]) << 16;
         else
-          for (int64_t j = 0; j < width; ++j) out[j] = a ? uint32_t{a[j]} : 0;
+          for (int64_t j = 0; j < width; ++j) out[j] = a ? bits_of<T>(a[j]) : 0;
       });
     }
   }
@@ -80,10 +89,12 @@ void transpose(const T* src, int64_t src_ld, int64_t n, int64_t width, T* dst, i
 
 #define SWITCHYARD_TILES(T)                                                                                     \
   template void pack_columns<T>(const T*, int64_t, const int64_t*, int64_t, int64_t, T*);                       \
-  template void pack_rows<T>(const T*, int64_t, const int64_t*, int64_t, int64_t, int64_t, T*);                 \
+  template void pack_rows<T, T>(const T*, int64_t, const int64_t*, int64_t, int64_t, int64_t, T*, int64_t);     \
   template void store_transposed<T>(const float*, int64_t, int64_t, int64_t, T*, int64_t);                      \
   template void transpose<T>(const T*, int64_t, int64_t, int64_t, T*, int64_t);
 SWITCHYARD_TILES(float)
 SWITCHYARD_TILES(c10::BFloat16)
+template void pack_rows<float, c10::BFloat16>(const float*, int64_t, const int64_t*, int64_t, int64_t, int64_t, c10::BFloat16*,
+                                              int64_t);
 
 }  // namespace switchyard::kernels::cpu

@@ -30,10 +30,10 @@ template <typename T> inline constexpr int64_t kPair = 4 / sizeof(T);
 template <typename T>
 void pack_columns(const T* x, int64_t width, const int64_t* index, int64_t n, int64_t columns, T* dst);
 
-/// Rows as rows of B: dst is B[depth, width] in product's layout with stride width; row i = row index[i] of x; rows from n to
-/// depth are zero. depth is a multiple of kPair<T>.
-template <typename T>
-void pack_rows(const T* x, int64_t ld, const int64_t* index, int64_t n, int64_t depth, int64_t width, T* dst);
+/// Rows as rows of B: dst is B[depth, width] in product's layout with stride dst_ld (0: width); row i = row index[i] of x; rows
+/// from n to depth are zero. depth is a multiple of kPair<T>. S: T, or float where T is bf16.
+template <typename S, typename T>
+void pack_rows(const S* x, int64_t ld, const int64_t* index, int64_t n, int64_t depth, int64_t width, T* dst, int64_t dst_ld = 0);
 
 /// dst[j * ld + i] = tile[i * columns + j] for i < rows, j < n: a float tile written out as rows.
 template <typename T>

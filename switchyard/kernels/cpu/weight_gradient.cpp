@@ -3,8 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
+#include "switchyard/kernels/cpu/stack.h"
 #include "switchyard/kernels/cpu/tiles.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
@@ -13,23 +18,49 @@ namespace switchyard::kernels::cpu {
 namespace {
 
 constexpr int64_t kBlock = 64;    ///< rows of a weight matrix that one task writes
-constexpr int64_t kWidth = 512;   ///< its columns at once
+constexpr int64_t kWidth = 512;   ///< its columns at once; the tile stays in the second-level cache
+
+/// Writes past the caches: a stack's gradient is larger than they are, and nobody reads it soon.
+void write_through(float* dst, const float* src, int64_t count) {
+#if defined(__x86_64__)
+  int64_t i = 0;
+  for (; i < count && reinterpret_cast<uintptr_t>(dst + i) % 16 != 0; ++i) dst[i] = src[i];
+  for (; i + 4 <= count; i += 4) _mm_stream_ps(dst + i, _mm_loadu_ps(src + i));
+  for (; i < count; ++i) dst[i] = src[i];
+#else
+  std::memcpy(dst, src, sizeof(float) * count);
+#endif
+}
+
+/// rows x width of `tile` (null: zeros) into a gradient, from element `at` on with stride `ld`.
+template <typename T>
+void store(const float* tile, int64_t rows, int64_t width, const GradientStack<T>& grad, int64_t at, int64_t ld) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* row = tile ? tile + i * width : nullptr;
+    if (grad.wide && row) write_through(grad.wide + at + i * ld, row, width);
+    else if (grad.wide) std::memset(grad.wide + at + i * ld, 0, sizeof(float) * width);
+    else if (row) narrow(row, width, grad.same + at + i * ld);
+    else std::memset(static_cast<void*>(grad.same + at + i * ld), 0, sizeof(T) * width);
+  }
+}
 
 template <typename T>
 void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t expert, int64_t m0) {
-  const int64_t rows = padded.count(expert), m = std::min(kBlock, p.m - m0);
-  float* grad = p.grad + (expert * p.m + m0) * p.n;
+  const int64_t rows = padded.count(expert), m = std::min(kBlock, p.m - m0), first = (expert * p.m + m0) * p.n;
   float* bias = p.bias ? p.bias + expert * p.m + m0 : nullptr;
   if (rows == 0) {
-    std::memset(grad, 0, sizeof(float) * m * p.n);
+    store<T>(nullptr, m, p.n, p.grad, first, p.n);
     if (bias) std::memset(bias, 0, sizeof(float) * m);
     return;
   }
   const T* left = p.left + padded.begin[expert] * p.m + m0 * rows;
   const T* right = p.right + padded.begin[expert] * p.n;
+  Scratch<For::task> scratch(bytes_of<float>(m * std::min(kWidth, p.n)));
+  float* tile = scratch.template take<float>(m * std::min(kWidth, p.n));
   for (int64_t n0 = 0; n0 < p.n; n0 += kWidth) {
     const int64_t n = std::min(kWidth, p.n - n0);
-    product(m, n, rows, left, rows, right + n0 * kPair<T>, p.n, grad + n0, p.n, false);
+    product(m, n, rows, left, rows, right + n0 * kPair<T>, p.n, tile, n, false);
+    store(tile, m, n, p.grad, first + n0, p.n);
   }
   if (bias)
     for (int64_t i = 0; i < m; ++i) {
@@ -41,10 +72,10 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
 
 }  // namespace
 
-Padded pad_experts(const int64_t* offset, int64_t experts, int64_t pair) {
+Padded pad_experts(const int64_t* offset, int64_t experts, int64_t step) {
   Padded padded;
   padded.begin.resize(experts + 1, 0);
-  for (int64_t e = 0; e < experts; ++e) padded.begin[e + 1] = padded.begin[e] + round_up(offset[e + 1] - offset[e], pair);
+  for (int64_t e = 0; e < experts; ++e) padded.begin[e + 1] = padded.begin[e] + round_up(offset[e + 1] - offset[e], step);
   return padded;
 }
 
@@ -63,22 +94,7 @@ void weight_gradients(const std::vector<WeightGradient<T>>& products, const Padd
                  [&](int64_t i) { block_gradient(*tasks[i].product, padded, tasks[i].expert, tasks[i].m0); });
 }
 
-template <typename T>
-const T* pack_stack(const T* stack, const int64_t* offset, int64_t experts, int64_t k, int64_t n, T* dst) {
-  const int64_t pieces = (k + kBlock - 1) / kBlock;
-  parallel_tasks(experts * pieces, experts * k * n, [&](int64_t i) {
-    const int64_t e = i / pieces, k0 = i % pieces * kBlock;
-    if (offset[e] == offset[e + 1]) return;
-    const int64_t rows = std::min(kBlock, k - k0), at = (e * k + k0) * n;
-    pack_rows(stack + at, n, nullptr, rows, rows, n, dst + at);
-  });
-  return dst;
-}
-
-#define SWITCHYARD_GRADIENT(T)                                                                        \
-  template void weight_gradients<T>(const std::vector<WeightGradient<T>>&, const Padded&, int64_t);   \
-  template const T* pack_stack<T>(const T*, const int64_t*, int64_t, int64_t, int64_t, T*);
-SWITCHYARD_GRADIENT(float)
-SWITCHYARD_GRADIENT(c10::BFloat16)
+template void weight_gradients<float>(const std::vector<WeightGradient<float>>&, const Padded&, int64_t);
+template void weight_gradients<c10::BFloat16>(const std::vector<WeightGradient<c10::BFloat16>>&, const Padded&, int64_t);
 
 }  // namespace switchyard::kernels::cpu

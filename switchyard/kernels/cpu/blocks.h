@@ -1,0 +1,41 @@
+// Fast ways through packed blocks: rows as floats, and dot products of rows with few columns straight from the blocks. Against
+// float32 columns the weights are bit for bit what the codec says (codecs/block_codec.h); columns may also be quantised to
+// int8, which is two to four times as fast and costs half a percent of a value. Internal to kernels/.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+
+#include <cstdint>
+
+#include "switchyard/kernels/codecs/block_codec.h"
+
+namespace switchyard::kernels::cpu {
+
+/// Columns [n, k] as int8: x ≈ scale q, a scale for 64 values; sum: scale Σ q of each 16. k is a multiple of 64.
+struct IntColumns {
+  const int8_t* q = nullptr;     ///< [n, k]
+  const float* scale = nullptr;  ///< [n, k/64]
+  const float* sum = nullptr;    ///< [n, k/16]
+};
+/// Only where there is a path.
+void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum);
+
+struct BlockPath {
+  /// The same as the codec's dequantise.
+  void (*decode)(const uint8_t* packed, int64_t blocks, float* out);
+  void (*decode_bf16)(const uint8_t* packed, int64_t blocks, c10::BFloat16* out);  ///< rounded to nearest even
+  /// out[j * ld + r] = <row r, x[j]> for r < rows, j < n <= kSkinnyRows; x: [n, k] float32, k = blocks · length.
+  void (*dots)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld);
+  /// The same with int8 columns; k is a multiple of int_step.
+  void (*int_dots)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld);
+  int64_t int_step;
+};
+
+/// The same for rows w [rows, k] that are not packed; false, and nothing done, where there is no fast way for that k.
+bool row_dots(const float* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld);
+bool row_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld);
+
+/// The path of a codec at the level in force; null where there is none but the codec's own.
+const BlockPath* block_path(const BlockCodec& codec);
+
+}  // namespace switchyard::kernels::cpu

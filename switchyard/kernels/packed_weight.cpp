@@ -1,0 +1,67 @@
+#include "switchyard/kernels/packed_weight.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <cstring>
+
+#include "switchyard/base/error.h"
+#include "switchyard/kernels/grouped_packed.h"
+
+namespace switchyard::kernels {
+
+at::Tensor PackedParameter::linear(const at::Tensor& x, const at::Tensor& bias) const {
+  check(shape().size() == 2 && x.dim() >= 1 && x.size(-1) == shape()[1], "kernels.shape",
+        "a packed matrix [{}, {}] cannot multiply rows of width {}", shape().front(), shape().back(), x.dim() > 0 ? x.size(-1) : 0);
+  const at::Tensor rows = x.reshape({-1, shape()[1]});
+  const int64_t range[2] = {0, rows.size(0)};
+  const at::Tensor offset = at::tensor(at::ArrayRef<int64_t>(range, 2), at::kLong);
+  std::vector<int64_t> result = x.sizes().vec();
+  result.back() = shape()[0];
+  return grouped_linear_packed(rows, tensor_, offset, bias.defined() ? bias.unsqueeze(0) : bias).reshape(result);
+}
+
+at::Tensor PackedParameter::rows(const at::Tensor& ids) const {
+  at::NoGradGuard guard;
+  const at::Tensor flat = ids.to(at::kCPU, at::kLong).contiguous();
+  const int64_t* id = flat.const_data_ptr<int64_t>();
+  std::vector<int64_t> result = ids.sizes().vec();
+  result.insert(result.end(), shape().begin() + 1, shape().end());
+  at::Tensor found = at::empty(result, type_);
+  const at::Tensor list = found.view({flat.numel(), -1});
+  for (int64_t i = 0; i < flat.numel(); ++i) {
+    check(id[i] >= 0 && id[i] < shape()[0], "kernels.row_range", "row {} is asked of a table of {}", id[i], shape()[0]);
+    list.select(0, i).copy_(tensor_->dequantise(id[i], 1, type_).view({-1}));
+  }
+  return found;
+}
+
+std::shared_ptr<const PackedTensor> packed_tensor_of(const std::shared_ptr<const PackedWeight>& weight) {
+  const auto parameter = std::dynamic_pointer_cast<const PackedParameter>(weight);
+  return parameter ? parameter->tensor() : nullptr;
+}
+
+std::shared_ptr<const PackedTensor> stack_packed(const std::vector<std::shared_ptr<const PackedTensor>>& entries) {
+  std::vector<std::shared_ptr<const BlockTensor>> parts;
+  for (const auto& entry : entries) {
+    parts.push_back(std::dynamic_pointer_cast<const BlockTensor>(entry));
+    if (!parts.back() || &parts.back()->codec() != &parts.front()->codec() || parts.back()->shape() != parts.front()->shape())
+      return nullptr;
+  }
+  if (parts.empty()) return nullptr;
+  std::vector<int64_t> shape{static_cast<int64_t>(parts.size())};
+  shape.insert(shape.end(), parts.front()->shape().begin(), parts.front()->shape().end());
+  const size_t bytes = parts.front()->bytes();
+  bool in_one_piece = true;
+  for (size_t e = 1; e < parts.size(); ++e)
+    in_one_piece = in_one_piece && reinterpret_cast<uintptr_t>(parts[e]->row(0)) == reinterpret_cast<uintptr_t>(parts[e - 1]->row(0)) + bytes;
+  if (in_one_piece)
+    return std::make_shared<BlockTensor>(parts.front()->codec(), shape, parts.front()->row(0),
+                                         std::make_shared<std::vector<std::shared_ptr<const BlockTensor>>>(parts));
+  const auto copy = std::make_shared<std::vector<uint8_t>>(bytes * parts.size());
+  for (size_t e = 0; e < parts.size(); ++e) std::memcpy(copy->data() + e * bytes, parts[e]->row(0), bytes);
+  return std::make_shared<BlockTensor>(parts.front()->codec(), shape, copy->data(), copy);
+}
+
+}  // namespace switchyard::kernels
