@@ -55,18 +55,26 @@ Params ExpertBank::params(size_t stack, const Context& context) const {
   return params;
 }
 
-Params ExpertBank::params_with_factors(size_t stack, const Context& context) const {
-  if (context.adaptation == nullptr || !stacks_[stack].kind->takes_factors()) return params(stack, context);
+Params ExpertBank::params_for_kernels(size_t stack, const Context& context) const {
+  const ExpertKind& kind = *stacks_[stack].kind;
+  const bool factored = context.adaptation != nullptr && kind.takes_factors();
+  if (!factored && !kind.takes_packed()) return params(stack, context);
   Params params;
-  const std::vector<ExpertTensor> tensors = stacks_[stack].kind->tensors(in_, out_);
+  const std::vector<ExpertTensor> tensors = kind.tensors(in_, out_);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const std::string& name = tensors[i].name;
+    const Parameter& parameter = parameters_[stack][i];
     at::Tensor base;
-    const StackedFactors factors = context.adaptation->factors(parameters_[stack][i], base);
-    params.values.emplace_back(name, factors.a.defined() ? base : context[parameters_[stack][i]]);
-    if (!factors.a.defined()) continue;
-    params.values.emplace_back(name + ".a", factors.a);
-    params.values.emplace_back(name + ".b", factors.b);
+    const StackedFactors factors = factored ? context.adaptation->factors(parameter, base) : StackedFactors{};
+    if (factors.a.defined()) {
+      params.values.emplace_back(name, base);
+      params.values.emplace_back(name + ".a", factors.a);
+      params.values.emplace_back(name + ".b", factors.b);
+    } else if (auto packed = kind.takes_packed() ? context.packed(parameter) : nullptr) {
+      params.packed.emplace_back(name, std::move(packed));
+    } else {
+      params.values.emplace_back(name, context[parameter]);
+    }
   }
   return params;
 }
@@ -99,7 +107,7 @@ at::Tensor ExpertBank::dispatch(const at::Tensor& x, const Plan& plan) const {
 
 at::Tensor ExpertBank::run_sorted(const at::Tensor& sorted, const Plan& plan, const Context& context) const {
   if (stacks_.size() == 1)
-    return stacks_[0].kind->apply_grouped(params_with_factors(0, context), {.x = sorted, .offset = plan.offset}, context);
+    return stacks_[0].kind->apply_grouped(params_for_kernels(0, context), {.x = sorted, .offset = plan.offset}, context);
   const at::Tensor offset = plan.offset.cpu();
   const int64_t* begin = offset.const_data_ptr<int64_t>();
   std::vector<at::Tensor> outputs;
@@ -108,7 +116,7 @@ at::Tensor ExpertBank::run_sorted(const at::Tensor& sorted, const Plan& plan, co
     const int64_t last = first + stacks_[s].count;
     const GroupedRows rows{.x = sorted.slice(0, begin[first], begin[last]),
                            .offset = offset.slice(0, first, last + 1) - begin[first]};
-    outputs.push_back(stacks_[s].kind->apply_grouped(params_with_factors(s, context), rows, context));
+    outputs.push_back(stacks_[s].kind->apply_grouped(params_for_kernels(s, context), rows, context));
     first = last;
   }
   return at::cat(outputs, 0);
@@ -153,7 +161,7 @@ std::optional<at::Tensor> ExpertBank::run_fused(const at::Tensor& x, const Route
                                                 const Context& context) const {
   if (stacks_.size() > 1 || routed.selection()->outputs > 0) return std::nullopt;
   const GroupedRows rows{.source = x, .row = routed.plan.row, .offset = routed.plan.offset};
-  return stacks_[0].kind->apply_fused(params_with_factors(0, context), rows, weight, context);
+  return stacks_[0].kind->apply_fused(params_for_kernels(0, context), rows, weight, context);
 }
 
 at::Tensor ExpertBank::run_rows(const at::Tensor& x, const Routed& routed, const CombineOptions& policy,

@@ -55,8 +55,9 @@ class ExpertBank {
   at::Tensor run_gated(const at::Tensor& x, const Routed&, const Context&) const;
   at::Tensor run_blend(const at::Tensor& x, const TokenBlend&, const Context&) const;
 
-  /// As `params`, with the low-rank maps of adapters beside the maps where the kind takes them.
-  Params params_with_factors(size_t stack, const Context& context) const;
+  /// As `params`, for the grouped kernels: with the low-rank maps of adapters beside the maps, and with weights as they lie
+  /// packed, where the kind takes them.
+  Params params_for_kernels(size_t stack, const Context& context) const;
 
   std::vector<Stack> stacks_;
   std::vector<std::vector<Parameter>> parameters_;

@@ -49,6 +49,8 @@ class ExpertKind {
 
   /// Whether `apply` and `apply_grouped` take, beside a map "up", the low-rank map of adapters "up.a" [r, in], "up.b" [out, r].
   virtual bool takes_factors() const { return false; }
+  /// Whether `apply`, `apply_grouped` and `apply_fused` take weights that are packed (Params::packed).
+  virtual bool takes_packed() const { return false; }
   /// Tensors in which the output is linear together, so that scaling them scales it; empty = none.
   virtual std::vector<std::string> output_maps() const { return {}; }
 

@@ -8,6 +8,8 @@
 
 #include "switchyard/base/registry.h"
 #include "switchyard/kernels/grouped_linear.h"
+#include "switchyard/kernels/grouped_packed.h"
+#include "switchyard/kernels/packed_weight.h"
 
 namespace switchyard {
 namespace {
@@ -62,9 +64,14 @@ class ClampedSwiGlu : public FeedForwardExpert {
       : FeedForwardExpert(o, {.kind = Activation::clamped_swiglu, .limit = o.limit, .alpha = o.alpha, .shift = o.shift}) {}
 };
 
+std::shared_ptr<const PackedTensor> packed_map(const Params& p, const std::string& name) {
+  return kernels::packed_tensor_of(p.packed_named(name));
+}
+
 kernels::FeedForwardWeights weights_of(const Params& stacked) {
   return {.up = stacked["up"], .gate = stacked["gate"], .down = stacked["down"],
-          .up_bias = stacked["up_bias"], .gate_bias = stacked["gate_bias"], .down_bias = stacked["down_bias"]};
+          .up_bias = stacked["up_bias"], .gate_bias = stacked["gate_bias"], .down_bias = stacked["down_bias"],
+          .packed_up = packed_map(stacked, "up"), .packed_gate = packed_map(stacked, "gate"), .packed_down = packed_map(stacked, "down")};
 }
 
 }  // namespace
@@ -114,7 +121,11 @@ at::Tensor map_rows(const Params& p, const std::string& name, const at::Tensor& 
   const auto times = [&](const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {}) {
     return offset.defined() ? kernels::grouped_linear(x, weight, offset, bias) : at::linear(x, weight, bias);
   };
-  const at::Tensor y = times(rows, p[name], p[name + "_bias"]);
+  const at::Tensor& bias = p[name + "_bias"];
+  const auto packed = p.packed_named(name);
+  const at::Tensor y = !packed           ? times(rows, p[name], bias)
+                       : offset.defined() ? kernels::grouped_linear_packed(rows, packed_map(p, name), offset, bias)
+                                          : packed->linear(rows, bias);
   return a.defined() ? (y + times(times(rows.to(a.scalar_type()), a), b)).to(y.scalar_type()) : y;
 }
 
@@ -126,19 +137,14 @@ std::vector<std::string> FeedForwardExpert::output_maps() const {
 }
 
 at::Tensor FeedForwardExpert::apply(const Params& p, const at::Tensor& rows, const Context&) const {
-  if (has_factors(p)) {
-    const at::Tensor gate = p["gate"].defined() ? map_rows(p, "gate", rows) : at::Tensor();
-    return map_rows(p, "down", kernels::activate(map_rows(p, "up", rows), gate, activation_));
-  }
-  const at::Tensor up = at::linear(rows, p["up"], p["up_bias"]);
-  const at::Tensor gate = p["gate"].defined() ? at::linear(rows, p["gate"], p["gate_bias"]) : at::Tensor();
-  return at::linear(kernels::activate(up, gate, activation_), p["down"], p["down_bias"]);
+  const at::Tensor gate = kernels::is_gated(activation_.kind) ? map_rows(p, "gate", rows) : at::Tensor();
+  return map_rows(p, "down", kernels::activate(map_rows(p, "up", rows), gate, activation_));
 }
 
 at::Tensor FeedForwardExpert::apply_grouped(const Params& stacked, const GroupedRows& rows, const Context&) const {
   const at::Tensor x = rows.x.defined() ? rows.x : rows.source.index_select(0, rows.row);
   if (has_factors(stacked)) {
-    const at::Tensor gate = stacked["gate"].defined() ? map_rows(stacked, "gate", x, rows.offset) : at::Tensor();
+    const at::Tensor gate = kernels::is_gated(activation_.kind) ? map_rows(stacked, "gate", x, rows.offset) : at::Tensor();
     return map_rows(stacked, "down", kernels::activate(map_rows(stacked, "up", x, rows.offset), gate, activation_), rows.offset);
   }
   return kernels::grouped_ffn(x, rows.offset, {}, {}, weights_of(stacked), {.activation = activation_});
@@ -146,7 +152,9 @@ at::Tensor FeedForwardExpert::apply_grouped(const Params& stacked, const Grouped
 
 std::optional<at::Tensor> FeedForwardExpert::apply_fused(const Params& stacked, const GroupedRows& rows,
                                                          const at::Tensor& weight, const Context&) const {
-  if (!rows.source.defined() || has_factors(stacked) || stacked["down"].size(1) != rows.source.size(1)) return std::nullopt;
+  if (!rows.source.defined() || has_factors(stacked)) return std::nullopt;
+  const auto packed = packed_map(stacked, "down");
+  if ((packed ? packed->shape()[1] : stacked["down"].size(1)) != rows.source.size(1)) return std::nullopt;
   return kernels::grouped_ffn(rows.source, rows.offset, rows.row, weight, weights_of(stacked),
                               {.activation = activation_});
 }

@@ -26,6 +26,7 @@ class FeedForwardExpert : public ExpertKind {
   std::optional<at::Tensor> apply_fused(const Params& stacked, const GroupedRows& rows, const at::Tensor& weight,
                                         const Context& context) const override;
   bool takes_factors() const override { return true; }
+  bool takes_packed() const override { return true; }
   std::vector<std::string> output_maps() const override;
   int64_t hidden() const { return options_.hidden; }
   kernels::Activation activation() const { return activation_.kind; }

@@ -100,18 +100,24 @@ at::Tensor AdapterPass::linear(const at::Tensor& x, const Parameter& weight, con
   const Site* site = find(key_of(weight, tied));
   if (site == nullptr) {
     // The head of tied embeddings is not the table that adapters act on.
-    return tied && find(weight.name()) ? at::linear(x, weight.tensor(), bias ? context[bias] : at::Tensor()) : at::Tensor();
+    if (!tied || !find(weight.name())) return at::Tensor();
+    const at::Tensor own = bias ? context[bias] : at::Tensor();
+    return weight.packed() ? weight.packed()->linear(x, own) : at::linear(x, weight.tensor(), own);
   }
   const Site* beside = bias ? find(bias.name()) : nullptr;
   if (!by_factors(*site)) return at::linear(x, whole(*site, weight), beside ? whole(*beside, bias) : bias ? context[bias] : at::Tensor());
-  const at::Tensor w = site->replaced.defined() ? site->replaced : weight.tensor();
+  // Low rank stands beside a packed weight; only DoRA asks for the weight's own numbers.
+  bool beside_only = !site->replaced.defined();
+  for (const Use& use : site->uses) beside_only = beside_only && use.placed.delta->kind != Kind::dora;
+  const std::shared_ptr<const PackedWeight> packed = beside_only ? weight.packed() : nullptr;
+  const at::Tensor w = packed ? at::Tensor() : site->replaced.defined() ? site->replaced : weight.tensor();
   at::Tensor b;
   if (bias) b = beside && beside->replaced.defined() ? beside->replaced : bias.tensor();
 
   at::Tensor in = x;
   for (const Use& use : site->uses)
     if (use.factors->in_scale.defined()) in = (in * use.factors->in_scale).to(x.scalar_type());
-  at::Tensor y = at::linear(in, w, b);
+  at::Tensor y = packed ? packed->linear(in, b) : at::linear(in, w, b);
   const at::ScalarType type = y.scalar_type();
   for (const Use& use : site->uses) {
     const Factors& f = *use.factors;

@@ -11,6 +11,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/mapped_pages.h"
 #include "switchyard/base/options.h"
+#include "switchyard/kernels/packed_weight.h"
 
 namespace switchyard {
 namespace {
@@ -187,6 +188,22 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   };
   std::vector<std::vector<const Link*>> parts(parameters_.size());
   for (const Link& link : links_) parts[link.ours].push_back(&link);
+  // Packed weights stay packed where a whole tensor of theirs is a whole tensor of ours, or an entry of a stack.
+  const auto packed = [&](size_t i) -> std::shared_ptr<const PackedTensor> {
+    const std::vector<const Link*>& links = parts[i];
+    const ParamSpec& spec = parameters_[i].spec();
+    if (spec.dtype || spec.buffer || spec.shape.size() < 2) return nullptr;
+    const bool whole = links.size() == 1 && links[0]->ours_view.empty();
+    if (!whole && static_cast<int64_t>(links.size()) != spec.shape[0]) return nullptr;
+    std::vector<std::shared_ptr<const PackedTensor>> entries(links.size());
+    for (const Link* link : links) {
+      const bool entry = link->ours_view.size() == 1 && link->ours_view[0].kind == ViewStep::Kind::select && link->ours_view[0].dim == 0;
+      if (!link->theirs_view.empty() || (!whole && !entry)) return nullptr;
+      entries[whole ? 0 : static_cast<size_t>(link->ours_view[0].index)] = file.packed(theirs_[link->theirs].name);
+    }
+    if (!whole) return kernels::stack_packed(entries);
+    return std::dynamic_pointer_cast<const BlockTensor>(entries[0]);
+  };
   const FileMaps maps;
   // The matrices that make up a stack of experts in their order: one tensor each, or slices of a fused one; empty when it is made
   // in any other way.
@@ -206,6 +223,10 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   };
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i];
+    if (auto lying = packed(i)) {
+      parameter.bind(std::make_shared<kernels::PackedParameter>(std::move(lying), dtype.value_or(at::kFloat)));
+      continue;
+    }
     at::Tensor first = read(*parts[i].front());
     const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(first.scalar_type()));
     const bool same = first.scalar_type() == type;
