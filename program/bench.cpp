@@ -1,0 +1,108 @@
+#include "program/bench.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/progress.h"
+#include "switchyard/base/random.h"
+
+namespace switchyard::program {
+namespace {
+
+double seconds_of(const std::function<void()>& run) {
+  const auto begin = std::chrono::steady_clock::now();
+  run();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+Row row_of(const Contender& contender) {
+  const double median = quantile(contender.seconds, 0.5);
+  return {.name = contender.name,
+          .dtype = contender.dtype,
+          .median = median,
+          .lowest = quantile(contender.seconds, 0),
+          .spread = (quantile(contender.seconds, 0.75) - quantile(contender.seconds, 0.25)) / median,
+          .rate = contender.work / median / 1e9,
+          .unit = contender.unit};
+}
+
+}  // namespace
+
+std::string BenchShape::text() const { return fmt::format("{},{},{},{},{}", rows, width, hidden, experts, k); }
+
+double quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1) + 0.5)];
+}
+
+std::vector<Row> take_turns(std::vector<Contender>& contenders, int64_t repeats) {
+  for (int64_t round = -1; round < repeats && !interrupted(); ++round) {
+    for (Contender& contender : contenders) {
+      const double elapsed = seconds_of(contender.run);
+      if (round >= 0) contender.seconds.push_back(elapsed);
+    }
+    reporter().progress("bench", round + 1, repeats, {});
+  }
+  reporter().finished("bench");
+  check(!contenders.back().seconds.empty(), "program.interrupted", "stopped before the first round was done");
+  std::vector<Row> rows;
+  for (const Contender& contender : contenders) rows.push_back(row_of(contender));
+  return rows;
+}
+
+void measure_against(Row& row, double ceiling) {
+  row.ceiling = ceiling;
+  row.share = row.rate / ceiling;
+}
+
+Row anchor(const std::string& name) {
+  constexpr int64_t side = 768;
+  const Streams random(1);
+  const at::Tensor a = random.normal({side, side}, {.purpose = "a"}), b = random.normal({side, side}, {.purpose = "b"});
+  std::vector<Contender> one{{name, "f32", 2.0 * side * side * side, "GFLOP/s", [&] { (void)at::matmul(a, b); }}};
+  for (int i = 0; i < 12; ++i) {
+    const double elapsed = seconds_of(one[0].run);
+    if (i > 2) one[0].seconds.push_back(elapsed);
+  }
+  Row row = row_of(one[0]);
+  measure_against(row, row.rate);
+  return row;
+}
+
+void read_pages(const std::vector<Pages>& pages) {
+  constexpr int64_t kPiece = 1 << 18;
+  struct Piece { const char* data; int64_t bytes; };
+  std::vector<Piece> pieces;
+  for (const Pages& p : pages)
+    for (int64_t at = 0; at < p.bytes; at += kPiece)
+      pieces.push_back({static_cast<const char*>(p.data) + at, std::min(kPiece, p.bytes - at)});
+  std::atomic<size_t> next{0};
+  std::atomic<uint64_t> total{0};
+  const int64_t threads = at::get_num_threads();
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    uint64_t sums[16] = {};
+    for (size_t i; (i = next.fetch_add(1)) < pieces.size();) {
+      const char* data = pieces[i].data;
+      for (int64_t at = 0; at + 128 <= pieces[i].bytes; at += 128)
+        for (int j = 0; j < 16; ++j) {
+          uint64_t word;
+          __builtin_memcpy(&word, data + at + 8 * j, sizeof word);
+          sums[j] += word;
+        }
+    }
+    for (const uint64_t sum : sums) total += sum;
+  });
+  static std::atomic<uint64_t> kept;  // so that nothing of it can be left out
+  kept = total.load();
+}
+
+at::ScalarType type_named(const std::string& dtype) { return dtype == "f32" ? at::kFloat : at::kBFloat16; }
+
+}  // namespace switchyard::program
