@@ -104,7 +104,7 @@ int generate_text(const Arguments& arguments) {
     ids = Conversation(*model, std::move(templates), arguments.system).ask(prompt, options.max_tokens);
   } else {
     ids = prompt_ids(*model, prompt);
-    print(prompt);
+    if (!model->start_id()) print(prompt);  // behind an encoder the text is another one, not the prompt's continuation
   }
   const auto show = [](int64_t, std::string_view text) {
     print(text);

@@ -26,11 +26,9 @@ int write_logits(const Arguments& arguments) {
     else fail("program.usage", "--with {} is none of hidden, routing, scalings", word);
   }
   const Safetensors input(arguments.input);
-  const at::Tensor ids = input.get("input_ids");
-  const at::Tensor mask = input.has("attention_mask") ? input.get("attention_mask") : at::Tensor();
   if (input.has(kAdapterFact)) options.facts.emplace_back(kAdapterFact, input.get(kAdapterFact));
   const std::shared_ptr<const AdaptedModel> model = open_model(arguments.model, arguments.dtype, arguments.adapters);
-  write_safetensors(arguments.output, named_outputs(*model, ids, mask, options));
+  write_safetensors(arguments.output, named_outputs(*model, named_inputs(input), options));
   return 0;
 }
 
@@ -44,11 +42,12 @@ Verb logits_verb() {
           .setup = [](CLI::App& app) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
-            app.add_option("--input", arguments->input, "safetensors with input_ids [B, S], if padded attention_mask [B, S], and adapter [B] when each row uses "
-                           "one of the adapters by its place (-1 = none)")
+            app.add_option("--input", arguments->input, "safetensors with input_ids [B, S] (or [S]), if padded attention_mask [B, S], token_type_ids where the model has "
+                           "types, decoder_input_ids [B, T] where it has an encoder; or pixel_values [B, C, H, W]; and adapter [B] when each row "
+                           "uses one of the adapters by its place (-1 = none)")
                 ->required();
             app.add_option("--output", arguments->output,
-                           "safetensors to write: logits [B, S, V] and what --with asks for")->required();
+                           "safetensors to write: logits [B, S, V] (or [B, classes]) and what --with asks for")->required();
             app.add_option("--with", arguments->with, "hidden: hidden_states.{i}; routing: router_logits, topk_ids and "
                            "topk_weights of every layer; scalings: an X-LoRA's")->delimiter(',');
             add_adapter_options(app, arguments->adapters);

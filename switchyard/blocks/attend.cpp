@@ -147,6 +147,12 @@ std::vector<StateSpec> attend_states(const std::string& name, int64_t kv_heads, 
 
 at::Tensor attend_across(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Segments& segments,
                          const Segments& others, const AttendOptions& options) {
+  const auto alike = [](const Segments& of) {
+    for (int64_t s = 0; s < of.count(); ++s)
+      if (of.length(s) != of.length(0)) return false;
+    return true;
+  };
+  if (segments.rows() > 0 && alike(segments) && alike(others)) return attend_batch(q, k, v, segments.count(), /*causal=*/false, options);
   std::vector<at::Tensor> outputs;
   for (int64_t s = 0; s < segments.count(); ++s)
     if (segments.length(s) > 0)

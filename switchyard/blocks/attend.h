@@ -39,7 +39,7 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 /// What attend keeps under `name`; value_dim 0 = keys alone.
 std::vector<StateSpec> attend_states(const std::string& name, int64_t kv_heads, int64_t key_dim, int64_t value_dim);
 
-/// Queries over rows of another stack: q [T, H, d] of context's segments; k, v [U, H, ·] of the segments `others`, one for
+/// Queries over rows of another stack: q [T, H, d] of context's segments; k, v [U, Hk, ·] of the segments `others`, one for
 /// each; every row sees all of its partner's. Returns [T, H, dv].
 at::Tensor attend_across(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Segments& segments,
                          const Segments& others, const AttendOptions& options);

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "switchyard/blocks/norm.h"
+#include "switchyard/blocks/relative_bias.h"
 #include "switchyard/blocks/rotary.h"
 #include "switchyard/contract/part.h"
 
@@ -21,7 +23,8 @@ struct BodyPlace {
   double init_deviation = 0.02;
   double norm_eps = 1e-5;
   Norm norm = Norm::rms;
-  std::optional<RotaryOptions> rotary;  ///< unset = attention knows no positions
+  std::optional<RotaryOptions> rotary;  ///< unset = queries and keys do not turn
+  std::shared_ptr<RelativeBias> relative = {};  ///< of the stack; null = scores have no bias by distance
   /// Makes the site `name` + "." + inner with its occupants from the recipe; inner empty = the body itself.
   std::function<Site(const std::string& inner, int64_t in, int64_t out)> site;
 };

@@ -15,7 +15,8 @@ struct DenseFeedForwardOptions {
   static void describe(Fields<DenseFeedForwardOptions>& f) {
     using O = DenseFeedForwardOptions;
     f.title("Feed-forward network", "Two linear maps, or three for the gated kinds, with an activation between.");
-    f("activation", &O::activation, "what stands between the linear maps: swiglu, geglu, gelu, relu, ...");
+    f("activation", &O::activation, "what stands between the linear maps: swiglu, geglu, gelu, relu, ...; swiglu-gated: a SwiGLU of a gate of twice "
+      "the width multiplies");
     f("hidden", &O::hidden, "width F between the maps; 0 = 4 times the model width, 8/3 times for the gated kinds")
         .range(0, 1 << 24);
     f("bias", &O::bias, "add a bias to every map");
@@ -25,13 +26,14 @@ struct DenseFeedForwardOptions {
 class DenseFeedForward : public Body {
  public:
   explicit DenseFeedForward(const DenseFeedForwardOptions& options)
-      : options_(options), activation_{.kind = activation_named(options.activation)} {}
+      : options_(options), halves_(options.activation == kSwiGluGated),
+        activation_{.kind = halves_ ? kernels::Activation::identity : activation_named(options.activation)} {}
 
   void prepare(const BodyPlace& place) override {
-    const bool gated = kernels::is_gated(activation_.kind);
+    const bool gated = halves_ || kernels::is_gated(activation_.kind);
     int64_t hidden = options_.hidden;
     if (hidden == 0) hidden = gated ? (place.width * 8 / 3 + 7) / 8 * 8 : place.width * 4;
-    if (gated) gate_.emplace(place, "gate", place.width, hidden, options_.bias);
+    if (gated) gate_.emplace(place, "gate", place.width, halves_ ? 2 * hidden : hidden, options_.bias);
     up_ = SiteLinear(place, "up", place.width, hidden, options_.bias);
     down_ = SiteLinear(place, "down", hidden, place.width, options_.bias);
   }
@@ -42,6 +44,7 @@ class DenseFeedForward : public Body {
 
   at::Tensor forward(const at::Tensor& x, const Context& context) const override {
     const at::Tensor gate = gate_ ? (*gate_)(x, context) : at::Tensor();
+    if (halves_) return down_(swiglu_gated(up_(x, context), gate), context);
     return down_(kernels::activate(up_(x, context), gate, activation_), context);
   }
 
@@ -63,6 +66,7 @@ class DenseFeedForward : public Body {
   }
 
   DenseFeedForwardOptions options_;
+  bool halves_;  ///< the gate's rows are gated themselves
   kernels::ActivationOptions activation_;
   std::optional<SiteLinear> gate_;
   SiteLinear up_, down_;

@@ -37,7 +37,7 @@ struct GroupedQueryOptions {
     f("head_dim", &O::head_dim, "width of a head; 0 = model width / heads").range(0, 1 << 16);
     f("bias", &O::bias, "biases on query, key and value");
     f("output_bias", &O::output_bias, "a bias on the output");
-    f("positions", &O::positions, "queries and keys turn with their position; false = this attention knows none");
+    f("positions", &O::positions, "the model's rotary or relative positions; false = this attention knows none");
     f("qk_norm", &O::qk_norm, "RMSNorm of queries and keys: none, each head by itself, the full width; each head after it "
       "turned, with a weight or without").choices({"none", "head", "full", "turned", "unit"});
     f("clip", &O::clip, "queries, keys and values are cut at this size; 0 = never (OLMoE, DBRX)").range(0);
@@ -76,6 +76,10 @@ class GroupedQueryAttention : public Body {
       const RotaryScaling& scaling = place.rotary->scaling;
       moves_ = scaling.kind == RotaryScaling::Kind::longrope || (scaling.kind == RotaryScaling::Kind::dynamic && scaling.alpha == 0);
     }
+    if (place.relative && options_.positions) {
+      relative_ = place.relative;
+      relative_->join(heads_, name_);
+    }
     norm_eps_ = place.norm_eps;
     if (options_.qk_norm != QueryKeyNorm::none && options_.qk_norm != QueryKeyNorm::unit) {
       const bool full = options_.qk_norm == QueryKeyNorm::full, centred = place.norm == Norm::rms_centred;
@@ -111,6 +115,7 @@ class GroupedQueryAttention : public Body {
       };
     if (options_.scale > 0) options.scale = options_.scale;
     if (sinks_) options.sinks = context[sinks_];
+    if (relative_) options.bias = [&](int64_t first, int64_t queries, int64_t keys) { return relative_->scores(first, queries, keys, context); };
     at::Tensor y = attend(q, k, v, context, options).reshape({x.size(0), heads_ * head_dim_});
     if (gate_) y = y * (*gate_)(x, context).sigmoid();
     return output_(y, context);
@@ -163,6 +168,7 @@ class GroupedQueryAttention : public Body {
   SiteLinear query_, key_, value_, output_;
   std::shared_ptr<RmsNorm> query_norm_, key_norm_;
   std::optional<Rotary> rotary_;
+  std::shared_ptr<RelativeBias> relative_;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
+#include "switchyard/blocks/memory.h"
 #include "switchyard/contract/record.h"
 
 namespace switchyard {
@@ -58,6 +59,19 @@ size_t index_of(const std::vector<at::Tensor>& list, const at::Tensor& tensor) {
   return std::find_if(list.begin(), list.end(), [&](const at::Tensor& t) { return t.is_same(tensor); }) - list.begin();
 }
 
+/// Facts as they are, but with those encoded rows.
+Facts with_memory(const Facts& facts, const at::Tensor& rows) {
+  Facts changed = facts;
+  if (rows.defined()) changed.set_segment(kMemory, rows);
+  return changed;
+}
+
+/// The encoded rows that a pass differentiates; undefined = there are none.
+at::Tensor memory_input(const Facts& facts) {
+  const at::Tensor rows = facts.has(kMemory) ? facts.segment(kMemory, "recomputation") : at::Tensor();
+  return rows.defined() && rows.requires_grad() ? rows : at::Tensor();
+}
+
 /// A call that can be made again: the segment and its own copy of everything its context points to.
 struct Call {
   Call(const Context& context, Base base)
@@ -70,9 +84,11 @@ struct Call {
     Records records;
     RoutedStore routed;
   };
-  at::Tensor run(const at::Tensor& x, const RoutedStore& before, Trace& trace) const {
+  /// memory: encoded rows that stand for those of the facts, or undefined.
+  at::Tensor run(const at::Tensor& x, const at::Tensor& memory, const RoutedStore& before, Trace& trace) const {
     trace.routed = before;
-    const Context context{.facts = facts, .random = random, .phase = outer.phase, .step = outer.step, .micro = outer.micro,
+    const Facts known = with_memory(facts, memory);
+    const Context context{.facts = known, .random = random, .phase = outer.phase, .step = outer.step, .micro = outer.micro,
                           .place = outer.place, .overrides = &overrides, .records = records ? &trace.records : nullptr,
                           .routed = shares ? &trace.routed : nullptr, .state = nullptr, .overlay = &overlay,
                           .adaptation = outer.adaptation, .recompute = false};
@@ -106,7 +122,8 @@ struct Call {
 };
 using CallPtr = std::shared_ptr<Call>;
 
-/// Runs the call again and differentiates it. inputs: x, the shared routings' tensors, the parameters.
+/// Runs the call again and differentiates it. inputs: x, encoded rows where there are some, the shared routings' tensors, the
+/// parameters.
 std::vector<at::Tensor> run_backward(const Call& call, std::vector<at::Tensor> inputs, const std::vector<at::Tensor>& grads) {
   check(!at::GradMode::is_enabled(), "blocks.recompute_twice",
         "a recomputed block has no second derivative; train with recompute: false");
@@ -114,6 +131,9 @@ std::vector<at::Tensor> run_backward(const Call& call, std::vector<at::Tensor> i
 
   // What the segment is given begins a graph of its own.
   inputs[0] = inputs[0].detach().requires_grad_();
+  at::Tensor memory = memory_input(call.facts);
+  const size_t first = memory.defined() ? 2 : 1;
+  if (memory.defined()) memory = inputs[1] = inputs[1].detach().requires_grad_();
   RoutedStore routed = call.given;
   std::vector<at::Tensor> before;
   each_tensor(routed, nullptr, [&](at::Tensor& tensor) {
@@ -121,14 +141,14 @@ std::vector<at::Tensor> run_backward(const Call& call, std::vector<at::Tensor> i
     const size_t index = index_of(before, tensor);
     if (index == before.size()) {
       before.push_back(tensor);
-      inputs[1 + index] = tensor.detach().requires_grad_();
+      inputs[first + index] = tensor.detach().requires_grad_();
     }
-    tensor = inputs[1 + index];
+    tensor = inputs[first + index];
   });
 
   Call::Trace trace;
   std::vector<at::Tensor> outputs(grads.size());
-  outputs[0] = call.run(inputs[0], routed, trace);
+  outputs[0] = call.run(inputs[0], memory, routed, trace);
   size_t slot = 0;
   each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
     at::Tensor& output = outputs[call.output_of.at(slot++)];
@@ -158,6 +178,8 @@ at::Tensor recompute(const at::Tensor& x, const std::vector<Parameter>& paramete
   if (!at::GradMode::is_enabled() || context.state != nullptr) return segment(x, context);
   const CallPtr call = std::make_shared<Call>(context, segment);
   std::vector<at::Tensor> inputs{x};
+  const at::Tensor memory = memory_input(context.facts);
+  if (memory.defined()) inputs.push_back(memory);
   RoutedStore given = call->given;
   each_tensor(given, nullptr, [&](at::Tensor& tensor) {
     if (tensor.requires_grad() && index_of(inputs, tensor) == inputs.size()) inputs.push_back(tensor);
@@ -167,7 +189,7 @@ at::Tensor recompute(const at::Tensor& x, const std::vector<Parameter>& paramete
   Call::Trace trace;
   // Outputs: y, then the trace's tensors, each once.
   const std::vector<at::Tensor> outputs = differentiable(inputs, [&] {
-    std::vector<at::Tensor> found{call->run(x, call->given, trace)};
+    std::vector<at::Tensor> found{call->run(x, memory, call->given, trace)};
     each_tensor(trace.routed, &trace.records, [&](at::Tensor& tensor) {
       const size_t index = index_of(found, tensor);
       if (index == found.size()) found.push_back(tensor);

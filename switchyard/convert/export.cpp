@@ -22,7 +22,7 @@ namespace {
 
 /// Files that go along unchanged.
 constexpr std::array kTokenizerFiles{
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "tokenizer.json", "tokenizer.model", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "generation_config.json"};
 
 /// A family's attempt to say a composition.
@@ -124,7 +124,7 @@ std::string export_model(const LoadedModel& model, const fs::path& out, const Ex
     config["eos_token_id"] = Node::list();
     for (int64_t id : model.end_ids) config["eos_token_id"].append(token_id(id));
   }
-  config["pad_token_id"] = Node();
+  if (config.find("pad_token_id") == nullptr) config["pad_token_id"] = Node();  // some families count by it
 
   write_folder_atomically(out, [&](const fs::path& folder) {
     write_file_atomically(folder / "config.json", to_json(config) + "\n");

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "switchyard/contract/facts.h"
 
 namespace switchyard {
@@ -16,6 +18,14 @@ struct Batch {
   at::Tensor targets;  ///< [rows] int64: the next token, or -1 where there is none
   Facts facts;
   int64_t predicted = 0;  ///< rows with a target
+  at::Tensor source = {};  ///< [source rows] int64: what an encoder reads for each segment; undefined = the model has none
+  Segments source_segments = {};
 };
+
+class Decoder;
+struct Context;
+/// The model's rows after the final norm for a batch, [rows, D]: with an encoder, of what it makes of the source (of the batch's own
+/// rows where it has none). `context` has the batch's facts; hidden: see Decoder::forward.
+at::Tensor hidden_rows(const Decoder& model, const Batch& batch, const Context& context, std::vector<at::Tensor>* hidden = nullptr);
 
 }  // namespace switchyard

@@ -97,6 +97,12 @@ at::Tensor AdaptedModel::scalings(const at::Tensor& ids, const Facts& facts, Pha
   return xlora.settings.softmax ? (x / xlora.settings.temperature).softmax(-1) : x;
 }
 
+Memory AdaptedModel::encode(const at::Tensor& ids, const Facts& facts, const Wanted& wanted) const {
+  check(!xlora_, "adapters.kind", "an X-LoRA beside a model with an encoder is not supported");
+  check(!facts.has(kAdapterFact), "adapters.by_rows", "a model with an encoder takes one set of adapters for all sequences");
+  return network_.encode(ids, facts, active_.get(), wanted);
+}
+
 at::Tensor AdaptedModel::logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                                 const Wanted& wanted) const {
   at::NoGradGuard guard;
@@ -139,12 +145,13 @@ at::Tensor AdaptedModel::grouped(const at::Tensor& ids, const Facts& facts, Phas
   check(wanted.hidden == nullptr && wanted.records == nullptr && wanted.pieces == nullptr, "adapters.by_rows",
         "hidden states, routing and pieces of logits are given for one adapter a pass, not for {}", groups.size());
   at::Tensor logits;
+  const bool ends = rows != Rows::all;
   for (const auto& [adapter, segments] : groups) {
     std::vector<int64_t> taken, at_place;  // rows, and where their logits go
     for (const int64_t s : segments) {
       const auto begin = facts.segments.begin[static_cast<size_t>(s)], end = facts.segments.begin[static_cast<size_t>(s) + 1];
       for (int64_t row = begin; row < end; ++row) taken.push_back(row);
-      if (rows == Rows::last) {
+      if (ends) {
         check(end > begin, "infer.rows", "segment {} has no row whose logits could be given", s);
         at_place.push_back(s);
       }
@@ -154,16 +161,17 @@ at::Tensor AdaptedModel::grouped(const at::Tensor& ids, const Facts& facts, Phas
     const std::shared_ptr<const Adaptation> adaptation = alone(adapter, names);
     at::Tensor hidden = network_.hidden(ids.index_select(0, index), group, phase, state, adaptation.get());
     Facts shown = group;
-    if (rows == Rows::last) {
-      std::vector<int64_t> last;
-      for (const int64_t s : segments) last.push_back(group.segments.begin[static_cast<size_t>(s) + 1] - 1);
-      const at::Tensor chosen = at::tensor(last, at::kLong);
+    if (ends) {
+      std::vector<int64_t> kept;
+      for (const int64_t s : segments)
+        kept.push_back(rows == Rows::first ? group.segments.begin[static_cast<size_t>(s)] : group.segments.begin[static_cast<size_t>(s) + 1] - 1);
+      const at::Tensor chosen = at::tensor(kept, at::kLong);
       hidden = hidden.index_select(0, chosen);
       shown = group.take(chosen);
     }
     const at::Tensor part = network_.head(hidden, shown, phase, adaptation.get());
-    if (!logits.defined()) logits = at::empty({rows == Rows::last ? facts.segments.count() : ids.size(0), part.size(1)}, part.options());
-    logits.index_copy_(0, rows == Rows::last ? at::tensor(at_place, at::kLong) : index, part);
+    if (!logits.defined()) logits = at::empty({ends ? facts.segments.count() : ids.size(0), part.size(1)}, part.options());
+    logits.index_copy_(0, ends ? at::tensor(at_place, at::kLong) : index, part);
   }
   return logits;
 }

@@ -38,6 +38,12 @@ class AdaptedModel : public LanguageModel {
   int64_t context() const override { return network_.context(); }
   const Tokenizer* tokenizer() const override { return network_.tokenizer(); }
   std::vector<int64_t> end_ids() const override { return network_.end_ids(); }
+  bool names_classes() const override { return network_.names_classes(); }
+  int64_t image_rows() const override { return network_.image_rows(); }
+  std::optional<int64_t> start_id() const override { return network_.start_id(); }
+  /// Under the adapters that sequences without the fact "adapter" use. Throws adapters.kind for an X-LoRA, adapters.by_rows for
+  /// sequences that ask for adapters of their own.
+  Memory encode(const at::Tensor& ids, const Facts& facts, const Wanted& wanted = {}) const override;
   /// Sequences with different adapters run one group after another. Throws adapters.unknown for a fact that names none.
   at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                     const Wanted& wanted = {}) const override;

@@ -1,5 +1,6 @@
 #include "switchyard/infer/generate.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
@@ -56,6 +57,7 @@ struct Sequence {
   int64_t index = 0;
   const std::vector<int64_t>* prompt = nullptr;
   int64_t past = 0;                 ///< rows in the cache; 0 = the prompt was not read yet
+  std::vector<int64_t> source;       ///< what an encoder reads before the first step
   std::vector<int64_t> next;        ///< ids to feed
   std::optional<TextStream> stream;
   StopWatch watch;
@@ -81,8 +83,15 @@ class Writer {
     check(static_cast<int64_t>(prompt.size()) <= model_.context(), "infer.prompt",
           "prompt {} has {} tokens, but the model's context is {}; shorten it", sequences_.size(), prompt.size(),
           model_.context());
-    sequences_.push_back({.index = static_cast<int64_t>(sequences_.size()), .prompt = &prompt, .next = prompt, .stream = {},
-                          .watch = StopWatch(options_.stop), .result = {}});
+    Sequence sequence{.index = static_cast<int64_t>(sequences_.size()), .prompt = &prompt, .next = prompt, .stream = {},
+                      .watch = StopWatch(options_.stop), .result = {}};
+    if (const std::optional<int64_t> start = model_.start_id()) {
+      sequence.source = prompt;
+      start_ = {*start};
+      sequence.prompt = &start_;
+      sequence.next = start_;
+    }
+    sequences_.push_back(std::move(sequence));
   }
 
   std::vector<Continuation> finish() {
@@ -108,7 +117,7 @@ class Writer {
       const int64_t places = batch_ - static_cast<int64_t>(running.size());
       running.clear();
       for (Sequence* sequence : waiting) {
-        rows += static_cast<int64_t>(sequence->next.size());
+        rows += static_cast<int64_t>(sequence->next.size() + sequence->source.size());
         if (static_cast<int64_t>(running.size()) == places || (rows > kPrefillRows && !running.empty())) break;
         if (model_.tokenizer()) sequence->stream.emplace(*model_.tokenizer(), true, *sequence->prompt);
         running.push_back(sequence);
@@ -144,7 +153,22 @@ class Writer {
     Facts facts(std::move(segments));
     for (const auto& [name, value] : options_.facts)
       facts.set_segment(name, at::full({static_cast<int64_t>(running.size())}, value, at::kLong));
+    if (model_.start_id() && running.front()->past == 0) set_memory(facts, encoded(running));
     return model_.logits(at::tensor(ids, at::kLong), facts, Phase::generate, &state_, LanguageModel::Rows::last);
+  }
+
+  /// What the encoder makes of the prompts, each read alone.
+  Memory encoded(const std::vector<Sequence*>& running) const {
+    std::vector<at::Tensor> rows;
+    Memory all{.rows = {}, .segments = {}};
+    for (const Sequence* sequence : running) {
+      Facts facts(Segments::single(static_cast<int64_t>(sequence->source.size()), false));
+      for (const auto& [name, value] : options_.facts) facts.set_segment(name, at::full({1}, value, at::kLong));
+      rows.push_back(model_.encode(at::tensor(sequence->source, at::kLong), facts).rows);
+      all.segments.begin.push_back(all.segments.rows() + rows.back().size(0));
+    }
+    all.rows = at::cat(rows, 0);
+    return all;
   }
 
   void take(Sequence& sequence, int64_t id) {
@@ -192,6 +216,7 @@ class Writer {
   std::vector<int64_t> end_, stop_ids_;
   int64_t batch_;
   std::vector<Sequence> sequences_;
+  std::vector<int64_t> start_;  ///< what a decoder behind an encoder begins with
   ContiguousState state_;
   Clock::time_point start_ = Clock::now();
   GenerationTimes times_;
@@ -250,6 +275,12 @@ std::vector<Continuation> generate(const LanguageModel& model, const std::vector
 std::vector<int64_t> prompt_ids(const LanguageModel& model, std::string_view text) {
   const Tokenizer* tokenizer = model.tokenizer();
   check(tokenizer != nullptr, "infer.tokenizer", "the model's folder has no tokenizer, so text cannot be read");
+  if (model.start_id()) {  // an encoder reads what the tokenizer makes of a whole text, its end with it
+    std::vector<int64_t> ids = tokenizer->encode(text, EncodeOptions{.add_special = true}).ids;
+    if (const std::optional<int64_t> end = tokenizer->end_id(); end && (ids.empty() || ids.back() != *end)) ids.push_back(*end);
+    check(!ids.empty(), "infer.prompt", "the prompt is empty, and the tokenizer has no token that ends a text");
+    return ids;
+  }
   std::vector<int64_t> ids = tokenizer->encode(text);
   if (const std::optional<int64_t> begin = tokenizer->begin_id()) ids.insert(ids.begin(), *begin);
   if (ids.empty())

@@ -51,7 +51,7 @@ struct Listener {
   GenerationTimes* times = nullptr;
 };
 
-/// Continues every prompt (token ids). Results do not depend on which other prompts there are, as far as the model's own rows
+/// Continues every prompt (token ids); a model with an encoder reads the prompt there and writes from its start token. Results do not depend on which other prompts there are, as far as the model's own rows
 /// do not: where a layer lets sequences compete for places, they run one after another. Throws routing.generation, infer.prompt
 /// (empty, or longer than the context), infer.stop (stop texts without a tokenizer).
 std::vector<Continuation> generate(const LanguageModel& model, const std::vector<std::vector<int64_t>>& prompts,
@@ -59,7 +59,8 @@ std::vector<Continuation> generate(const LanguageModel& model, const std::vector
 std::vector<Continuation> generate(const LanguageModel& model, const std::vector<std::vector<int64_t>>& prompts,
                                    const GenerateOptions& options, const OnText& on_text = {});
 
-/// Ids of a prompt's text with the begin token where the tokenizer has one; for an empty text the begin or the end token alone.
+/// Ids of a prompt's text with the begin token where the tokenizer has one; for an empty text the begin or the end token alone. For a
+/// model with an encoder: with all that the tokenizer puts around a text, and the end token.
 /// Throws infer.tokenizer, infer.prompt.
 std::vector<int64_t> prompt_ids(const LanguageModel& model, std::string_view text);
 

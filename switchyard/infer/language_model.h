@@ -10,6 +10,8 @@
 #include <optional>
 #include <vector>
 
+#include "switchyard/base/error.h"
+#include "switchyard/blocks/memory.h"
 #include "switchyard/contract/context.h"
 #include "switchyard/contract/record.h"
 #include "switchyard/contract/state.h"
@@ -38,9 +40,16 @@ class LanguageModel {
   virtual int64_t context() const = 0;  ///< longest sequence, tokens
   virtual const Tokenizer* tokenizer() const = 0;
   virtual std::vector<int64_t> end_ids() const = 0;  ///< tokens that end a text; may be empty
-  /// ids: [rows] int64 packed by facts.segments. Whole sequences: state = null. With a state the rows follow what it
-  /// holds. Returns [rows, V] float32, or only the last row of each segment ([segments, V]).
-  enum class Rows { all, last };
+  virtual bool names_classes() const { return false; }  ///< logits are classes of sequences, by their first rows
+  virtual int64_t image_rows() const { return 0; }      ///< rows of an image; 0 = the model reads tokens
+  /// The token that a decoder behind an encoder begins with; unset = there is no encoder, and prompts are continued.
+  virtual std::optional<int64_t> start_id() const { return {}; }
+  /// ids: [rows] int64 packed by facts.segments → the encoder's rows of those sequences, which `logits` needs among its facts
+  /// (set_memory) for sequences that a state does not hold yet. Throws model.encoder when there is no encoder.
+  virtual Memory encode(const at::Tensor& ids, const Facts& facts, const Wanted& wanted = {}) const;
+  /// ids: [rows] int64 packed by facts.segments, or images (Decoder::forward). Whole sequences: state = null. With a state the rows
+  /// follow what it holds. Returns [rows, V] float32, or only the first or last row of each segment ([segments, V]).
+  enum class Rows { all, first, last };
   virtual at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                             const Wanted& wanted = {}) const = 0;
   /// Whether a sequence gives the same beside others as alone; not where the sequences of a batch compete for places.
@@ -48,5 +57,9 @@ class LanguageModel {
   /// Refuses (routing.generation) when a layer has no rule for decoding token by token.
   virtual void check_generation() const = 0;
 };
+
+inline Memory LanguageModel::encode(const at::Tensor&, const Facts&, const Wanted&) const {
+  fail("model.encoder", "this model has no encoder");
+}
 
 }  // namespace switchyard

@@ -130,7 +130,7 @@ RoutingTrace trace_routing(const Decoder& decoder, const ProbeText& text, uint64
     RoutedStore routed;
     const Context context{.facts = batch.facts, .random = random, .phase = Phase::evaluate, .step = step++,
                           .records = &records, .routed = &routed};
-    const at::Tensor hidden = decoder.forward(batch.ids, context);
+    const at::Tensor hidden = hidden_rows(decoder, batch, context);
     collector.add({.ids = batch.ids, .targets = batch.targets, .segments = batch.facts.segments, .domain = domains_of(batch),
                    .logits = decoder.logits(hidden, context)}, records);
     done += batch.ids.size(0);

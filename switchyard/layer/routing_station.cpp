@@ -1,5 +1,7 @@
 #include "switchyard/layer/routing_station.h"
 
+#include <ATen/TensorOperators.h>
+
 #include "switchyard/base/error.h"
 #include "switchyard/experts/bank.h"
 
@@ -54,6 +56,10 @@ Routed RoutingStation::route(const at::Tensor& x, const Context& context,
   if (rows) *selection = with_pairs(over_rows(std::move(*selection)));
   if (admission_) admit(*selection, *admission_, context);
   routed.weight = combine_weights(*selection, combine_, context.phase, /*router_trained_elsewhere=*/!losses_.empty());
+  if (context.training() && combine_.output_masking > 0) {
+    const at::Tensor draw = context.random.uniform(routed.weight.sizes(), context.key("combine.masking"), routed.weight.scalar_type());
+    routed.weight = routed.weight * (draw >= combine_.output_masking).to(routed.weight.device(), routed.weight.scalar_type());
+  }
   if (rows) routed.plan = make_plan(*selection);
   return routed;
 }
@@ -77,6 +83,8 @@ Record RoutingStation::record(std::shared_ptr<const Routed> routed, const Contex
   record.place = context.place;
   record.micro = context.micro;
   record.routed = *routed;
+  if (!context.training() && combine_.output_masking > 0 && routed->weight.defined())
+    record.routed.weight = routed->weight / (1 - combine_.output_masking);
   record.segments = context.facts.segments;
   return record;
 }

@@ -123,6 +123,7 @@ void save_model(const fs::path& folder, const Decoder& decoder, const Tokenizer*
   config["num_hidden_layers"] = number(options.layers);
   config["max_position_embeddings"] = number(options.context);
   config["tie_word_embeddings"] = Node(options.tied_embeddings ? "true" : "false");
+  if (options.encoder) config["decoder_start_token_id"] = number(options.encoder->start_token);
   if (tokenizer != nullptr) {
     if (const auto id = tokenizer->begin_id()) config["bos_token_id"] = number(*id);
     if (const auto id = tokenizer->end_id()) config["eos_token_id"] = number(*id);
@@ -147,7 +148,7 @@ void bind_model(LoadedModel& model, const Node& config, const WeightSource& weig
     return;
   }
   const Node* type = config.find("model_type");
-  const std::shared_ptr<Family> family = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
+  const std::shared_ptr<Family> family = family_of(config);
   check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
         config.where(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)", fmt::join(known_model_types(), ", "));
   const ModelOptions options = family->read(config);

@@ -1,199 +1,78 @@
 #include "switchyard/models/decoder.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/embedding.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
-#include <fmt/ranges.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
 #include "switchyard/base/error.h"
 #include "switchyard/blocks/norm.h"
 #include "switchyard/contract/adaptation.h"
-#include "switchyard/models/mixture.h"
+#include "switchyard/experts/feed_forward/feed_forward.h"
 
 namespace switchyard {
 
 /// The state that holds a sequence's token ids.
 static constexpr const char* kTokens = "token_id";
 
-/// Makes blocks with their sites, and sees that every mixture and site of the options finds its place.
-class Decoder::Builder {
- public:
-  explicit Builder(const ModelOptions& options) : options_(options) {
-    for (size_t i = 0; i < options.mixtures.size(); ++i)
-      wishes_.push_back({fmt::format("mixtures.{}", i), options.mixtures[i].at, &options.mixtures[i].layers,
-                         [&mixture = options.mixtures[i]] { return std::make_shared<Mixture>(mixture); }});
-    for (size_t i = 0; i < options.sites.size(); ++i)
-      wishes_.push_back({fmt::format("sites.{}", i), options.sites[i].at, &options.sites[i].layers,
-                         [&site = options.sites[i]] { return site.around.make(); }});
-    for (const Wish& wish : wishes_) check_placement(*wish.layers, wish.name);
-    for (size_t i = 0; i < options.variants.size(); ++i)
-      check_placement(options.variants[i].layers, fmt::format("variants.{}", i));
-  }
-
-  PartPtr norm() const { return make_norm(options_.norm, options_.width, options_.norm_eps); }
-
-  std::shared_ptr<Block> block(int64_t layer) {
-    known_.clear();
-    const std::string name = fmt::format("layers.{}", layer);
-    const BlockForm form = options_.block;
-    const ResidualOptions& residual = options_.residual_of(layer);
-    std::vector<Sub> subs;
-    if (form == BlockForm::parallel)
-      subs.push_back({.name = "norm", .read = "in", .write = "normed", .pre = {}, .body = norm(), .post = {}, .site = {}});
-    const auto add = [&](const char* which, const Choice<Body>& choice, double keep, double scale) {
-      Sub sub{.name = which, .pre = {}, .body = {}, .post = {}, .keep = keep, .add = scale, .site = {}};
-      sub.site = site(layer, name, which, options_.width, options_.width);
-      if (!choice && !sub.site.replaced()) {
-        known_.pop_back();
-        return;
-      }
-      if (!sub.site.replaced()) {
-        std::shared_ptr<Body> body = choice.make();
-        body->prepare(place(layer, name, which));
-        sub.body = std::move(body);
-      }
-      form_norms(sub);
-      subs.push_back(std::move(sub));
-    };
-    add("attention", options_.attention_of(layer), residual.attention_keep, residual.attention_add);
-    const auto extra = [&] {
-      if (options_.extra_of(layer)) add("extra", options_.extra_of(layer), 1, 1);
-    };
-    if (form == BlockForm::beside) extra();
-    add("feed_forward", options_.feed_forward_of(layer), residual.feed_forward_keep, residual.feed_forward_add);
-    if (form != BlockForm::beside) extra();
-    Site whole = site(layer, name, "block", options_.width, options_.width);
-    check_wishes(layer);
-    return std::make_shared<Block>(name, layer, std::move(subs), std::move(whole));
-  }
-
- private:
-  /// Where the norms of a sub-layer stand.
-  void form_norms(Sub& sub) const {
-    switch (options_.block) {
-      case BlockForm::pre_norm: sub.pre = norm(); break;
-      case BlockForm::parallel: sub.read = "normed"; break;
-      case BlockForm::post_norm: sub.post = norm(); break;
-      case BlockForm::sandwich:
-        sub.pre = norm();
-        sub.post = norm();
-        break;
-      case BlockForm::keep_norm:
-        sub.pre = norm();
-        sub.kept = Sub::Kept::normed;
-        break;
-      case BlockForm::after_norm: sub.after = norm(); break;
-      case BlockForm::beside:
-        sub.pre = norm();
-        if (sub.name == "feed_forward") sub.read = "in";
-        break;
-    }
-  }
-
-  struct Wish {
-    std::string name;  ///< as the recipe counts it: "mixtures.0"
-    std::string at;
-    const Placement* layers;
-    std::function<AroundPtr()> make;
-  };
-
-  void check_placement(const Placement& placement, const std::string& name) const {
-    for (int64_t layer : placement.list)
-      check(layer >= -options_.layers && layer < options_.layers, "model.placement",
-            "{}.layers lists layer {}, but the model has {} layers", name, layer, options_.layers);
-    for (int64_t layer = 0; layer < options_.layers; ++layer)
-      if (placement.includes(layer, options_.layers)) return;
-    check(options_.layers == 0, "model.placement",
-          "{}.layers (every {}, offset {}, last {}, first_dense {}) meets none of the model's {} layers", name,
-          placement.every, placement.offset, placement.last, placement.first_dense, options_.layers);
-  }
-
-  /// The site of `inner` ("attention", "attention.query", "block") in one layer, with its occupants.
-  Site site(int64_t layer, const std::string& block, const std::string& inner, int64_t in, int64_t out) {
-    Site site(inner == "block" ? block : block + "." + inner, layer, in, out);
-    for (const Wish& wish : wishes_)
-      if (wish.at == inner && wish.layers->includes(layer, options_.layers)) site.occupy(wish.make());
-    known_.push_back(inner);
-    return site;
-  }
-
-  BodyPlace place(int64_t layer, const std::string& block, const std::string& which) {
-    BodyPlace place{.layer = layer, .layers = options_.layers, .width = options_.width, .name = block + "." + which,
-                    .init_deviation = options_.init_deviation, .norm_eps = options_.norm_eps, .norm = options_.norm, .rotary = {}, .site = {}};
-    if (options_.positions == Positions::rope)
-      place.rotary = RotaryOptions{.theta = options_.rope_theta, .fraction = options_.rope_fraction,
-                                   .pairs = options_.rope_pairs, .scaling = options_.rope_scaling};
-    place.site = [this, layer, block, which](const std::string& inner, int64_t in, int64_t out) {
-      return site(layer, block, which + "." + inner, in, out);
-    };
-    return place;
-  }
-
-  void check_wishes(int64_t layer) const {
-    for (const Wish& wish : wishes_)
-      if (wish.layers->includes(layer, options_.layers))
-        check(std::find(known_.begin(), known_.end(), wish.at) != known_.end(), "model.site",
-              "{} sits at \"{}\" of layer {}, which has no such site; it has {}", wish.name, wish.at, layer,
-              fmt::join(known_, ", "));
-  }
-
-  const ModelOptions& options_;
-  std::vector<Wish> wishes_;
-  std::vector<std::string> known_;  ///< sites of the layer in hand
-};
-
 Decoder::Decoder(ModelOptions options) : options_(std::move(options)) {
-  check(options_.vocabulary > 0, "model.vocabulary",
-        "the model's vocabulary is {}; set model.vocabulary, or give a tokenizer to take it from", options_.vocabulary);
-  Builder builder(options_);
-  for (int64_t layer = 0; layer < options_.layers; ++layer) blocks_.push_back(builder.block(layer));
-  final_norm_ = make_norm(options_.norm, options_.width, options_.final_norm_eps.value_or(options_.norm_eps));
+  const ModelOptions& o = options_;
+  check(o.vocabulary > 0 || o.patches, "model.vocabulary",
+        "the model's vocabulary is {}; set model.vocabulary, or give a tokenizer to take it from", o.vocabulary);
+  check(!o.encoder || o.cross_attention, "model.encoder",
+        "the model has an encoder, but nothing looks at its rows; set model.cross_attention: {{type: cross-attention, ...}}");
+  check(o.encoder || !o.cross_attention, "model.encoder",
+        "the model has cross_attention, but no encoder whose rows it could look at; set model.encoder");
+  const int64_t context = o.patches ? o.patches->count() + 1 : o.context;
+  check(!o.patches || (o.patches->image % o.patches->patch == 0 && !o.causal && !o.encoder && o.classes > 0), "model.patches",
+        "a model of images has whole patches (image {}, patch {}), causal: false, no encoder, and classes to name",
+        o.patches ? o.patches->image : 0, o.patches ? o.patches->patch : 0);
+  check(!o.tied_embeddings || o.classes == 0, "model.classes", "a head over {} classes cannot be tied to the embedding; set tied_embeddings: false",
+        o.classes);
+  if (o.encoder) encoder_.emplace(*o.encoder, Choice<Body>(), "encoder.", Stack::Size{o.width, context});
+  stack_.emplace(o, o.cross_attention, "", Stack::Size{o.width, context});
   declare();
-  find_routings();
+  if (encoder_) encoder_->find_routings(routings_);
+  stack_->find_routings(routings_);
 }
 
 void Decoder::declare() {
-  const Init init = Init::normal(options_.init_deviation);
-  embedding_ = schema_.in("embedding").add("weight", {options_.vocabulary, options_.width}, Role::embedding, init);
-  if (options_.positions == Positions::learned)
-    position_embedding_ =
-        schema_.in("position_embedding").add("weight", {options_.context, options_.width}, Role::embedding, init);
-  for (size_t layer = 0; layer < blocks_.size(); ++layer)
-    blocks_[layer]->declare(schema_.in(fmt::format("layers.{}", layer)));
-  final_norm_->declare(schema_.in("norm"));
-  if (!options_.tied_embeddings)
-    head_ = schema_.in("head").add("weight", {options_.vocabulary, options_.width}, Role::head, init);
-  if (options_.head_bias) head_bias_ = schema_.in("head").add("bias", {options_.vocabulary}, Role::bias, Init::zeros());
-}
-
-void Decoder::find_routings() {
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    const std::function<void(Part&)> visit = [&](Part& part) {
-      if (auto* routing = dynamic_cast<HasRouting*>(&part))
-        routings_.push_back({static_cast<int64_t>(layer), routing->station()});
-      part.each_child(visit);
-    };
-    blocks_[layer]->each_child(visit);
+  const ModelOptions& o = options_;
+  const Init init = Init::normal(o.init_deviation);
+  if (o.patches) {
+    const Schema place = schema_.in("patches");
+    patch_weight_ = place.add("weight", {o.width, o.patches->channels, o.patches->patch, o.patches->patch}, Role::embedding, init);
+    patch_bias_ = place.add("bias", {o.width}, Role::bias, Init::zeros());
+    first_row_ = place.add("first", {1, o.width}, Role::embedding, init);
+  } else {
+    embedding_ = schema_.in("embedding").add("weight", {o.vocabulary, o.width}, Role::embedding, init);
   }
+  if (o.token_types > 0) token_types_ = schema_.in("token_types").add("weight", {o.token_types, o.width}, Role::embedding, init);
+  if (encoder_) encoder_->declare(schema_.in("encoder"));
+  stack_->declare(schema_);
+  const Schema head = schema_.in("head");
+  if (o.head_transform != "none") {
+    transform_ = head.in("transform").add("weight", {o.width, o.width}, Role::head, init);
+    transform_bias_ = head.in("transform").add("bias", {o.width}, Role::bias, Init::zeros());
+  }
+  if (o.head_norm) {
+    head_norm_ = make_norm(o.norm, o.width, o.norm_eps);
+    head_norm_->declare(head.in("norm"));
+  }
+  if (!o.tied_embeddings) head_ = head.add("weight", {o.outputs(), o.width}, Role::head, init);
+  if (o.head_bias) head_bias_ = head.add("bias", {o.outputs()}, Role::bias, Init::zeros());
 }
 
 std::vector<StateSpec> Decoder::states() const {
-  std::vector<StateSpec> list;
-  for (const auto& block : blocks_)
-    for (StateSpec& state : block->states()) list.push_back(std::move(state));
+  std::vector<StateSpec> list = stack_->states();
   list.push_back({.name = kTokens, .kind = StateSpec::Kind::per_token, .shape = {}});
   return list;
 }
 
-Reach Decoder::reach(const Overrides& overrides, Phase phase) const {
-  Reach reach;
-  if (!options_.causal)
-    reach = {.unit = Reach::Unit::sequence, .future = true, .because = "attention that is not causal"};
-  for (const auto& block : blocks_) reach = larger(reach, block->reach(overrides, phase));
-  return reach;
-}
+Reach Decoder::reach(const Overrides& overrides, Phase phase) const { return stack_->reach(overrides, phase); }
 
 namespace {
 
@@ -247,41 +126,76 @@ at::Tensor previous_ids(const at::Tensor& ids, const Segments& segments, StateSt
   return previous;
 }
 
+/// The head's activation by the name that the options give it.
+at::Tensor transformed(const at::Tensor& x, const std::string& activation) {
+  return activation == "tanh" ? x.tanh() : kernels::activate(x, {}, {.kind = activation_named(activation)});
+}
+
 }  // namespace
 
-at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::vector<at::Tensor>* hidden) const {
-  check(ids.dim() == 1 && ids.size(0) == outer.facts.segments.rows(), "model.rows",
-        "{} token ids came with segments of {} rows", ids.numel(), outer.facts.segments.rows());
+at::Tensor Decoder::embed(const at::Tensor& ids, const Context& context) const {
+  if (options_.patches) return embed_patches(ids, context);
+  check(ids.dim() == 1 && ids.size(0) == context.facts.segments.rows(), "model.rows",
+        "{} token ids came with segments of {} rows", ids.numel(), context.facts.segments.rows());
   if (ids.size(0) > 0) {
     const int64_t lowest = ids.min().item<int64_t>(), highest = ids.max().item<int64_t>();
     check(lowest >= 0 && highest < options_.vocabulary, "model.token_id",
           "token ids run from {} to {}, but the vocabulary has {} entries", lowest, highest, options_.vocabulary);
   }
-  Facts facts = outer.facts;
-  facts.segments.causal = options_.causal;
-  facts.set_row("token_id", ids);
-  if (outer.state) facts.set_row("previous_token_id", previous_ids(ids, facts.segments, *outer.state));
-  const Context context = outer.with(facts);
-
   at::Tensor x = embedding(ids, embedding_, context);
   if (options_.embedding_scale != 1) x = x * options_.embedding_scale;
-  if (position_embedding_) {
-    const at::Tensor position = facts.row("position", "learned positions");
-    if (position.size(0) > 0)
-      check(position.max().item<int64_t>() < options_.context, "model.context",
-            "position {} lies outside the model's context of {} tokens", position.max().item<int64_t>(), options_.context);
-    x = x + embedding(position, position_embedding_, context);
-  }
-  if (hidden) hidden->push_back(x);
-  for (const auto& block : blocks_) {
-    x = block->forward(x, context);
-    if (hidden) hidden->push_back(x);
-  }
-  return final_norm_->forward(x, context);
+  return token_types_ ? x + embed_types(ids, context) : x;
+}
+
+at::Tensor Decoder::embed_types(const at::Tensor& ids, const Context& context) const {
+  const at::Tensor type = context.facts.has(kTokenType) ? context.facts.row(kTokenType, "token types").to(at::kLong) : at::zeros_like(ids);
+  if (type.size(0) > 0)
+    check(type.min().item<int64_t>() >= 0 && type.max().item<int64_t>() < options_.token_types, "model.token_type",
+          "token types run from {} to {}, but the model has {}", type.min().item<int64_t>(), type.max().item<int64_t>(), options_.token_types);
+  return embedding(type, token_types_, context);
+}
+
+at::Tensor Decoder::embed_patches(const at::Tensor& images, const Context& context) const {
+  const PatchOptions& o = *options_.patches;
+  check(images.dim() == 4 && images.size(1) == o.channels && images.size(2) == o.image && images.size(3) == o.image &&
+            images.is_floating_point(), "model.images",
+        "this model reads images [B, {}, {}, {}] of floats, not a tensor of {} dimensions and {} numbers", o.channels, o.image, o.image,
+        images.dim(), images.numel());
+  const int64_t batch = images.size(0), side = o.image / o.patch, width = options_.width;
+  check(context.facts.segments.rows() == batch * context_rows(), "model.rows", "{} images of {} rows came with segments of {} rows", batch,
+        context_rows(), context.facts.segments.rows());
+  // [B, channels, side, patch, side, patch] → one row of numbers a patch.
+  const at::Tensor rows = images.to(context[patch_weight_].scalar_type()).view({batch, o.channels, side, o.patch, side, o.patch})
+                              .permute({0, 2, 4, 1, 3, 5}).reshape({batch * side * side, o.channels * o.patch * o.patch});
+  const at::Tensor patches = at::linear(rows, context[patch_weight_].view({width, -1}), context[patch_bias_]).view({batch, side * side, width});
+  const at::Tensor first = context[first_row_].unsqueeze(0).expand({batch, 1, width});
+  return at::cat({first.to(patches.scalar_type()), patches}, 1).view({batch * context_rows(), width});
+}
+
+at::Tensor Decoder::forward(const at::Tensor& ids, const Context& outer, std::vector<at::Tensor>* hidden) const {
+  Facts facts = outer.facts;
+  const bool tokens = ids.dim() == 1 && ids.size(0) == facts.segments.rows();
+  if (tokens) facts.set_row("token_id", ids);
+  facts.segments.causal = options_.causal;
+  if (outer.state && tokens) facts.set_row("previous_token_id", previous_ids(ids, facts.segments, *outer.state));
+  const Context context = outer.with(facts);
+  return stack_->forward(embed(ids, context), context, hidden);
+}
+
+Memory Decoder::encode(const at::Tensor& ids, const Context& outer, std::vector<at::Tensor>* hidden) const {
+  check(encoder_.has_value(), "model.encoder", "this model has no encoder");
+  Facts facts = outer.facts;
+  facts.segments.causal = options_.encoder->causal;
+  if (ids.dim() == 1 && ids.size(0) == facts.segments.rows()) facts.set_row("token_id", ids);
+  const Context context = outer.with(facts);
+  return {encoder_->forward(embed(ids, context), context, hidden), facts.segments};
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden, const Context& context) const {
-  at::Tensor y = linear(hidden, head_ ? head_ : embedding_, head_bias_, context);
+  at::Tensor x = hidden;
+  if (transform_) x = transformed(linear(x, transform_, transform_bias_, context), options_.head_transform);
+  if (head_norm_) x = head_norm_->forward(x, context);
+  at::Tensor y = linear(x, head_ ? head_ : embedding_, head_bias_, context);
   if (y.scalar_type() != at::kDouble) y = y.to(at::kFloat);
   if (options_.logit_scale != 1) y = y * options_.logit_scale;
   return options_.logit_cap > 0 ? (y / options_.logit_cap).tanh() * options_.logit_cap : y;

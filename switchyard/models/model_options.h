@@ -57,7 +57,13 @@ struct LayerVariant {
   static void describe(Fields<LayerVariant>& f);
 };
 
-enum class Positions { rope, learned, none };
+enum class Positions {
+  rope,
+  learned,     ///< a vector a position
+  sinusoidal,  ///< sines, then cosines, of frequencies from 1 to 1/10000 (Vaswani et al. 2017, as in fairseq)
+  relative,    ///< a learned bias a head on the scores, by how far apart two rows are (T5; blocks/relative_bias.h)
+  none,
+};
 enum class BlockForm {
   pre_norm,   ///< x + attention(norm(x)), then x + feed_forward(norm(x))
   parallel,   ///< x + attention(n) + feed_forward(n) with one n = norm(x)
@@ -68,40 +74,73 @@ enum class BlockForm {
   beside,     ///< x + attention(norm(x)), then + extra(norm(x)), and feed_forward reads the block's input (Arctic)
 };
 
-struct ModelOptions {
-  int64_t vocabulary = 0;          ///< 0 = the tokenizer's size
-  int64_t width = 256;
+/// A stack of blocks with its positions and its last norm.
+struct StackOptions {
   int64_t layers = 6;
-  int64_t context = 1024;          ///< longest sequence, tokens
   bool causal = true;
   Norm norm = Norm::rms;
   double norm_eps = 1e-5;
-  std::optional<double> final_norm_eps;  ///< of the norm before the head; unset = norm_eps
+  bool embedding_norm = false;           ///< embedded rows are normed (BERT)
+  bool final_norm = true;
+  std::optional<double> final_norm_eps;  ///< of the norm behind the last block; unset = norm_eps
   Positions positions = Positions::rope;
   double rope_theta = 10000;
   double rope_fraction = 1;
   RotaryPairs rope_pairs = RotaryPairs::half;
   RotaryScaling rope_scaling;
+  int64_t position_offset = 0;           ///< sinusoidal: the number of a sequence's first row
+  int64_t relative_buckets = 32, relative_distance = 128;
   BlockForm block = BlockForm::pre_norm;
   Choice<Body> attention = "gqa";
   Choice<Body> feed_forward = "feed-forward";
   Choice<Body> extra;              ///< a third sub-layer; none = there is none
   ResidualOptions residual;
   std::vector<LayerVariant> variants;
-  bool tied_embeddings = true;
-  bool head_bias = false;
-  double embedding_scale = 1;      ///< multiplies embedded tokens
-  double logit_scale = 1;          ///< multiplies logits
-  double logit_cap = 0;            ///< logits z become cap · tanh(z / cap); 0 = never
   double init_deviation = 0.02;
   std::vector<MixtureOptions> mixtures;
   std::vector<SiteOptions> sites;
-  static void describe(Fields<ModelOptions>& f);
-  /// The body of a layer: the last variant that names one there, else the model's.
+  template <typename T>
+  static void describe_fields(Fields<T>& f);
+  /// The body of a layer: the last variant that names one there, else the stack's.
   const Choice<Body>& attention_of(int64_t layer) const;
   const Choice<Body>& feed_forward_of(int64_t layer) const;
   const Choice<Body>& extra_of(int64_t layer) const;
   const ResidualOptions& residual_of(int64_t layer) const;
+};
+
+/// A stack that reads one sequence whole, for a decoder that writes another.
+struct EncoderOptions : StackOptions {
+  int64_t start_token = 0;  ///< what the decoder begins with
+  EncoderOptions() { causal = false; }
+  static void describe(Fields<EncoderOptions>& f);
+};
+
+/// Images instead of tokens: square patches, row by row, behind one learned row.
+struct PatchOptions {
+  int64_t image = 224, patch = 16, channels = 3;
+  int64_t count() const { return (image / patch) * (image / patch); }
+  static void describe(Fields<PatchOptions>& f);
+};
+
+struct ModelOptions : StackOptions {
+  int64_t vocabulary = 0;          ///< 0 = the tokenizer's size
+  int64_t width = 256;
+  int64_t context = 1024;          ///< longest sequence, tokens
+  std::optional<EncoderOptions> encoder;
+  Choice<Body> cross_attention;    ///< looks at the encoder's rows, between attention and feed-forward; none without an encoder
+  std::optional<PatchOptions> patches;  ///< set = the model reads images
+  int64_t token_types = 0;         ///< kinds of tokens with a vector each, by the fact "token_type" (BERT)
+  bool tied_embeddings = true;
+  std::string head_transform = "none";  ///< a map with that activation before the head
+  bool head_norm = false;          ///< and a norm behind it (BERT's masked-language head)
+  bool head_bias = false;
+  int64_t classes = 0;             ///< the head names the class of a sequence by its first row; 0 = the next token of every row
+  double embedding_scale = 1;      ///< multiplies embedded tokens
+  double logit_scale = 1;          ///< multiplies logits
+  double logit_cap = 0;            ///< logits z become cap · tanh(z / cap); 0 = never
+  static void describe(Fields<ModelOptions>& f);
+  /// Columns of the logits.
+  int64_t outputs() const { return classes > 0 ? classes : vocabulary; }
 };
 
 }  // namespace switchyard

@@ -35,6 +35,8 @@ void CombineOptions::describe(Fields<CombineOptions>& f) {
   f("detach_sum", &CombineOptions::detach_sum, "let no gradient through that sum");
   f("scale", &CombineOptions::scale, "multiplies every weight (routed_scaling_factor)").range(0);
   f("evaluation_scale", &CombineOptions::evaluation_scale, "a further factor outside training").range(0);
+  f("output_masking", &CombineOptions::output_masking, "share of the chosen experts' outputs that training leaves out, by lot; outside training "
+    "outputs are multiplied by the rest").range(0, 0.999);
   f("on", &CombineOptions::on, "what a weight multiplies").choices({"output", "input"});
   f("overflow", &CombineOptions::overflow, "what a token returns when no expert kept it: nothing, itself, or itself "
     "times its weight").choices({"zero", "identity", "scaled_identity"});
@@ -55,7 +57,7 @@ at::Tensor combine_weights(const Selection& selection, const CombineOptions& opt
     if (options.detach_sum) sum = sum.detach();
     weight = weight / sum.clamp_min(1e-9);
   }
-  const double scale = options.scale * (phase == Phase::train ? 1 : options.evaluation_scale);
+  const double scale = options.scale * (phase == Phase::train ? 1 : options.evaluation_scale * (1 - options.output_masking));
   if (scale != 1) weight = weight * scale;
   return kept.defined() ? weight * kept : weight;
 }

@@ -30,6 +30,9 @@ struct CombineOptions {
   bool detach_sum = false;        ///< no gradient through the divisor
   double scale = 1;               ///< multiplies every weight (routed_scaling_factor)
   double evaluation_scale = 1;    ///< a further factor outside training
+  /// Share of the pairs whose outputs training leaves out; outside training outputs are multiplied by the rest (NLLB Team 2022,
+  /// expert output masking). Records show weights without that factor.
+  double output_masking = 0;
   WeighOn on = WeighOn::output;
   Overflow overflow = Overflow::zero;
   static void describe(Fields<CombineOptions>& f);

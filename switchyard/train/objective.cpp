@@ -12,7 +12,7 @@ Context Runner::context(int64_t pass) {
 
 at::Tensor Runner::hidden(int64_t pass) {
   routed_.clear();  // a decision is shared within one pass, not between two
-  return model_.forward(batch_.ids, context(pass));
+  return hidden_rows(model_, batch_, context(pass));
 }
 
 }  // namespace switchyard

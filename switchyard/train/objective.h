@@ -47,6 +47,8 @@ class Objective {
   virtual const char* name() const = 0;  ///< of its term in metrics and messages: "cross-entropy"
   /// Whether a model that sees the following tokens (causal: false) may be trained with it.
   virtual bool sees_ahead() const { return false; }
+  /// Whether `prepare` says what an encoder reads.
+  virtual bool gives_source() const { return false; }
   /// The batch with what is hidden and what is predicted as the objective wants it; draws by the context's step and micro.
   virtual Batch prepare(Batch batch, const Decoder& model, const Context& context) const { return batch; }
   virtual LossSum loss(Runner& runner) const = 0;

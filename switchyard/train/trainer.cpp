@@ -40,8 +40,33 @@ PrecisionScope::~PrecisionScope() {
   at::autocast::set_autocast_cache_enabled(cached_);
 }
 
+namespace {
+
+/// Parts of as many segments each, for rows that are not as many in every segment.
+std::vector<Batch> split_segments(const Batch& batch, int64_t count) {
+  const Segments& segments = batch.facts.segments;
+  std::vector<Batch> parts;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto first = static_cast<size_t>(i * segments.count() / count), last = static_cast<size_t>((i + 1) * segments.count() / count);
+    const auto rows = [&](const Segments& of) { return at::arange(of.begin[first], of.begin[last], at::kLong); };
+    const at::Tensor here = rows(segments), source = rows(batch.source_segments);
+    Batch one;
+    one.ids = batch.ids.index_select(0, here);
+    one.targets = batch.targets.index_select(0, here);
+    one.facts = batch.facts.take(here);
+    one.predicted = one.targets.ge(0).sum().item<int64_t>();
+    one.source = batch.source.index_select(0, source);
+    one.source_segments = batch.source_segments.take(source);
+    parts.push_back(std::move(one));
+  }
+  return parts;
+}
+
+}  // namespace
+
 std::vector<Batch> split(const Batch& batch, int64_t count) {
   if (count == 1) return {batch};
+  if (batch.source.defined()) return split_segments(batch, count);
   const int64_t rows = batch.ids.size(0);
   check(rows % count == 0, "train.accumulate", "a batch of {} rows cannot be cut into {} micro-batches", rows, count);
   const int64_t part = rows / count;
@@ -68,6 +93,9 @@ Trainer::Trainer(const TrainOptions& options, std::shared_ptr<Decoder> decoder, 
   check(model_->options().causal || objective_->sees_ahead(), "train.objective",
         "model.causal is false, so each token sees the one that '{}' asks for; train with train.objective: masked-lm",
         objective_->name());
+  check(model_->encodes() == objective_->gives_source(), "train.objective",
+        "the model has {} encoder, but '{}' gives one {}; a model with an encoder is trained with train.objective: span-corruption",
+        model_->encodes() ? "an" : "no", objective_->name(), objective_->gives_source() ? "something to read" : "nothing to read");
   for (const PlacedRouting& routing : model_->routings()) stations_.push_back(routing.station);
 }
 
@@ -106,7 +134,7 @@ std::string Trainer::first_not_finite(const Batch& batch, int64_t micro) const {
   std::vector<at::Tensor> hidden;
   std::string routing;
   try {
-    model_->forward(batch.ids, context, &hidden);
+    hidden_rows(*model_, batch, context, &hidden);
   } catch (const Error& error) {
     routing = error.message();
   }

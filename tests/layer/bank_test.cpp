@@ -292,6 +292,16 @@ TEST(Catalogue, clamped_swiglu_holds_both_maps_within_limits) {
   EXPECT_NEAR(through("clamped-swiglu", 1, .5, 2).item<double>(), 1.051165, 1e-6);
   EXPECT_NEAR(through("clamped-swiglu", 1, -10, 0).item<double>(), -4.1e-7, 1e-8);
 }
+TEST(Catalogue, swiglu_gated_multiplies_up_by_a_swiglu_of_the_gates_halves) {
+  Fixture f("swiglu-gated", "{hidden: 1}", 1, 1, 1);
+  at::NoGradGuard guard;
+  f.schema.find("bank.gate").tensor().copy_(at::tensor({3.0, 2.0}, at::kDouble).view({1, 2, 1}));  // a, then b
+  f.schema.find("bank.up").tensor().fill_(5);
+  f.schema.find("bank.down").tensor().fill_(1);
+  Pass pass(1);
+  const double expected = 5 * 3 * 2 / (1 + std::exp(-2.0));  // up · a · silu(b)
+  EXPECT_NEAR(f.bank.run_all(at::ones({1, 1}, at::kDouble), pass.context).item<double>(), expected, 1e-12);
+}
 TEST(Catalogue, constant_expert_returns_its_vector_whatever_the_row) {
   Fixture f("constant-expert", "{}", 2, 2, 3);
   at::NoGradGuard guard;

@@ -22,7 +22,7 @@ at::Tensor filled(const std::string& name, const at::Tensor& like) {
   for (const unsigned char c : name) hash = (hash ^ c) * 0x01000193;
   at::Tensor values = at::empty(like.sizes(), at::kFloat);
   const bool norm = name.find("norm") != std::string::npos && !name.ends_with(".bias");
-  const bool whole = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+  const bool whole = name == "model.embed_tokens.weight" || name == "lm_head.weight" || name == "shared.weight" || name == "model.shared.weight";
   for (int64_t i = 0; i < values.numel(); ++i) {
     uint32_t z = hash + static_cast<uint32_t>(i) * 0x9E3779B1;
     z ^= z >> 16;
@@ -42,6 +42,7 @@ struct Vector {
   std::vector<double> logits;  ///< of the last position, ids 0 to 3
   double rms;                  ///< of all logits
   std::vector<double> weights; ///< of the last token in the first mixture, best first
+  bool translates = false;     ///< the tokens are the encoder's, and the decoder gets five of its own
 };
 
 const std::string kCommon = R"("vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -64,11 +65,13 @@ void expect_vector(const Vector& vector) {
   write_safetensors_folder(folder.path(), tensors);
 
   const NetworkModel model(load_model(folder.path()));
-  const at::Tensor ids = at::tensor(std::vector<int64_t>{3, 17, 5, 29, 11, 2, 23}, at::kLong).view({1, 7});
-  const NamedTensors outputs = named_outputs(model, ids, {}, {.routing = true});
+  NamedInputs inputs;
+  inputs.input_ids = at::tensor(std::vector<int64_t>{3, 17, 5, 29, 11, 2, 23}, at::kLong);
+  if (vector.translates) inputs.decoder_input_ids = at::tensor(std::vector<int64_t>{0, 9, 14, 6, 27}, at::kLong);
+  const NamedTensors outputs = named_outputs(model, inputs, {.routing = true});
   const at::Tensor logits = outputs[0].second[0];
   for (size_t i = 0; i < vector.logits.size(); ++i)
-    EXPECT_NEAR(logits[6][static_cast<int64_t>(i)].item<double>(), vector.logits[i], 1e-4) << i;
+    EXPECT_NEAR(logits[logits.size(0) - 1][static_cast<int64_t>(i)].item<double>(), vector.logits[i], 1e-4) << i;
   EXPECT_NEAR(logits.square().mean().sqrt().item<double>(), vector.rms, 1e-4);
   for (const auto& [name, tensor] : outputs) {
     if (!name.starts_with("topk_weights")) continue;
@@ -116,6 +119,27 @@ TEST(Catalogue, arctic_gives_the_published_codes_logits) {
   expect_vector({R"("model_type": "arctic", "num_key_value_heads": 2, "intermediate_size": 12, "num_local_experts": 4,
                     "num_experts_per_tok": 2, "moe_layer_frequency": 1, "parallel_attn_mlp_res": true, "rms_norm_eps": 1e-5)",
                  {2.48545, -2.08856, -2.08128, 2.47068}, 2.32577, {0.63182, 0.36818}});
+}
+
+TEST(Catalogue, openmoe_gives_the_descriptions_logits_with_its_places_and_without) {
+  const std::string config = R"("model_type": "openmoe", "head_dim": 8, "intermediate_size": 12, "num_experts": 4, "moe_layer_interval": 2,
+    "rms_norm_eps": 1e-6, )";
+  // Two places an expert: the last token has none.
+  expect_vector({config + R"("router_capacity_factor_eval": 0.5, "router_min_capacity": 1)", {2.23090, -1.33504, -2.40472, 1.26082}, 2.27041, {0, 0}});
+  expect_vector({config + R"("drop_tks": false)", {2.27098, -1.57774, -2.53897, 1.36014}, 2.27005, {}});
+  // Files of the published code bear the common type, and say whose they are by the architecture.
+  EXPECT_EQ(family_of(parse_json(R"({"model_type": "llama", "architectures": ["OpenMoeForCausalLM"]})", "config.json"))->model_types(),
+            std::vector<std::string>{"openmoe"});
+}
+
+TEST(CheckVectors, SwitchAndNllbGiveTheLibrarysLogits) {
+  expect_vector({R"("model_type": "switch_transformers", "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 12, "num_layers": 2,
+                    "num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "num_experts": 4, "expert_capacity": 2)",
+                 {-0.20617, -0.33771, 0.38537, -0.27780}, 0.53246, {}, true});
+  expect_vector({R"("model_type": "nllb-moe", "d_model": 16, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 12,
+                    "decoder_ffn_dim": 12, "encoder_layers": 2, "decoder_layers": 2, "encoder_sparse_step": 2, "decoder_sparse_step": 2,
+                    "num_experts": 4, "moe_eval_capacity_token_fraction": 0.3, "moe_token_dropout": 0.2, "pad_token_id": 1)",
+                 {0.52824, -2.46810, 2.33886, -3.10365}, 3.03635, {0, 0}, true});
 }
 
 TEST(Catalogue, yuan_m32_gives_the_published_codes_logits) {

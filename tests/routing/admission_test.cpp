@@ -70,6 +70,30 @@ TEST(Catalogue, capacity_places_follow_the_formula) {
   EXPECT_TRUE(capacity("{}", pass.context).equal(at::full({4}, 6, at::kLong)));
 }
 
+TEST(Catalogue, capacity_counts_places_as_published_models_do) {
+  const auto capacity = [](int64_t tokens, int64_t experts, const std::string& yaml, Phase phase, int64_t padded = 0) {
+    Pass pass(tokens, 1, phase);
+    if (padded > 0) pass.facts.set_segment("padded_length", at::full({1}, padded, at::kLong));
+    const Selection s = top_k_selection(randn({tokens, experts}, 3), 2);
+    return admission("capacity", yaml)->claims(s, pass.context).capacity[0].item<int64_t>();
+  };
+  // A fixed number (Switch), of its own in evaluation where that is given (NLLB).
+  EXPECT_EQ(capacity(40, 16, "{places: 7, evaluation_places: 7}", Phase::train), 7);
+  EXPECT_EQ(capacity(40, 16, "{places: 7, evaluation_of: rows, evaluation_factor: 0.3, minimum: 0}", Phase::evaluate), 12);
+  // A share of the tokens of the padded batch.
+  EXPECT_EQ(capacity(29, 16, "{evaluation_of: rows, evaluation_factor: 0.2, minimum: 0}", Phase::evaluate), 6);
+  EXPECT_EQ(capacity(29, 16, "{evaluation_of: rows, evaluation_factor: 0.2, minimum: 0}", Phase::evaluate, 34), 7);
+  // k · ceil(T / E), and OpenMoE's: down, then even, at least 4.
+  EXPECT_EQ(capacity(40, 16, "{factor: 1, rounding: by_choice, minimum: 0}", Phase::train), 6);
+  const std::map<int64_t, int64_t> even{{40, 10}, {44, 12}, {4, 4}, {41, 10}};
+  for (const auto& [tokens, expected] : even) EXPECT_EQ(capacity(tokens, 16, "{evaluation_factor: 2, rounding: even}", Phase::evaluate), expected) << tokens;
+  // One by one everybody is admitted; where the whole sequence is to compete, the model is told to compute it again.
+  EXPECT_EQ(admission("capacity", "{}")->reach({}, Phase::generate).unit, Reach::Unit::row);
+  const Reach whole = admission("capacity", "{generation: whole, order: choice}")->reach({}, Phase::generate);
+  EXPECT_EQ(whole.unit, Reach::Unit::sequence);
+  EXPECT_FALSE(whole.future);
+}
+
 TEST(Catalogue, dropless_keeps_every_pair_however_skewed) {
   Pass pass(50, 1, Phase::train);
   const Selection s = top_k_selection(at::tensor({5.0, 1.0, 0.0}, at::kDouble).expand({50, 3}).contiguous(), 2);

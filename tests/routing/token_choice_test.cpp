@@ -301,6 +301,36 @@ TEST(Catalogue, gshard_random_keeps_the_weight_of_a_second_expert_and_all_of_the
   EXPECT_TRUE(f.select(at::zeros({500, 3}, at::kDouble), many.context).kept.all().item<bool>());
 }
 
+TEST(Catalogue, gshard_random_may_look_at_the_probability_or_draw_the_second_expert) {
+  const int64_t draws = 20000;
+  const at::Tensor logits = values({2, 1, 0}, 1), x = logits.repeat({draws, 1}), p = logits.softmax(1)[0];
+  Pass pass(draws);
+  const auto second = [&](const std::string& yaml) { return GateFixture("gshard-random", yaml, 3).select(x, pass.context); };
+  // NLLB's: kept with probability 2 · p2, in evaluation too.
+  const Selection random = second("{evaluation_policy: random, measure: probability}");
+  EXPECT_NEAR(random.kept.view({draws, 2}).select(1, 1).to(at::kDouble).mean().item<double>(), 2 * p[1].item<double>(), 0.01);
+  // The best logit stays first; the second comes as often as its share of the others says.
+  const Selection drawn = second("{evaluation_policy: sampling}");
+  EXPECT_TRUE(drawn.expert.view({draws, 2}).select(1, 0).eq(0).all().item<bool>());
+  EXPECT_NEAR(drawn.expert.view({draws, 2}).select(1, 1).eq(1).to(at::kDouble).mean().item<double>(),
+              (p[1] / (p[1] + p[2])).item<double>(), 0.01);
+  EXPECT_LT(difference(drawn.weight.view({draws, 2}).select(1, 0), p[0].expand({draws})), 1e-9);
+}
+
+TEST(Combine, MaskedOutputsAreLeftOutInTrainingAndScaledOutside) {
+  const std::string yaml = "{router: {type: sparse-topk, k: 2}, combine: {output_masking: 0.25}, experts: 3, expert: {type: gelu, hidden: 3}}";
+  const Layer layer(yaml), plain("{router: {type: sparse-topk, k: 2}, experts: 3, expert: {type: gelu, hidden: 3}}");
+  const at::Tensor x = randn({4000, 6}, 1);
+  Pass evaluate(4000), train(4000, 1, Phase::train), all(4000);
+  EXPECT_LT(difference(layer.layer.forward(x, evaluate.context), plain.layer.forward(x, all.context) * 0.75), 1e-12);
+  // What a report shows is what the router gave.
+  EXPECT_LT(difference(evaluate.records.all().at(0).routed.weight, all.records.all().at(0).routed.weight), 1e-12);
+  layer.layer.forward(x, train.context);
+  const at::Tensor weight = train.records.all().at(0).routed.weight;
+  EXPECT_NEAR(weight.eq(0).to(at::kDouble).mean().item<double>(), 0.25, 0.02);
+  EXPECT_LT(difference(weight, all.records.all().at(0).routed.weight * weight.ne(0).to(at::kDouble)), 1e-12);
+}
+
 TEST(Catalogue, gshard_random_spares_capacity) {
   // One expert pair for all rows: what the lot skips asks for no place.
   const Layer layer("{router: {type: gshard-random, policy: none}, admission: {type: capacity, factor: 1, minimum: 1}, experts: 3, "

@@ -131,6 +131,11 @@ at::Tensor map_rows(const Params& p, const std::string& name, const at::Tensor& 
 
 }  // namespace
 
+at::Tensor swiglu_gated(const at::Tensor& up, const at::Tensor& gate) {
+  const int64_t hidden = up.size(-1);
+  return up * kernels::activate(gate.narrow(-1, 0, hidden), gate.narrow(-1, hidden, hidden), {.kind = kernels::Activation::swiglu});
+}
+
 std::vector<std::string> FeedForwardExpert::output_maps() const {
   if (options_.bias) return {"down", "down_bias"};
   return {"down"};

@@ -40,4 +40,8 @@ class FeedForwardExpert : public ExpertKind {
 /// "relu" → Activation::relu, ...; throws experts.activation with the nearest name.
 kernels::Activation activation_named(const std::string& name);
 
+/// OpenMoE's: u · a · silu(b) with the gate's rows [.., 2F] cut in halves a and b; up: [.., F].
+at::Tensor swiglu_gated(const at::Tensor& up, const at::Tensor& gate);
+inline constexpr const char* kSwiGluGated = "swiglu-gated";
+
 }  // namespace switchyard

@@ -81,9 +81,16 @@ void set_extent(Node& node, const char* key, const Decoder& decoder, const std::
   if (const Parameter found = decoder.schema().find(parameter)) node[key] = detail::write_value(found.spec().shape[dim]);
 }
 
-Node attention_of(const Decoder& decoder, int64_t layer) {
-  Node node = filled_choice(decoder.options().attention_of(layer));
-  if (!node.is_map() || text_at(node, "type") != "gqa") return node;
+/// One of the model's stacks, and what stands before the names of its parameters.
+struct Part {
+  const Decoder& decoder;
+  const StackOptions& options;
+  std::string prefix;
+};
+
+Node attention_of(const Decoder& decoder, const Choice<Body>& choice) {
+  Node node = filled_choice(choice);
+  if (!node.is_map() || (text_at(node, "type") != "gqa" && text_at(node, "type") != "cross-attention")) return node;
   const int64_t heads = integer_at(node, "heads");
   if (integer_at(node, "kv_heads") == 0) node["kv_heads"] = detail::write_value(heads);
   if (integer_at(node, "head_dim") == 0) node["head_dim"] = detail::write_value(decoder.options().width / heads);
@@ -102,7 +109,7 @@ void settle_router(Node& mixture) {
   if (text_at(router, "softmax") == "kept") combine["renormalise"] = Node("never");
 }
 
-Node mixture_of(const Decoder& decoder, const MixtureOptions& options, int64_t layer) {
+Node mixture_of(const Part& part, const MixtureOptions& options, int64_t layer) {
   Node node = filled(write_options(options), described_defaults<MixtureOptions>());
   const CombineOptions combine = options.combine.value_or(options.router.make()->combine());
   node["combine"] = filled(write_options(combine), described_defaults<CombineOptions>());
@@ -113,7 +120,7 @@ Node mixture_of(const Decoder& decoder, const MixtureOptions& options, int64_t l
   }
   settle_router(node);
   if (node["expert"].is_map() && node["expert"].find("hidden"))
-    set_extent(node["expert"], "hidden", decoder, fmt::format("layers.{}.{}.experts.up", layer, options.at), 1);
+    set_extent(node["expert"], "hidden", part.decoder, fmt::format("{}layers.{}.{}.experts.up", part.prefix, layer, options.at), 1);
   auto& entries = node.entries();
   std::erase_if(entries, [](const auto& entry) {
     return entry.first == "layers" || entry.first == "losses" || entry.first == "controllers" || entry.first == "allow_leak";
@@ -121,19 +128,19 @@ Node mixture_of(const Decoder& decoder, const MixtureOptions& options, int64_t l
   return node;
 }
 
-Node layer_of(const Decoder& decoder, int64_t layer) {
-  const ModelOptions& options = decoder.options();
+Node layer_of(const Part& part, int64_t layer) {
+  const StackOptions& options = part.options;
   Node node = Node::map();
-  node["attention"] = attention_of(decoder, layer);
+  node["attention"] = attention_of(part.decoder, options.attention_of(layer));
   node["feed_forward"] = filled_choice(options.feed_forward_of(layer));
   node["extra"] = filled_choice(options.extra_of(layer));
   node["residual"] = filled(write_options(options.residual_of(layer)), described_defaults<ResidualOptions>());
   if (node["feed_forward"].is_map() && node["feed_forward"].find("hidden"))
-    set_extent(node["feed_forward"], "hidden", decoder, fmt::format("layers.{}.feed_forward.up.weight", layer), 0);
+    set_extent(node["feed_forward"], "hidden", part.decoder, fmt::format("{}layers.{}.feed_forward.up.weight", part.prefix, layer), 0);
   node["mixtures"] = Node::list();
   for (const MixtureOptions& mixture : options.mixtures) {
     if (!mixture.layers.includes(layer, options.layers)) continue;
-    node["mixtures"].append(mixture_of(decoder, mixture, layer));
+    node["mixtures"].append(mixture_of(part, mixture, layer));
     if (mixture.join == Join::replace && (mixture.at == "feed_forward" || mixture.at == "attention"))
       node[mixture.at] = Node("none");
   }
@@ -178,18 +185,36 @@ void compare(const std::string& path, const Node* here, const Node* there, std::
 
 }  // namespace
 
-Node composition(const Decoder& decoder) {
-  Node all = filled(write_options(decoder.options()), described_defaults<ModelOptions>());
+namespace {
+
+/// What a stack's options say, layers written out one by one; `all`: its options with every default.
+Node stack_node(const Part& part, const Node& all) {
+  const StackOptions& options = part.options;
   Node node = Node::map();
   for (const auto& [key, value] : all.entries())
     if (key != "layers" && key != "attention" && key != "feed_forward" && key != "extra" && key != "residual" && key != "variants" &&
-        key != "mixtures" && key != "sites")
+        key != "mixtures" && key != "sites" && key != "encoder" && key != "cross_attention")
       node[key] = value;
-  node["final_norm_eps"] = detail::write_value(decoder.options().final_norm_eps.value_or(decoder.options().norm_eps));
-  if (decoder.options().positions != Positions::rope)
-    std::erase_if(node.entries(), [](const auto& entry) { return entry.first.starts_with("rope_"); });
+  if (options.final_norm) node["final_norm_eps"] = detail::write_value(options.final_norm_eps.value_or(options.norm_eps));
+  const auto leave_out = [&](std::string_view what) {
+    std::erase_if(node.entries(), [&](const auto& entry) { return entry.first.starts_with(what); });
+  };
+  if (options.positions != Positions::rope) leave_out("rope_");
+  if (options.positions != Positions::relative) leave_out("relative_");
+  if (options.positions != Positions::sinusoidal) leave_out("position_offset");
   node["layers"] = Node::list();
-  for (int64_t layer = 0; layer < decoder.options().layers; ++layer) node["layers"].append(layer_of(decoder, layer));
+  for (int64_t layer = 0; layer < options.layers; ++layer) node["layers"].append(layer_of(part, layer));
+  return node;
+}
+
+}  // namespace
+
+Node composition(const Decoder& decoder) {
+  const ModelOptions& options = decoder.options();
+  const Node all = filled(write_options(options), described_defaults<ModelOptions>());
+  Node node = stack_node({decoder, options, ""}, all);
+  node["cross_attention"] = attention_of(decoder, options.cross_attention);
+  if (options.encoder) node["encoder"] = stack_node({decoder, *options.encoder, "encoder."}, *all.find("encoder"));
   return node;
 }
 

@@ -20,6 +20,8 @@ class Family {
   virtual ~Family() = default;
   /// Values of config.json's "model_type" that it reads: "mixtral".
   virtual std::vector<std::string> model_types() const = 0;
+  /// Values of config.json's "architectures" that it reads.
+  virtual std::vector<std::string> architectures() const { return {}; }
   /// Options of a config; throws options.* and model.config with file, line and key.
   virtual ModelOptions read(const Node& config) const = 0;
   /// The config of that model type that comes nearest to a composition (models/families/composition.h), its numbers taken
@@ -33,6 +35,9 @@ class Family {
 
 /// The family of that model_type, or null.
 std::shared_ptr<Family> family_of(const std::string& model_type);
+/// The family of a config.json, or null: of its model_type, unless only another family knows its architecture (files whose code came
+/// with their weights may bear a common model_type).
+std::shared_ptr<Family> family_of(const Node& config);
 /// All, in the order of their slugs.
 std::vector<std::shared_ptr<Family>> families();
 /// All model types that can be read.

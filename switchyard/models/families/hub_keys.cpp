@@ -239,6 +239,19 @@ std::string text_at(const Node& composition, const std::string& path) {
   return node->scalar();
 }
 
+int64_t labels_of(const HubReader& config) {
+  const Node* labels = config.find("id2label");
+  if (labels != nullptr && labels->is_map() && !labels->entries().empty()) return static_cast<int64_t>(labels->entries().size());
+  return config.count("num_labels", 2);
+}
+
+void write_labels(int64_t classes, Node& config) {
+  for (int64_t i = 0; i < classes; ++i) {
+    config["id2label"][std::to_string(i)] = hub_text(fmt::format("LABEL_{}", i));
+    config["label2id"][fmt::format("LABEL_{}", i)] = hub_count(i);
+  }
+}
+
 Node hub_text(std::string text) {
   Node node(std::move(text));
   node.set_quoted(true);

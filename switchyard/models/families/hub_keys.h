@@ -75,6 +75,10 @@ const Node* find_at(const Node& composition, const std::string& path);
 /// The node at that path, made when it is not there.
 Node& place_at(Node& tree, const std::string& path);
 
+/// Classes of a classifier: the entries of id2label, or num_labels, or 2 as the library has it; and id2label with names by number.
+int64_t labels_of(const HubReader& config);
+void write_labels(int64_t classes, Node& config);
+
 /// Scalars as config.json has them.
 Node hub_text(std::string text);
 Node hub_count(int64_t value);

@@ -45,12 +45,13 @@ std::vector<std::pair<Node, std::vector<int64_t>>> grouped(const std::vector<Dra
 }
 
 /// The most frequent one becomes the model's, the others variants.
-void lay_out(Draft& draft, Node Draft::Layer::*which, const char* key, bool group, std::vector<Node>& variants) {
-  auto groups = grouped(draft.layers, which);
+void lay_out(Node& stack, const std::vector<Draft::Layer>& layers, Node Draft::Layer::*which, const char* key, bool group,
+             std::vector<Node>& variants) {
+  auto groups = grouped(layers, which);
   if (groups.empty()) return;
   std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.second.size() > b.second.size(); });
   const auto said = [&](const Node& node) { return node.is_null() && !group ? Node("none") : node; };
-  if (!groups[0].first.is_null() || !group) draft.model[key] = said(groups[0].first);
+  if (!groups[0].first.is_null() || !group) stack[key] = said(groups[0].first);
   for (size_t g = 1; g < groups.size(); ++g) {
     Node variant = Node::map();
     variant["layers"] = layer_list(groups[g].second);
@@ -59,31 +60,38 @@ void lay_out(Draft& draft, Node Draft::Layer::*which, const char* key, bool grou
   }
 }
 
-}  // namespace
-
-ModelOptions options_of(Draft draft) {
+/// Layers to a stack's attention, feed_forward, ..., variants and mixtures.
+void lay_out(Node& stack, std::vector<Draft::Layer> layers, const std::string& source) {
   std::vector<Node> variants;
-  lay_out(draft, &Draft::Layer::attention, "attention", false, variants);
+  lay_out(stack, layers, &Draft::Layer::attention, "attention", false, variants);
   // Where a mixture stands, what it replaces does not matter: the dense layers' network is the model's.
-  for (Draft::Layer& layer : draft.layers)
+  for (Draft::Layer& layer : layers)
     if (!layer.mixture.is_null() && layer.dense.is_null())
-      for (const Draft::Layer& other : draft.layers)
+      for (const Draft::Layer& other : layers)
         if (other.mixture.is_null() && !other.dense.is_null()) layer.dense = other.dense;
-  const bool any_dense = std::any_of(draft.layers.begin(), draft.layers.end(), [](const auto& l) { return l.mixture.is_null(); });
-  if (any_dense) lay_out(draft, &Draft::Layer::dense, "feed_forward", false, variants);
-  const bool any_extra = std::any_of(draft.layers.begin(), draft.layers.end(), [](const auto& l) { return !l.extra.is_null(); });
-  if (any_extra) lay_out(draft, &Draft::Layer::extra, "extra", false, variants);
-  lay_out(draft, &Draft::Layer::residual, "residual", true, variants);
-  for (Node& variant : variants) draft.model["variants"].append(std::move(variant));
-  for (auto& [mixture, layers] : grouped(draft.layers, &Draft::Layer::mixture)) {
+  const bool any_dense = std::any_of(layers.begin(), layers.end(), [](const auto& l) { return l.mixture.is_null(); });
+  if (any_dense) lay_out(stack, layers, &Draft::Layer::dense, "feed_forward", false, variants);
+  const bool any_extra = std::any_of(layers.begin(), layers.end(), [](const auto& l) { return !l.extra.is_null(); });
+  if (any_extra) lay_out(stack, layers, &Draft::Layer::extra, "extra", false, variants);
+  lay_out(stack, layers, &Draft::Layer::residual, "residual", true, variants);
+  for (Node& variant : variants) stack["variants"].append(std::move(variant));
+  for (auto& [mixture, places] : grouped(layers, &Draft::Layer::mixture)) {
     if (mixture.is_null()) continue;
     if (find_at(mixture, "router.k") && find_at(mixture, "experts"))
       check(integer_at(mixture, "router.k") <= integer_at(mixture, "experts"), "model.config",
-            "{}: a token takes {} experts, but there are {}", draft.model.mark().source, integer_at(mixture, "router.k"),
+            "{}: a token takes {} experts, but there are {}", source, integer_at(mixture, "router.k"),
             integer_at(mixture, "experts"));
-    if (layers.size() < draft.layers.size()) mixture["layers"] = layer_list(layers);
-    draft.model["mixtures"].append(std::move(mixture));
+    if (places.size() < layers.size()) mixture["layers"] = layer_list(places);
+    stack["mixtures"].append(std::move(mixture));
   }
+}
+
+}  // namespace
+
+ModelOptions options_of(Draft draft) {
+  const std::string source = draft.model.mark().source;
+  lay_out(draft.model, std::move(draft.layers), source);
+  if (draft.model.find("encoder")) lay_out(draft.model["encoder"], std::move(draft.encoder), source);
   return read_options<ModelOptions>(draft.model);
 }
 
@@ -308,6 +316,12 @@ std::vector<std::string> TableFamily::model_types() const {
   return types;
 }
 
+std::vector<std::string> TableFamily::architectures() const {
+  std::vector<std::string> names;
+  for (const auto& kind : table_.kinds) names.push_back(kind.architecture);
+  return names;
+}
+
 const FamilyTable::Kind& TableFamily::kind(const std::string& model_type) const {
   const auto found = std::find_if(table_.kinds.begin(), table_.kinds.end(), [&](const auto& k) { return k.model_type == model_type; });
   check(found != table_.kinds.end(), "model.config", "model_type '{}' is not of this family", model_type);
@@ -317,7 +331,9 @@ const FamilyTable::Kind& TableFamily::kind(const std::string& model_type) const 
 ModelOptions TableFamily::read(const Node& node) const {
   const Node* type = node.find("model_type");
   check(type != nullptr && type->is_scalar(), "model.config", "{}: there is no model_type", node.where());
-  const std::string model_type = kind(type->scalar()).model_type;
+  const std::vector<std::string> known = model_types();
+  const bool by_type = std::find(known.begin(), known.end(), type->scalar()) != known.end();
+  const std::string model_type = by_type ? type->scalar() : known.front();  // chosen by its architecture
   const Node* inner = table_.wrapper.empty() ? nullptr : node.find(table_.wrapper);
   Node keys = inner && inner->is_map() ? *inner : node;
   keys.set_mark(node.mark());
@@ -339,18 +355,21 @@ ModelOptions TableFamily::read(const Node& node) const {
       const std::string head = head_of(place);
       if (head == place) place_at(draft.model, place) = *value;
       else if (draft.parts.contains(head)) place_at(draft.parts[head], place.substr(head.size() + 1)) = *value;
-      else if (draft.model.find(head) || head == "residual" || head == "rope_scaling") place_at(draft.model, place) = *value;
+      else if (draft.model.find(head) || head == "residual" || head == "rope_scaling" || head == "patches") place_at(draft.model, place) = *value;
     }
   }
-  const int64_t layers = integer_at(draft.model, "layers");
-  check(layers <= 1 << 12, "options.range", "{}: {} layers are more than the {} that are read", node.mark().source, layers, 1 << 12);
-  for (int64_t i = 0; i < layers; ++i) {
+  const auto layers = [&](const std::string& count, const std::string& prefix) {
+    const int64_t number = integer_at(draft.model, count);
+    check(number <= 1 << 12, "options.range", "{}: {} layers are more than the {} that are read", node.mark().source, number, 1 << 12);
     Draft::Layer layer;
-    layer.attention = draft.part("attention");
-    if (draft.parts.contains("mixture")) layer.mixture = draft.part("mixture");
-    else if (draft.parts.contains("dense")) layer.dense = draft.part("dense");
-    draft.layers.push_back(std::move(layer));
-  }
+    layer.attention = draft.part(prefix + "attention");
+    if (draft.parts.contains(prefix + "mixture")) layer.mixture = draft.part(prefix + "mixture");
+    else if (draft.parts.contains(prefix + "dense")) layer.dense = draft.part(prefix + "dense");
+    return std::vector<Draft::Layer>(static_cast<size_t>(number), layer);
+  };
+  draft.layers = layers("layers", "");
+  if (draft.model.find("encoder")) draft.encoder = layers("encoder.layers", "encoder_");
+  if (draft.parts.contains("cross")) draft.model["cross_attention"] = draft.part("cross");
   if (table_.arrange) table_.arrange(config, model_type, draft);
   config.finish();
   return options_of(std::move(draft));
@@ -358,9 +377,19 @@ ModelOptions TableFamily::read(const Node& node) const {
 
 namespace {
 
+constexpr std::string_view kEncoderPart = "encoder_";
+
 /// What a place says in a composition; null when no layer has that part.
 const Node* said_at(const Node& composition, const Node& fixed, const std::string& place) {
   const std::string head = head_of(place), rest = head == place ? "" : place.substr(head.size() + 1);
+  if (head.starts_with(kEncoderPart)) {
+    const Node* encoder = composition.find("encoder");
+    if (encoder == nullptr) return nullptr;
+    Node own = Node::map();
+    own[head.substr(kEncoderPart.size())] = *fixed.find(head);
+    return said_at(*encoder, own, place.substr(kEncoderPart.size()));
+  }
+  if (head == "cross") return find_at(composition, "cross_attention." + rest);
   if (head == "residual") return find_at(composition, "layers.0." + place);
   if (rest.empty() || fixed.find(head) == nullptr) return find_at(composition, place);
   const Node* type = find_at(*fixed.find(head), "type");
@@ -385,8 +414,9 @@ Node TableFamily::write(const Node& composition, const std::string& model_type) 
     const Node* value = nullptr;
     Node layers;
     for (const std::string& place : words_of(key.places)) {
-      if (place == "layers") {
-        layers = hub_count(layers_of(composition));
+      const Node* stack = place == "layers" ? &composition : place == "encoder.layers" ? composition.find("encoder") : nullptr;
+      if (stack != nullptr) {
+        layers = hub_count(layers_of(*stack));
         value = &layers;
       }
       if (value == nullptr) value = said_at(composition, fixed, place);
@@ -423,7 +453,7 @@ Node TableFamily::write(const Node& composition, const std::string& model_type) 
 }
 
 void TableFamily::names(NameMap& map, const ModelOptions& options, const HasTensor& has) const {
-  link_names(map, options.layers, table_.names, has);
+  link_names(map, std::max(options.layers, options.encoder ? options.encoder->layers : 0), table_.names, has);
   if (!map.declares("head.weight"))
     for (const char* head : {"lm_head.weight", "language_model.lm_head.weight"}) map.ignore(head);
   for (const std::string& pattern : table_.ignored) {

@@ -15,14 +15,20 @@ namespace switchyard {
 /// A model being put together: the model's own options, its parts by name, and which of them each layer has.
 struct Draft {
   Node model;
-  std::map<std::string, Node> parts;          ///< "attention", "mixture", "dense", and further bodies of the family's
+  std::map<std::string, Node> parts;          ///< "attention", "mixture", "dense", "cross", and further bodies of the family's
   struct Layer { Node attention, dense, mixture, extra, residual; };  ///< null = none
   std::vector<Layer> layers;                  ///< "attention", and "mixture" where there is one, else "dense"
+  /// Of an encoder, where model has "encoder": the parts "encoder_attention", "encoder_mixture" or "encoder_dense".
+  std::vector<Layer> encoder;
 
   const Node& part(const std::string& name) const { return parts.at(name); }
   void make_dense(int64_t layer) {
     layers[static_cast<size_t>(layer)].mixture = Node();
     layers[static_cast<size_t>(layer)].dense = part("dense");
+  }
+  void make_dense_encoder(int64_t layer) {
+    encoder[static_cast<size_t>(layer)].mixture = Node();
+    encoder[static_cast<size_t>(layer)].dense = part("encoder_dense");
   }
   int64_t count() const { return static_cast<int64_t>(layers.size()); }
 };
@@ -86,6 +92,7 @@ class TableFamily : public Family {
  public:
   explicit TableFamily(FamilyTable table) : table_(std::move(table)) {}
   std::vector<std::string> model_types() const override;
+  std::vector<std::string> architectures() const override;
   ModelOptions read(const Node& config) const override;
   Node write(const Node& composition, const std::string& model_type) const override;
   void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override;

@@ -23,16 +23,30 @@ Claims capacity_claims(const Selection& selection, const Context& context, const
   const double factor =
       context.wishes().capacity.value_or(context.training() ? options.factor : options.evaluation_factor);
   const int64_t experts = selection.experts;
+  const int64_t fixed = context.wishes().capacity ? 0 : context.training() ? options.places : options.evaluation_places;
   const double k = static_cast<double>(selection.pairs()) / static_cast<double>(selection.units);
-  auto places = [&](int64_t rows) {
-    const double even = factor * k * static_cast<double>(rows) / static_cast<double>(experts);
-    // A share that is whole but for rounding is whole.
-    return std::max(options.minimum, static_cast<int64_t>(std::ceil(even - 1e-9 * (1 + even))));
+  // A share that is whole but for rounding is whole.
+  const auto up = [](double share) { return static_cast<int64_t>(std::ceil(share - 1e-9 * (1 + share))); };
+  const auto places = [&](int64_t rows) {
+    if (fixed > 0) return fixed;
+    const double r = static_cast<double>(rows), e = static_cast<double>(experts);
+    if (!context.training() && options.evaluation_of == PlaceCount::rows)
+      return std::max(options.minimum, static_cast<int64_t>(std::ceil(factor * r)));
+    switch (options.rounding) {
+      case PlaceRounding::up: break;
+      case PlaceRounding::by_choice: return std::max(options.minimum, static_cast<int64_t>(k * static_cast<double>(up(factor * r / e))));
+      case PlaceRounding::even: {
+        const auto down = static_cast<int64_t>(std::floor(factor * k * r / e + 1e-9));
+        return std::max(options.minimum, down + down % 2);
+      }
+    }
+    return std::max(options.minimum, up(factor * k * r / e));
   };
+  const at::Tensor padded = context.facts.has(kPaddedLength) ? context.facts.segment(kPaddedLength, "capacity") : at::Tensor();
   Claims claims;
   claims.bin = selection.expert;
   if (options.scope == PlaceScope::batch) {
-    claims.capacity = at::full({experts}, places(selection.units), selection.expert.options());
+    claims.capacity = at::full({experts}, places(padded.defined() ? padded.sum().item<int64_t>() : selection.units), selection.expert.options());
     return claims;
   }
   const Segments& segments = context.facts.segments;
@@ -40,7 +54,7 @@ Claims capacity_claims(const Selection& selection, const Context& context, const
         "{}: places by sequence need one unit a row; {} units stand for {} rows", context.place.site, selection.units,
         segments.rows());
   std::vector<int64_t> each;
-  for (int64_t s = 0; s < segments.count(); ++s) each.push_back(places(segments.length(s)));
+  for (int64_t s = 0; s < segments.count(); ++s) each.push_back(places(padded.defined() ? padded[s].item<int64_t>() : segments.length(s)));
   const at::Tensor segment = segments.segment_of_row().to(selection.expert.device());
   claims.bin = segment.index_select(0, selection.unit) * experts + selection.expert;
   claims.capacity = at::tensor(each, at::kLong).to(selection.expert.device()).repeat_interleave(experts);
@@ -54,7 +68,8 @@ at::Tensor serve_by(const at::Tensor& place, const Selection& selection, ServeOr
 }
 
 Reach capacity_reach(const CapacityOptions& options, Phase phase, bool future, std::string because) {
-  if (phase == Phase::generate) return {};
+  if (phase == Phase::generate && options.generation == PlacesInGeneration::open) return {};
+  if (phase == Phase::generate) return {Reach::Unit::sequence, false, std::move(because)};
   const auto unit = options.scope == PlaceScope::batch ? Reach::Unit::batch : Reach::Unit::sequence;
   return {unit, future, std::move(because)};
 }
