@@ -115,6 +115,9 @@ std::string models_markdown() {
       "given back by `switchyard convert export` under the same names and keys, bit for bit. Folders in FP8 blocks and MXFP4 load as the models "
       "they stand for. Keys that change what a model computes and are not supported are refused by name; keys that cannot matter are reported "
       "once.\n\n"
+      "Models with an encoder read the prompt with it, write from the config's start token, and train by `span-corruption`; Switch and NLLB-MoE, and "
+      "OpenMoE, limit places in evaluation too, so each step of theirs computes its sequence again. BERT and ViT do not write: they are asked by "
+      "`logits`, and BERT trains by `masked-lm`; recipes have no images for ViT.\n\n"
       "| family | `model_type` | what is its own | source | survey |\n| --- | --- | --- | --- | --- |\n";
   for (const Method* method : Registry::instance().of(Family::kInterface)) {
     const Card& card = method->card;

@@ -62,16 +62,20 @@ Comparison with_recording(const Arguments& arguments) {
         arguments.reference, arguments.other);
   check(arguments.prompts.empty(), "program.usage", "{} says itself what the model reads; leave --prompts out", recording);
   const Safetensors file(recording);
-  const at::Tensor ids = batched(file.get("input_ids"), 2);
-  const at::Tensor mask = file.has("attention_mask") ? batched(file.get("attention_mask"), 2) : at::Tensor();
+  const NamedInputs inputs = named_inputs(file);
   check(file.has("logits"), "formats.safetensors.missing", "{} holds no logits, so it is no recording of a model", recording);
   const auto model = open_model(first ? arguments.other : arguments.reference, arguments.dtype);
-  const NamedTensors recorded = all_of(file);
+  NamedTensors recorded = all_of(file);
+  // Behind an encoder logits are the decoder's; of the encoder's decisions padding has none here.
+  const bool translates = model->start_id().has_value();
+  if (translates) std::erase_if(recorded, [](const auto& entry) { return entry.first.starts_with("topk_ids.encoder."); });
+  at::Tensor mask = translates ? inputs.decoder_attention_mask : inputs.attention_mask;
+  if (mask.defined()) mask = batched(mask, 2);
   check(recorded.front().second.dim() == 3, "evaluate.shape", "{}: logits of {} dimensions are no [batch, sequence, vocabulary]", recording,
         recorded.front().second.dim());
   check(recorded.front().second.size(2) == model->vocabulary(), "verify.vocabulary",
         "the recording has logits of {} tokens, but the model's vocabulary has {}", recorded.front().second.size(2), model->vocabulary());
-  const NamedTensors computed = named_outputs(*model, ids, mask, {.hidden = true, .routing = true});
+  const NamedTensors computed = named_outputs(*model, inputs, {.hidden = true, .routing = true});
   Comparer comparer;
   comparer.add(recorded, computed, mask);
   return comparer.result();

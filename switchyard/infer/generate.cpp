@@ -87,9 +87,9 @@ class Writer {
                       .watch = StopWatch(options_.stop), .result = {}};
     if (const std::optional<int64_t> start = model_.start_id()) {
       sequence.source = prompt;
-      start_ = {*start};
-      sequence.prompt = &start_;
-      sequence.next = start_;
+      begun_ = {*start};
+      sequence.prompt = &begun_;
+      sequence.next = begun_;
     }
     sequences_.push_back(std::move(sequence));
   }
@@ -216,7 +216,7 @@ class Writer {
   std::vector<int64_t> end_, stop_ids_;
   int64_t batch_;
   std::vector<Sequence> sequences_;
-  std::vector<int64_t> start_;  ///< what a decoder behind an encoder begins with
+  std::vector<int64_t> begun_;  ///< what a decoder behind an encoder begins with
   ContiguousState state_;
   Clock::time_point start_ = Clock::now();
   GenerationTimes times_;

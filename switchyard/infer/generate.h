@@ -51,9 +51,10 @@ struct Listener {
   GenerationTimes* times = nullptr;
 };
 
-/// Continues every prompt (token ids); a model with an encoder reads the prompt there and writes from its start token. Results do not depend on which other prompts there are, as far as the model's own rows
-/// do not: where a layer lets sequences compete for places, they run one after another. Throws routing.generation, infer.prompt
-/// (empty, or longer than the context), infer.stop (stop texts without a tokenizer).
+/// Continues every prompt (token ids); a model with an encoder reads the prompt there and writes from its start token. Results do not
+/// depend on which other prompts there are, as far as the model's own rows do not: where a layer lets sequences compete for places,
+/// they run one after another. Throws routing.generation, infer.prompt (empty, or longer than the context), infer.stop (stop texts
+/// without a tokenizer).
 std::vector<Continuation> generate(const LanguageModel& model, const std::vector<std::vector<int64_t>>& prompts,
                                    const GenerateOptions& options, const Listener& listener);
 std::vector<Continuation> generate(const LanguageModel& model, const std::vector<std::vector<int64_t>>& prompts,

@@ -16,7 +16,7 @@ static constexpr int64_t kPieceElements = int64_t{1} << 24;
 NetworkModel::NetworkModel(LoadedModel model) : model_(std::move(model)) {
   check(model_.decoder != nullptr, "infer.model", "a language model needs a decoder");
   const Reach reach = model_.decoder->reach(Context::none(), Phase::generate);
-  again_ = reach.unit != Reach::Unit::row && !reach.future;
+  again_ = reach.unit == Reach::Unit::sequence && !reach.future;
 }
 
 int64_t NetworkModel::vocabulary() const { return model_.decoder->options().outputs(); }
