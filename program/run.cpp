@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <limits>
 #include <memory>
 #include <new>
 #include <set>
@@ -167,7 +166,7 @@ void share_cores(const char* const* argv) {
 void keep_memory() {
 #if defined(__GLIBC__)
   ::mallopt(M_MMAP_MAX, 0);
-  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  ::mallopt(M_TRIM_THRESHOLD, -1);  // never
 #endif
 }
 
