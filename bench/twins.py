@@ -4,14 +4,16 @@
     bench/twins.py [--seeds 1,2,3] [--jobs 2] [--out runs/twins] [key=value ...]
 
 Every run is `switchyard train RECIPE seed=S output=OUT/NAME-S [key=value ...]`; a run folder that is complete is
-read, not trained again; --jobs runs that many at once, each on its share of the cores. Prints one row a recipe (mean, lowest, highest of the last held-out loss) and whether the
-mixture beats the twin of equal active parameters by more than the spread over seeds.
+read, not trained again; --jobs runs that many at once, each on its share of the cores. The recipes are copied to OUT
+first, so that all runs of one comparison read the same text. Prints one row a recipe (mean, lowest, highest of the last
+held-out loss) and whether the mixture beats the twin of equal active parameters by more than the spread over seeds.
 """
 import argparse
 import concurrent.futures
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -38,7 +40,7 @@ def last_evaluation(folder):
 def run(name, recipe, seed, options):
     folder = pathlib.Path(options.out) / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     if not (folder / "done").exists():
-        command = [options.program, "train", str(ROOT / recipe), f"seed={seed}", f"output={folder}", *options.overrides]
+        command = [options.program, "train", str(pathlib.Path(options.out) / recipe), f"seed={seed}", f"output={folder}", *options.overrides]
         if (folder / "recipe.yaml").exists():
             command = [options.program, "resume", str(folder)]
         print("$", " ".join(command), file=sys.stderr, flush=True)
@@ -62,6 +64,9 @@ def main():
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args()
     seeds = [int(s) for s in options.seeds.split(",")]
+    recipes = pathlib.Path(options.out) / "recipes"
+    if not recipes.exists():
+        shutil.copytree(ROOT / "recipes", recipes)
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:  # seed by seed, so that a stopped comparison is a fair one
         runs = [(name, pool.submit(run, name, recipe, seed, options)) for seed in seeds for name, recipe in RECIPES.items()]
