@@ -4,6 +4,7 @@
 
 #include <map>
 #include <regex>
+#include <set>
 #include <sstream>
 
 #include "tests/house/tree.h"
@@ -73,6 +74,30 @@ TEST(House, FilesAreAboutOneThing) {
         EXPECT_NE(stem, word) << name_of(path) << " says nothing by its name";
     }
   }
+}
+
+// Two classes of one name in one namespace, in two sources, compile and link, and the linker keeps one constructor for both.
+TEST(House, ClassesThatMeetAtTheLinkerHaveDifferentNames) {
+  const std::regex opening("^namespace ([a-z_:]*) ?\\{|^(?:class|struct) ([A-Za-z0-9_]+)(?: final)?(?: : [^;()]*)? ?\\{");
+  std::map<std::string, std::set<std::string>> defined;
+  for (const auto& path : files_below(root() / "switchyard", {".h", ".cpp"})) {
+    std::istringstream lines(read_file(path));
+    std::vector<std::string> spaces;
+    for (std::string line; std::getline(lines, line);) {
+      std::smatch found;
+      if (line.starts_with("}  // namespace") && !spaces.empty()) spaces.pop_back();
+      if (!std::regex_search(line, found, opening)) continue;
+      if (line.starts_with("namespace")) {
+        spaces.push_back(found[1].str());
+      } else if (std::find(spaces.begin(), spaces.end(), "") == spaces.end()) {
+        std::string name;
+        for (const std::string& space : spaces) name += space + "::";
+        defined[name + found[2].str()].insert(name_of(path));
+      }
+    }
+  }
+  EXPECT_GE(defined.size(), 300u);
+  for (const auto& [name, files] : defined) EXPECT_EQ(files.size(), 1u) << name << " is defined in " << ::testing::PrintToString(files);
 }
 
 TEST(House, NoFileNamesAMachineOrAWorkplace) {
