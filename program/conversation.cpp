@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/infer/generate.h"
 
@@ -41,7 +41,7 @@ Conversation::~Conversation() = default;
 
 std::vector<int64_t> Conversation::rendered() const {
   const nlohmann::json request{{"messages", messages_->list}, {"add_generation_prompt", true}};
-  const std::string prompt = templates_->prompt(request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)).text;
+  const std::string prompt = templates_->prompt(json_text(request)).text;
   // The template writes the special tokens itself.
   return model_.tokenizer()->encode(prompt, EncodeOptions{.add_special = false, .parse_special = true}).ids;
 }

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <nlohmann/json.hpp>
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/models/families/family.h"
 
@@ -161,11 +161,11 @@ Verb catalog_verb() {
               } else if (!a.slug.empty()) {
                 check(!a.markdown, "program.usage", "--markdown writes the whole page; leave out the slug '{}'",
                       a.slug);
-                print(a.json ? json_of(find(a.slug)).dump(2) + "\n" : card_text(find(a.slug)));
+                print(a.json ? json_text(json_of(find(a.slug)), 2) + "\n" : card_text(find(a.slug)));
               } else if (a.json) {
                 Json all = Json::array();
                 for (const Card* card : Registry::instance().cards()) all.push_back(json_of(*card));
-                print(all.dump(2) + "\n");
+                print(json_text(all, 2) + "\n");
               } else {
                 print(a.markdown ? markdown() : list_text());
               }

@@ -4,9 +4,9 @@
 #include <torch/version.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
 
 #include "program/verb.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/kernels/dispatch.h"
 
@@ -54,7 +54,7 @@ Verb info_verb() {
             app.add_flag("--json", *json, "one JSON object");
             return [json] {
               const nlohmann::ordered_json info = facts();
-              print(*json ? info.dump(2) + "\n" : text(info));
+              print(*json ? json_text(info, 2) + "\n" : text(info));
               return 0;
             };
           }};

@@ -1,9 +1,9 @@
 // switchyard show: what a folder or file is, by its headers.
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
 
 #include "program/verb.h"
+#include "switchyard/base/json.h"
 #include "switchyard/inspect/description.h"
 
 namespace switchyard::program {
@@ -119,7 +119,7 @@ Verb show_verb() {
             app.add_flag("--json", arguments->json, "one JSON object");
             return [arguments] {
               const FileSummary description = describe(arguments->path);
-              print(arguments->json ? to_json(description, arguments->tensors).dump(2, ' ', false, Json::error_handler_t::replace) + "\n"
+              print(arguments->json ? json_text(to_json(description, arguments->tensors), 2) + "\n"
                                     : to_text(description, arguments->tensors));
               return 0;
             };

@@ -3,11 +3,11 @@
 
 #include <iostream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/formats/template/chat_template.h"
 #include "switchyard/formats/template/json_value.h"
 
@@ -21,7 +21,7 @@ struct Arguments {
   std::string model, input = "-", output = "-";
 };
 
-std::string line_of(const Json& row) { return row.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+std::string line_of(const Json& row) { return json_text(row) + "\n"; }
 
 /// A template's own refusal is given word for word; everything else with its place.
 Json error_row(const TemplateError& error) {

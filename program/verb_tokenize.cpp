@@ -3,11 +3,11 @@
 
 #include <fstream>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/formats/tokenizer.h"
 
 namespace switchyard::program {
@@ -45,7 +45,7 @@ std::vector<int64_t> ids_of(const nlohmann::json& value, const char* key) {
   check(value.is_array(), "tokenize.input", "\"{}\" is no list of ids", key);
   std::vector<int64_t> ids;
   for (const auto& id : value) {
-    check(id.is_number_unsigned() && id.get<uint64_t>() < uint64_t{1} << 31, "tokenize.input", "\"{}\" holds {}, which is no id", key, id.dump());
+    check(id.is_number_unsigned() && id.get<uint64_t>() < uint64_t{1} << 31, "tokenize.input", "\"{}\" holds {}, which is no id", key, json_text(id));
     ids.push_back(id.get<int64_t>());
   }
   return ids;
@@ -91,7 +91,7 @@ int tokenize(const Arguments& arguments) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
   std::string result;
   if (arguments.has_text) {
-    result = answer(*tokenizer, {{"text", arguments.text}}).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    result = json_text(answer(*tokenizer, {{"text", arguments.text}})) + "\n";
   } else {
     std::istringstream input(read_file(arguments.input));
     size_t number = 0;
@@ -99,7 +99,7 @@ int tokenize(const Arguments& arguments) {
       ++number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       try {
-        result += answer(*tokenizer, nlohmann::json::parse(line)).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+        result += json_text(answer(*tokenizer, json_from(line))) + "\n";
       } catch (const nlohmann::json::exception& error) {
         fail("tokenize.input", "{}, line {}: {}", arguments.input, number, error.what());
       } catch (const Error& error) {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
 
 namespace switchyard {
@@ -367,7 +367,7 @@ class SchemaWriter {
     for (const Field& field : description.fields) {
       Json one = value(field.type, field);
       one["description"] = field.unit.empty() ? field.help : fmt::format("{} ({})", field.help, field.unit);
-      if (field.default_value && !field.required) one["default"] = Json::parse(to_json(*field.default_value, -1));
+      if (field.default_value && !field.required) one["default"] = ordered_json_from(to_json(*field.default_value, -1));
       out["properties"][field.name] = std::move(one);
       if (field.required) required.push_back(field.name);
     }
@@ -463,7 +463,7 @@ std::string reference_markdown(const Description& description, int heading_level
 }
 
 std::string json_schema(const Description& description, std::string_view title) {
-  return SchemaWriter().whole(description, title).dump(2) + "\n";
+  return json_text(SchemaWriter().whole(description, title), 2) + "\n";
 }
 
 }  // namespace switchyard

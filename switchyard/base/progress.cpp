@@ -1,4 +1,5 @@
 #include "switchyard/base/progress.h"
+#include "switchyard/base/json.h"
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -10,7 +11,6 @@
 #include <chrono>
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 
 namespace switchyard {
 
@@ -155,7 +155,7 @@ class JsonReporter : public Reporter {
       // A value that is a JSON number stays one.
       const bool number = !value.empty() && value.find_first_not_of("0123456789+-.eE") == std::string::npos &&
                           nlohmann::json::accept(value);
-      line["values"][name] = number ? nlohmann::ordered_json::parse(value) : nlohmann::ordered_json(value);
+      line["values"][name] = number ? ordered_json_from(value) : nlohmann::ordered_json(value);
     }
     put(line);
   }
@@ -170,7 +170,7 @@ class JsonReporter : public Reporter {
 
  private:
   void put(const nlohmann::ordered_json& line) {
-    std::string text = line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    std::string text = json_text(line) + "\n";
     std::lock_guard lock(mutex_);
     std::fputs(text.c_str(), out_);
     std::fflush(out_);

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/data/sources.h"
 
@@ -43,7 +43,7 @@ std::string folder_name(const std::string& domain, const nlohmann::json& made_fr
   std::string name = domain;
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_') c = '-';
-  return fmt::format("{}-{:016x}", name, stable_hash(made_from.dump()));
+  return fmt::format("{}-{:016x}", name, stable_hash(json_text(made_from)));
 }
 
 TokenisedDomain open_folder(const fs::path& folder, const Tokenizer& tokenizer) {
@@ -163,7 +163,7 @@ TokenisedDomain open_domain(const DomainOptions& domain, const DataOptions& opti
   const fs::path folder = cache / folder_name(domain.name, made_from);
   if (fs::exists(folder / "about.json")) {
     try {
-      if (nlohmann::json::parse(read_file(folder / "about.json", 1 << 20), nullptr, false) == made_from)
+      if (json_if_valid(read_file(folder / "about.json", 1 << 20)) == made_from)
         return open_folder(folder, tokenizer);
     } catch (const Error& error) {
       log_warning(fmt::format("domain \"{}\" is tokenised again: {}", domain.name, error.message()));
@@ -175,7 +175,7 @@ TokenisedDomain open_domain(const DomainOptions& domain, const DataOptions& opti
     check(!error, "file.write", "cannot make {}: {}", cache.string(), error.message());
     write_folder_atomically(folder, [&](const fs::path& temporary) {
       tokenise(domain, options, tokenizer, files, temporary);
-      write_file_atomically(temporary / "about.json", made_from.dump(1) + "\n");
+      write_file_atomically(temporary / "about.json", json_text(made_from, 1) + "\n");
     });
   } catch (const Error& error) {
     if (error.code() != "file.write") throw;

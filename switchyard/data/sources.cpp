@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/data/filters.h"
 #include "switchyard/formats/utf8.h"
@@ -208,10 +208,10 @@ void DocumentReader::read_json_line() {
   Input& input = *input_;
   std::string_view line;
   if (!input.next_line(line) || blank(line)) return;
-  auto object = nlohmann::json::parse(line, nullptr, false);
+  auto object = json_if_valid(line);
   if (object.is_discarded()) {  // perhaps only its UTF-8 is broken
     int64_t broken = 0;
-    object = nlohmann::json::parse(utf8_repair(line, &broken), nullptr, false);
+    object = json_if_valid(utf8_repair(line, &broken));
     counts_.repaired += broken > 0 && !object.is_discarded();
   }
   check(!object.is_discarded(), "data.json", "{}:{} is no JSON: {}", input.file.path.string(), input.line,

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 
 namespace switchyard {
 namespace {
@@ -26,7 +26,7 @@ std::vector<Json> read_lines(const std::filesystem::path& file) {
     const std::string one = text.substr(begin, end - begin);
     begin = end + 1;
     if (one.find_first_not_of(" \t\r") == std::string::npos) continue;
-    Json value = Json::parse(one, nullptr, /*allow_exceptions=*/false);
+    Json value = ordered_json_if_valid(one);
     if (value.is_discarded() && newline == std::string::npos) break;
     check(value.is_object() && value.contains("step") && value["step"].is_number(), "inspect.history",
           "{}:{} is not an object with a step; mend or remove the line", file.string(), line);

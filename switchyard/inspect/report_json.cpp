@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/inspect/report.h"
 #include "switchyard/inspect/routing_statistics.h"
 
@@ -325,12 +325,12 @@ std::string report_json(const ReportInput& input) {
   report["layers"] = std::move(layers);
   report["findings"] = findings_of(report);
   report["samples"] = samples_of(input);
-  return report.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(report);
 }
 
 std::vector<std::string> report_findings(const std::string& json) {
   std::vector<std::string> result;
-  const Json report = Json::parse(json);
+  const Json report = ordered_json_from(json);
   for (const auto& finding : report["findings"]) result.push_back(finding["text"].get<std::string>());
   return result;
 }

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 
 namespace switchyard {
 namespace {
@@ -23,7 +23,7 @@ std::string type_of(const Json& json, const char* key) {
 }
 
 TokenizerDescription of_json(const std::string& text, const std::string& file) {
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json json = json_if_valid(text);
   check(json.is_object(), "show.tokenizer", "{} is no JSON object; it is damaged or no tokenizer", file);
   const auto model = json.find("model");
   check(model != json.end() && model->is_object(), "show.tokenizer", "{} has no model, so it is no tokenizer", file);

@@ -6,11 +6,11 @@
 #include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 
 namespace switchyard {
 
@@ -66,7 +66,7 @@ LineFile::LineFile(const fs::path& path, int64_t last_step) : path_(path) {
     const std::string text = read_file(path);
     for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
       const std::string_view line(text.data() + begin, end - begin);
-      const Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+      const Json object = ordered_json_if_valid(line);
       if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer()) continue;
       if (object["step"].get<int64_t>() <= last_step) kept.append(line).push_back('\n');
     }
@@ -154,7 +154,7 @@ void MetricsLog::step(int64_t step, const Scalars& scalars) {
     line[name] = number(value);
     tagged.emplace_back("train/" + name, value);
   }
-  metrics_.add(line.dump());
+  metrics_.add(json_text(line));
   events_.add(step, tagged);
 }
 
@@ -166,7 +166,7 @@ void MetricsLog::evaluation(int64_t step, double loss, int64_t tokens, const Sca
     line["domains"][name] = number(value);
     tagged.emplace_back("eval/loss/" + name, value);
   }
-  metrics_.add(line.dump());
+  metrics_.add(json_text(line));
   events_.add(step, tagged);
 }
 
@@ -176,7 +176,7 @@ void MetricsLog::routing(int64_t step, const std::vector<LayerLoad>& loads) {
     line["layers"].push_back({{"site", one.site}, {"layer", one.layer}, {"experts", one.load.engaged.size(0)},
                               {"engaged", counts(one.load.engaged)}, {"admitted", counts(one.load.admitted)},
                               {"rows", one.load.rows}});
-  routing_.add(line.dump());
+  routing_.add(json_text(line));
 }
 
 }  // namespace switchyard

@@ -1,9 +1,9 @@
+#include "switchyard/base/json.h"
 #include "switchyard/base/options.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/registry.h"
 #include "tests/support.h"
@@ -237,14 +237,14 @@ TEST(Options, TheReferencePageHasATableAGroup) {
 }
 
 TEST(Options, TheSchemaSaysTheSame) {
-  const auto schema = nlohmann::json::parse(json_schema(described_defaults<Outer>(), "Outer"));
+  const auto schema = json_from(json_schema(described_defaults<Outer>(), "Outer"));
   EXPECT_EQ(schema["properties"]["count"]["type"], "integer");
   EXPECT_EQ(schema["properties"]["count"]["minimum"], 0);
   EXPECT_EQ(schema["properties"]["count"]["default"], 7);
   EXPECT_EQ(schema["properties"]["colour"]["enum"], (nlohmann::json{"red", "green"}));
   EXPECT_EQ(schema["additionalProperties"], false);
   EXPECT_EQ(schema["$defs"]["inner"]["properties"]["depth"]["maximum"], 8);
-  const auto needy = nlohmann::json::parse(json_schema(described_defaults<Needy>(), "Needy"));
+  const auto needy = json_from(json_schema(described_defaults<Needy>(), "Needy"));
   EXPECT_EQ(needy["required"], nlohmann::json{"path"});
 }
 

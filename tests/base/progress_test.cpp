@@ -1,3 +1,4 @@
+#include "switchyard/base/json.h"
 #include "switchyard/base/progress.h"
 
 #include <gmock/gmock.h>
@@ -6,7 +7,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "switchyard/base/files.h"
@@ -90,7 +90,7 @@ TEST(Progress, TheJsonReporterWritesOneObjectALine) {
               });
   std::istringstream lines(text);
   std::vector<nlohmann::json> objects;
-  for (std::string line; std::getline(lines, line);) objects.push_back(nlohmann::json::parse(line));
+  for (std::string line; std::getline(lines, line);) objects.push_back(json_from(line));
   ASSERT_EQ(objects.size(), 3u);
   EXPECT_EQ(objects[0]["level"], "warning");
   EXPECT_THAT(objects[0]["text"].get<std::string>(), HasSubstr("quote \" line\nbreak "));

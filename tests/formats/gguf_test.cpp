@@ -1,9 +1,9 @@
+#include "switchyard/base/json.h"
 #include "switchyard/formats/gguf.h"
 
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/gguf_header.h"
@@ -68,7 +68,7 @@ json as_json(const GgufArray& array) {
 }
 
 TEST(Gguf, ReadsEveryTypeOfMetadataAndTensor) {
-  const json expected = json::parse(read_file(golden("gguf/types.json")));
+  const json expected = json_from(read_file(golden("gguf/types.json")));
   const Safetensors numbers(golden("gguf/types.safetensors"));
   for (const std::string name : {"align32", "align64", "align4096", "v2"}) {
     SCOPED_TRACE(name);

@@ -1,9 +1,9 @@
+#include "switchyard/base/json.h"
 #include "switchyard/formats/safetensors.h"
 
 #include <ATen/ATen.h>
 #include <sys/resource.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "tests/files.h"
@@ -42,7 +42,7 @@ std::string code_of(const std::string& bytes) {
 
 TEST(Safetensors, ReadsEveryDtypeBitForBit) {
   const Safetensors file(golden("safetensors/all-dtypes.safetensors"));
-  const auto expected = nlohmann::json::parse(read_file(golden("safetensors/all-dtypes.json")));
+  const auto expected = json_from(read_file(golden("safetensors/all-dtypes.json")));
   EXPECT_EQ(file.tensors().size(), expected.size());
   for (const auto& [name, entry] : expected.items()) {
     const at::Tensor tensor = file.get(name);

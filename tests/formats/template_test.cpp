@@ -1,9 +1,9 @@
+#include "switchyard/base/json.h"
 #include "switchyard/formats/template/chat_template.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/gguf.h"
@@ -23,7 +23,7 @@ constexpr jinja::Clock kNow{2025, 3, 4, 5, 6, 7, 0};
 std::vector<Json> rows(const std::string& name) {
   std::ifstream file(golden("templates/" + name));
   std::vector<Json> all;
-  for (std::string line; std::getline(file, line);) all.push_back(Json::parse(line));
+  for (std::string line; std::getline(file, line);) all.push_back(ordered_json_from(line));
   return all;
 }
 
@@ -42,7 +42,7 @@ TemplateError failure(const std::string& text, const std::string& variables = "{
 }
 
 TEST(Templates, PublishedTemplatesRenderAsInTransformers) {
-  const Json inputs = Json::parse(read_file(golden("templates/inputs.json")));
+  const Json inputs = ordered_json_from(read_file(golden("templates/inputs.json")));
   std::map<std::string, Json> by_name;
   for (const Json& input : inputs["inputs"]) by_name[input["name"]] = input;
   TemporaryFolder folder;
@@ -53,7 +53,7 @@ TEST(Templates, PublishedTemplatesRenderAsInTransformers) {
     if (!loaded.contains(file)) {
       std::filesystem::create_directory(folder / file);
       std::filesystem::copy_file(golden("templates/" + file), folder / file / "chat_template.jinja");
-      write_text(folder / file / "tokenizer_config.json", inputs["variables"].dump());
+      write_text(folder / file / "tokenizer_config.json", json_text(inputs["variables"]));
       loaded.emplace(file, ChatTemplates::load(folder / file));
     }
     Json request = by_name.at(row["input"]);
@@ -64,7 +64,7 @@ TEST(Templates, PublishedTemplatesRenderAsInTransformers) {
     request["now"] = inputs["now"];
     const std::string label = file + " with " + row["input"].get<std::string>();
     try {
-      const RenderedChat chat = loaded.at(file).prompt(request.dump());
+      const RenderedChat chat = loaded.at(file).prompt(json_text(request));
       ASSERT_TRUE(row.contains("output")) << label << " must fail";
       EXPECT_EQ(chat.text, row["output"].get<std::string>()) << label;
       const Json spans = row.value("generation_spans", Json::array());
@@ -81,7 +81,7 @@ TEST(Templates, PublishedTemplatesRenderAsInTransformers) {
 }
 
 TEST(Templates, EveryFeatureBehavesAsInJinja) {
-  const std::string first = Json::parse(read_file(golden("templates/snippet_context.json")))["context"].dump();
+  const std::string first = json_text(ordered_json_from(read_file(golden("templates/snippet_context.json")))["context"]);
   // Read as it stands: it has numbers that this test's own reader would round.
   const std::string second = read_file(golden("templates/more_context.json"));
   for (const auto& [file, context] : {std::pair("snippets.jsonl", first), {"more_snippets.jsonl", second}}) {
@@ -109,7 +109,7 @@ TEST(Templates, TheLastMessageCanBeLeftOpen) {
     const std::string expected = row["output"];
     row.erase("template");
     row.erase("output");
-    EXPECT_EQ(ChatTemplates::load(folder.path()).prompt(row.dump()).text, expected) << row;
+    EXPECT_EQ(ChatTemplates::load(folder.path()).prompt(json_text(row)).text, expected) << row;
   }
 }
 
@@ -221,7 +221,7 @@ TEST(Templates, InputsKeepTheirNumbersAndOrder) {
 
 TEST(Templates, AModelFolderGivesTemplatesAndTokens) {
   TemporaryFolder folder;
-  const auto write = [&](const Json& config) { write_text(folder / "tokenizer_config.json", config.dump()); };
+  const auto write = [&](const Json& config) { write_text(folder / "tokenizer_config.json", json_text(config)); };
   const auto prompt = [&](const std::string& request) { return ChatTemplates::load(folder.path()).prompt(request).text; };
   const auto code = [&](const std::string& request) {
     try {

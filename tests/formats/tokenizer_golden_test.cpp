@@ -1,11 +1,11 @@
 // Tokenizer files of every kind against what the reference libraries of each recorded (tests/golden/tokenizers).
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/formats/gguf_metadata.h"
 #include "switchyard/formats/tokenizer.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
@@ -28,7 +28,7 @@ using testing::golden;
 std::vector<json> lines_of(const std::filesystem::path& file) {
   std::vector<json> lines;
   std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) lines.push_back(json::parse(line));
+  for (std::string line; std::getline(in, line);) lines.push_back(json_from(line));
   return lines;
 }
 
@@ -95,7 +95,7 @@ void expect_encoding(const json& row, const Tokenizer& tokenizer) {
 TEST_P(GoldenTokenizers, EncodeAndDecode) {
   const auto tokenizer = load_tokenizer(folder());
   for (const json& row : lines_of(folder() / "cases.jsonl")) {
-    SCOPED_TRACE(row.dump());
+    SCOPED_TRACE(json_text(row));
     if (row.contains("ids_in")) {
       const auto ids = row["ids_in"].get<std::vector<int64_t>>();
       EXPECT_EQ(tokenizer->decode(ids, false), row["decode"].get<std::string>());
@@ -109,7 +109,7 @@ TEST_P(GoldenTokenizers, EncodeAndDecode) {
 TEST_P(GoldenSentencePiece, ModelFile) {
   const auto tokenizer = load_tokenizer(folder() / "tokenizer.model");
   for (const json& row : lines_of(folder() / "sentencepiece_cases.jsonl")) {
-    SCOPED_TRACE(row.dump());
+    SCOPED_TRACE(json_text(row));
     if (row.contains("ids_in")) {
       EXPECT_EQ(tokenizer->decode(row["ids_in"].get<std::vector<int64_t>>()), row["decode"].get<std::string>());
       continue;
@@ -124,7 +124,7 @@ TEST_P(GoldenSentencePiece, ModelFile) {
 TEST_P(GoldenStreams, CharacterByCharacter) {
   const auto tokenizer = load_tokenizer(folder());
   for (const json& row : lines_of(folder() / "stream.jsonl")) {
-    SCOPED_TRACE(row.dump());
+    SCOPED_TRACE(json_text(row));
     const auto shown = row.contains("prompt_ids") ? row["prompt_ids"].get<std::vector<int64_t>>() : std::vector<int64_t>();
     TextStream stream(*tokenizer, row["skip_special"], shown);
     std::vector<std::string> parts;
@@ -166,9 +166,9 @@ TEST(TokenizerParts, AllAndAllTheirOptions) {
         else tokenizer_json["model"][entry] = changed;
       }
     }
-    const auto tokenizer = make_tokenizer(parts_from_json(tokenizer_json.dump(), {}, lines[i]["name"]));
+    const auto tokenizer = make_tokenizer(parts_from_json(json_text(tokenizer_json), {}, lines[i]["name"]));
     for (const json& row : lines[i]["cases"]) {
-      SCOPED_TRACE(lines[i]["name"].get<std::string>() + " " + row.dump());
+      SCOPED_TRACE(lines[i]["name"].get<std::string>() + " " + json_text(row));
       expect_encoding(row, *tokenizer);
     }
   }
@@ -179,7 +179,7 @@ TEST(GgufVocabulary, ByteLevelAsTheOriginal) {
   const std::pair<const char*, const char*> kinds[] = {{"gpt2", "gpt-2"}, {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}, {"o200k", "gpt-4o"},
                                                        {"deepseek-v3", "deepseek-v3"}, {"deepseek-llm", "deepseek-llm"}, {"granite", "refact"}};
   for (const auto& [folder, pre] : kinds) {
-    const json root = json::parse(read_file(golden("tokenizers") / folder / "tokenizer.json"));
+    const json root = json_from(read_file(golden("tokenizers") / folder / "tokenizer.json"));
     size_t size = root["model"]["vocab"].size();
     for (const json& added : root["added_tokens"]) size = std::max(size, added["id"].get<size_t>() + 1);
     std::vector<std::string> tokens(size), merges;
@@ -204,7 +204,7 @@ TEST(GgufVocabulary, ByteLevelAsTheOriginal) {
     int64_t compared = 0;
     for (const json& row : lines_of(golden("tokenizers") / folder / "cases.jsonl")) {
       if (row.contains("ids_in") || row.contains("pair") || row["add_special"]) continue;
-      SCOPED_TRACE(std::string(folder) + row.dump());
+      SCOPED_TRACE(std::string(folder) + json_text(row));
       const Encoding encoding = tokenizer->encode(input_of(row), {.add_special = false, .parse_special = row["parse_special"]});
       EXPECT_EQ(encoding.ids, row["ids"].get<std::vector<int64_t>>());
       EXPECT_EQ(tokenizer->decode(encoding.ids, false), row["decode"].get<std::string>());
@@ -233,7 +233,7 @@ TEST(GgufVocabulary, SentencePieceAsTheModelFile) {
   const auto written = load_tokenizer(saved / "tokenizer.model");
   for (const json& row : lines_of(folder / "sentencepiece_cases.jsonl")) {
     if (row.contains("ids_in")) continue;
-    SCOPED_TRACE(row.dump());
+    SCOPED_TRACE(json_text(row));
     EXPECT_EQ(tokenizer->encode(input_of(row)), row["ids"].get<std::vector<int64_t>>());
     EXPECT_EQ(written->encode(input_of(row)), row["ids"].get<std::vector<int64_t>>());
     const std::vector<int64_t> begun = tokenizer->encode(input_of(row), {.add_special = true}).ids;
@@ -268,7 +268,7 @@ TEST(KnownPatterns, MatchAsPcre2Does) {
       if (!engine.empty()) continue;
       finder(text, own);
       regex.find_all(text, engine);
-      ASSERT_EQ(own == engine, true) << pattern << " on " << json(text).dump();
+      ASSERT_EQ(own == engine, true) << pattern << " on " << json_text(json(text));
     }
   }
 }

@@ -1,8 +1,8 @@
+#include "switchyard/base/json.h"
 #include "switchyard/formats/tokenizer.h"
 
 #include <sentencepiece_processor.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/tokenizers/byte_symbols.h"
@@ -210,7 +210,7 @@ TEST_P(TokenizerKinds, TransformersLoadsItAndAgrees) {
     if (tokenizer->bytes(ids) == tokenizer->decode(ids)) streams.push_back({{"ids", ids}, {"text", tokenizer->decode(ids)}});
   }
   EXPECT_GT(streams.size(), 10u);
-  write_text(folder / "cases.json", nlohmann::json({{"encode", cases}, {"decode", streams}}).dump());
+  write_text(folder / "cases.json", json_text(nlohmann::json({{"encode", cases}, {"decode", streams}})));
   write_text(folder / "config.json", R"({"model_type": "mixtral"})");  // a model folder: its family must not change the tokenizer
   const auto done = run_python(python, R"(
 import json, sys
@@ -339,9 +339,9 @@ TEST(Unigram, TakesTheMostProbablePieces) {
 std::string edited(const std::function<void(nlohmann::ordered_json&)>& edit) {
   PieceTable table = table_with(TokenizerKind::bpe, {"a", "b", "ab"});
   table.merges = {{259, 260}};
-  auto root = nlohmann::ordered_json::parse(piece_table_files(table).at("tokenizer.json"));
+  auto root = ordered_json_from(piece_table_files(table).at("tokenizer.json"));
   edit(root);
-  return root.dump();
+  return json_text(root);
 }
 
 TEST(TokenizerFiles, RefusesWhatItCannotRead) {

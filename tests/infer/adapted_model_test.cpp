@@ -1,8 +1,8 @@
+#include "switchyard/base/json.h"
 #include "switchyard/infer/adapted_model.h"
 
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/convert/mix_adapters.h"
@@ -27,7 +27,7 @@ constexpr double kTolerance = 1e-4;  // float32 against the recording's float32
 
 fs::path folder_of(const std::string& name) { return golden("peft/" + name); }
 const nlohmann::json& recorded_index() {
-  static const nlohmann::json index = nlohmann::json::parse(read_file(golden("peft/index.json")));
+  static const nlohmann::json index = json_from(read_file(golden("peft/index.json")));
   return index;
 }
 
@@ -108,7 +108,7 @@ TEST(Adapters, SeveralAtOnceAndOneForEachRow) {
 TEST(Adapters, MixesAreThoseOfPeft) {
   const Safetensors recorded(folder_of("mixes-eval.safetensors"));
   const at::Tensor ids = recorded.get("input_ids");
-  for (const auto& entry : nlohmann::json::parse(read_file(folder_of("mixes-eval.json")))) {
+  for (const auto& entry : json_from(read_file(folder_of("mixes-eval.json")))) {
     const std::string key = entry["key"], type = entry["type"];
     SCOPED_TRACE(key + " " + type);
     MixOptions options{.mix = mix_named(type)};

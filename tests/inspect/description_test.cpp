@@ -1,8 +1,8 @@
+#include "switchyard/base/json.h"
 #include "switchyard/inspect/description.h"
 
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/gguf.h"
@@ -26,7 +26,7 @@ std::string more(const FileSummary& description, const std::string& name) {
 
 TEST(Show, CountsTotalAndActiveParametersOfAPublishedFolder) {
   const FileSummary mixtral = describe(golden("mixtral"));
-  const auto config = nlohmann::json::parse(read_file(golden("mixtral/config.json")));
+  const auto config = json_from(read_file(golden("mixtral/config.json")));
   EXPECT_EQ(mixtral.kind, "model folder");
   EXPECT_EQ(mixtral.family, "mixtral");
   EXPECT_TRUE(mixtral.family_known);
@@ -141,7 +141,7 @@ TEST(Show, TheProgramPrintsTextAndJson) {
   const std::string program = std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard show " + golden("olmoe").string();
   const testing::Finished json = testing::run_command(program + " --json --tensors");
   ASSERT_EQ(json.status, 0) << json.output;
-  const auto parsed = nlohmann::json::parse(json.output);
+  const auto parsed = json_from(json.output);
   EXPECT_EQ(parsed["family"], "olmoe");
   EXPECT_EQ(parsed["tensors"].size(), Safetensors(golden("olmoe")).tensors().size());
   const testing::Finished text = testing::run_command(program);

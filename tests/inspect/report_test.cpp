@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/random.h"
 #include "switchyard/inspect/report.h"
 #include "tests/inspect/synthetic.h"
@@ -148,7 +148,7 @@ int64_t count(const std::string& text, const std::string& what) {
 
 TEST(InspectReport, JsonHoldsTheSameNumbersAsTheTools) {
   const ReportInput input = planted_input();
-  const auto report = nlohmann::json::parse(report_json(input));
+  const auto report = json_from(report_json(input));
   ASSERT_EQ(report["layers"].size(), 6u);
   EXPECT_EQ(report["domains"].size(), 5u);
   EXPECT_EQ(report["tokens"], 3200);
@@ -164,7 +164,7 @@ TEST(InspectReport, JsonHoldsTheSameNumbersAsTheTools) {
   EXPECT_EQ(last["transition"], nullptr);
   EXPECT_EQ(report["samples"].size(), 5u);
   EXPECT_EQ(report["samples"][0]["pieces"].size(), report["samples"][0]["layers"][0]["experts"].size());
-  EXPECT_FALSE(report_findings(report.dump()).empty());
+  EXPECT_FALSE(report_findings(json_text(report)).empty());
 }
 
 TEST(InspectReport, TheWholePageIsOneFileThatCanFetchNothing) {
@@ -185,7 +185,7 @@ TEST(InspectReport, HostileTextStaysText) {
   const std::string json = report_json(input), page = report_page(json);
   EXPECT_EQ(page.find("<img"), std::string::npos);
   EXPECT_EQ(count(page, "</script>"), count(report_page("{}"), "</script>"));
-  EXPECT_NE(nlohmann::json::parse(json)["title"].get<std::string>().find("\xef\xbf\xbd"), std::string::npos) << "the broken byte became U+FFFD";
+  EXPECT_NE(json_from(json)["title"].get<std::string>().find("\xef\xbf\xbd"), std::string::npos) << "the broken byte became U+FFFD";
   if (browser().empty()) GTEST_SKIP() << "no Chromium here: the page was not opened";
   const Browsed seen = browse(page, "hostile");
   EXPECT_EQ(seen.dom.find("<img"), std::string::npos);

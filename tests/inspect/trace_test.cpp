@@ -1,10 +1,10 @@
 // What the collector keeps of each kind of decision.
+#include "switchyard/base/json.h"
 #include "switchyard/inspect/routing_trace.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/inspect/report.h"
 #include "switchyard/inspect/routing_statistics.h"
@@ -42,7 +42,7 @@ nlohmann::json report_of(RoutingTrace trace) {
   input.title = "test";
   input.trace = std::move(trace);
   input.permutations = 5;
-  return nlohmann::json::parse(report_json(input));
+  return json_from(report_json(input));
 }
 
 TEST(RoutingTrace, DenseSelectionsKeepTheirWeights) {

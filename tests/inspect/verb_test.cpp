@@ -2,9 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/node.h"
 #include "switchyard/models/checkpoint.h"
 #include "switchyard/train/recipe.h"
@@ -91,7 +91,7 @@ TEST_F(InspectVerb, WritesPageAndNumbersOfARun) {
   const Finished done = inspect(quoted(run()));
   ASSERT_EQ(done.status, 0) << done.output;
   EXPECT_THAT(done.output, HasSubstr("report.html"));
-  const auto report = nlohmann::json::parse(read_file(run() / "report.json"));
+  const auto report = json_from(read_file(run() / "report.json"));
   ASSERT_EQ(report["layers"].size(), 2u);
   EXPECT_EQ(report["domains"], (nlohmann::json{"code", "verse"}));
   EXPECT_GT(report["tokens"].get<int64_t>(), 300);
@@ -114,7 +114,7 @@ TEST_F(InspectVerb, LooksAtFilesAndAtAModelAlone) {
   const Finished done = inspect(quoted(model) + " --data " + quoted(folder_.path() / "verse" / "*.txt") + " " + quoted(folder_.path() / "code") +
                                 " --output " + quoted(folder_.path() / "here.html"));
   ASSERT_EQ(done.status, 0) << done.output;
-  const auto report = nlohmann::json::parse(read_file(folder_.path() / "here.json"));
+  const auto report = json_from(read_file(folder_.path() / "here.json"));
   EXPECT_EQ(report["domains"].size(), 2u);
   EXPECT_EQ(report["domains"][1], "code");
   EXPECT_EQ(report["checkpoints"].size(), 0u);
@@ -125,7 +125,7 @@ TEST_F(InspectVerb, JsonPrintsTheNumbersAndWritesNothing) {
   make_run(kMixture, {10});
   const Finished done = run_command("(" + kProgram + " inspect --json " + quoted(run()) + " 2>/dev/null)");
   ASSERT_EQ(done.status, 0) << done.output;
-  EXPECT_EQ(nlohmann::json::parse(done.output)["layers"].size(), 2u);
+  EXPECT_EQ(json_from(done.output)["layers"].size(), 2u);
   EXPECT_FALSE(fs::exists(run() / "report.html"));
 }
 
@@ -134,7 +134,7 @@ TEST_F(InspectVerb, ADenseModelHasNoRouting) {
   const Finished done = inspect(quoted(run()));
   ASSERT_EQ(done.status, 0) << done.output;
   EXPECT_THAT(done.output, HasSubstr("no routed layer"));
-  EXPECT_TRUE(nlohmann::json::parse(read_file(run() / "report.json"))["layers"].empty());
+  EXPECT_TRUE(json_from(read_file(run() / "report.json"))["layers"].empty());
 }
 
 TEST_F(InspectVerb, SaysWhatIsMissing) {

@@ -1,8 +1,8 @@
+#include "switchyard/base/json.h"
 #include "switchyard/kernels/codecs/block_codec.h"
 
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/safetensors.h"
@@ -42,7 +42,7 @@ double error_of(const BlockCodec& codec, const at::Tensor& values, const at::Ten
 
 TEST(BlockCodec, AgreesWithTheRecordedBytesAndFloats) {
   const Safetensors file(golden("gguf/blocks.safetensors"));
-  const auto table = nlohmann::json::parse(read_file(golden("gguf/blocks.json")));
+  const auto table = json_from(read_file(golden("gguf/blocks.json")));
   for (const auto& [name, entry] : table.items()) {
     SCOPED_TRACE(name);
     const BlockCodec* codec = block_codec_named(name);

@@ -1,8 +1,8 @@
+#include "switchyard/base/json.h"
 #include "switchyard/models/checkpoint.h"
 
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/safetensors.h"
@@ -55,7 +55,7 @@ TEST(Checkpoint, AModelReadsBackBitForBit) {
 TEST(Checkpoint, TheConfigSaysWhatOtherToolsLookFor) {
   TemporaryFolder folder;
   save_model(folder.path(), *make_decoder(kModel, at::kFloat), nullptr);
-  const auto config = nlohmann::json::parse(read_file(folder / "config.json"));
+  const auto config = json_from(read_file(folder / "config.json"));
   EXPECT_EQ(config["model_type"], "switchyard");
   EXPECT_EQ(config["architectures"], nlohmann::json::array({"SwitchyardForCausalLM"}));
   EXPECT_EQ(config["vocab_size"], 30);

@@ -2,10 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
 
+#include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
 #include "tests/files.h"
 
@@ -86,19 +86,19 @@ TEST(Program, EndsQuietlyWhenItsReaderGoes) {
 }
 
 TEST(Program, InfoTellsAboutThisMachine) {
-  const auto info = nlohmann::json::parse(program("info --json").output);
+  const auto info = json_from(program("info --json").output);
   EXPECT_GE(info["threads"].get<int>(), 1);
   EXPECT_FALSE(info["operations"].empty());
   EXPECT_TRUE(info.contains("cpu_level"));
   const Finished lowered = run_command("SWITCHYARD_CPU_LEVEL=portable '" + kProgram + "' info --json");
-  EXPECT_EQ(nlohmann::json::parse(lowered.output)["cpu_level"], "portable");
+  EXPECT_EQ(json_from(lowered.output)["cpu_level"], "portable");
   const Finished unknown = run_command("SWITCHYARD_CPU_LEVEL=warp '" + kProgram + "' info");
   EXPECT_EQ(unknown.status, 2);
   EXPECT_THAT(unknown.output, StartsWith("switchyard: [kernels.cpu_level]"));
 }
 
 TEST(Program, TheCatalogueListsEveryCard) {
-  const auto cards = nlohmann::json::parse(program("catalog --json").output);
+  const auto cards = json_from(program("catalog --json").output);
   EXPECT_EQ(cards.size(), Registry::instance().cards().size());
   const std::string text = program("catalog").output, page = program("catalog --markdown").output;
   for (const Card* card : Registry::instance().cards()) {
@@ -113,7 +113,7 @@ TEST(Program, TheCatalogueShowsOneCard) {
   EXPECT_THAT(one.output, HasSubstr("Fedus et al., Switch Transformers (2021)"));
   EXPECT_THAT(one.output, HasSubstr("Options as a router:"));
   EXPECT_THAT(one.output, HasSubstr("jitter"));
-  EXPECT_EQ(nlohmann::json::parse(program("catalog switch-top1 --json").output)["slug"], "switch-top1");
+  EXPECT_EQ(json_from(program("catalog switch-top1 --json").output)["slug"], "switch-top1");
   const Finished typo = program("catalog swich-top1");
   EXPECT_EQ(typo.status, 2);
   EXPECT_THAT(

@@ -1,8 +1,8 @@
+#include "switchyard/base/json.h"
 #include "switchyard/train/metrics.h"
 
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
 #include "switchyard/train/event_file.h"
@@ -34,7 +34,7 @@ print(json.dumps({tag: [[e.step, e.value] for e in a.Scalars(tag)] for tag in a.
 nlohmann::json read_back(const std::string& python, const std::filesystem::path& folder) {
   const testing::Finished finished = testing::run_python(python, kReadBack, folder.string());
   const size_t begin = finished.output.rfind("\n{");
-  const auto json = nlohmann::json::parse(begin == std::string::npos ? finished.output : finished.output.substr(begin), nullptr, false);
+  const auto json = json_if_valid(begin == std::string::npos ? finished.output : finished.output.substr(begin));
   EXPECT_TRUE(json.is_object()) << finished.output;
   return json;
 }
@@ -90,7 +90,7 @@ TEST(MetricsLog, WritesLinesThatReportsRead) {
   log.routing(10, {{"layers.1.feed_forward", 1, {at::tensor({3, 5}, at::kLong), at::tensor({3, 4}, at::kLong), 4}}});
   const std::string metrics = read_file(folder / "metrics.jsonl");
   EXPECT_EQ(metrics.substr(0, metrics.find('\n')), R"({"step":10,"loss":2.5,"lb-loss":1.0})");
-  const auto eval = nlohmann::json::parse(metrics.substr(metrics.find('\n') + 1));
+  const auto eval = json_from(metrics.substr(metrics.find('\n') + 1));
   EXPECT_EQ(eval["eval"], true);
   EXPECT_EQ(eval["domains"]["c"], 1.5);
   EXPECT_NEAR(eval["perplexity"].get<double>(), std::exp(2.0), 1e-12);

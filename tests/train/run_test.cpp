@@ -1,4 +1,5 @@
 // Whole runs: what they leave, and that a run which was stopped in any way ends as if it had not been.
+#include "switchyard/base/json.h"
 #include "switchyard/train/run.h"
 
 #include <ATen/ATen.h>
@@ -9,7 +10,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "switchyard/base/files.h"
@@ -86,7 +86,7 @@ std::vector<nlohmann::json> lines(const fs::path& file) {
   std::vector<nlohmann::json> all;
   const std::string text = read_file(file);
   for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
-    all.push_back(nlohmann::json::parse(text.substr(begin, end - begin)));
+    all.push_back(json_from(text.substr(begin, end - begin)));
   return all;
 }
 

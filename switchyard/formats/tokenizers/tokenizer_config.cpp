@@ -1,7 +1,7 @@
 // tokenizer_config.json and special_tokens_map.json: which token is which.
-#include <nlohmann/json.hpp>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/formats/tokenizers/pipeline.h"
 
 namespace switchyard {
@@ -43,7 +43,7 @@ TokenizerConfig read_tokenizer_config(const std::map<std::string, std::string>& 
     const auto file = files.find(name);
     if (file == files.end()) continue;
     try {
-      const Json root = Json::parse(file->second);
+      const Json root = json_from(file->second);
       check(root.is_object(), "tokenizer.format", "{} beside {} is no JSON object", name, source);
       for (const auto& [key, token] : {std::pair("bos_token", &config.begin_token), std::pair("eos_token", &config.end_token),
                                        std::pair("unk_token", &config.unknown_token), std::pair("pad_token", &config.padding_token)})

@@ -1,10 +1,10 @@
 // tokenizer.json of the Hugging Face library. Every part is read whole or refused by name; truncation and padding belong to
 // training scripts and are ignored with a notice.
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/base/random.h"
 #include "switchyard/formats/tokenizers/base64.h"
@@ -58,7 +58,7 @@ class Part {
   /// The value as a message may show it.
   std::string shown() const {
     if (json_.is_structured()) return json_.is_array() ? "a list" : "an object";
-    const std::string all = json_.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const std::string all = json_text(json_);
     return all.size() <= 60 ? all : utf8_repair(all.substr(0, 57)) + "...";
   }
 
@@ -364,7 +364,7 @@ TokenizerParts read_parts(const Part& root) {
 
 TokenizerParts parts_from_json(std::string_view json, const std::map<std::string, std::string>& files, const std::string& source) {
   try {
-    TokenizerParts parts = read_parts(Part(Json::parse(json), source));
+    TokenizerParts parts = read_parts(Part(json_from(json), source));
     const TokenizerConfig config = read_tokenizer_config(files, source);
     for (const auto& [id, token] : config.added)  // some were added after tokenizer.json was written
       if (parts.added.id(token.content) < 0 && parts.model->vocabulary().id(token.content) < 0)
