@@ -1,0 +1,16 @@
+# Two precompiled headers. Operations of libtorch cost seconds to read, and a second of template instantiation in every source
+# whose precompiled header holds them; sources that include none get by with the lighter one.
+function(switchyard_split_sources light heavy pattern)
+  set(few "")
+  set(many "")
+  foreach(source ${ARGN})
+    file(STRINGS ${source} found LIMIT_COUNT 1 REGEX "${pattern}")
+    if(found)
+      list(APPEND many ${source})
+    else()
+      list(APPEND few ${source})
+    endif()
+  endforeach()
+  set(${light} ${few} PARENT_SCOPE)
+  set(${heavy} ${many} PARENT_SCOPE)
+endfunction()
