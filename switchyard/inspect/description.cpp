@@ -408,7 +408,7 @@ FileSummary describe(const fs::path& path) {
   for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
     if (entry.path().extension() == ".gguf") ggufs.push_back(entry.path());
     if (is_tokenizer_file(entry.path())) tokenizers.push_back(entry.path());
-    safetensors |= entry.path().extension() == ".safetensors";
+    safetensors |= entry.path().extension() == ".safetensors" || entry.path().string().ends_with(".safetensors.index.json");
   }
   std::sort(ggufs.begin(), ggufs.end());
   std::sort(tokenizers.begin(), tokenizers.end());

@@ -304,6 +304,7 @@ TEST(MalformedTokenizers, EachIsOneClearError) {
     const Error error = expect_error([&] { (void)load_tokenizer(golden("malformed") / name); });
     EXPECT_EQ(error.code(), "tokenizer.format") << name;
     EXPECT_NE(error.message().find(text), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find(name), std::string::npos) << error.message();
   }
 }
 

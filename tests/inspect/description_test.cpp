@@ -135,6 +135,9 @@ TEST(Show, WhatIsNothingOfAModelIsRefused) {
   EXPECT_EQ(expect_error([&] { describe(folder / "tokenizer.json"); }).code(), "show.tokenizer");
   write_text(folder / "z.safetensors", "short");
   EXPECT_EQ(expect_error([&] { describe(folder / "z.safetensors"); }).code(), "formats.safetensors.size");
+  TemporaryFolder lone;  // an index whose files are not there
+  write_text(lone / "model.safetensors.index.json", R"({"weight_map": {"a": "model-00001-of-00001.safetensors"}})");
+  EXPECT_TRUE(expect_error([&] { describe(lone.path()); }).code().starts_with("formats.safetensors."));
 }
 
 TEST(Show, TheProgramPrintsTextAndJson) {

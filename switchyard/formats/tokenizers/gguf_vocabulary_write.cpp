@@ -91,6 +91,7 @@ class Writer {
     const std::string pieces = files_.contains("tokenizer.model") ? files_["tokenizer.model"] : files_.contains("spiece.model") ? files_["spiece.model"] : "";
     if (!files_.contains("tokenizer.json") && pieces.empty()) {
       notices_.push_back("the folder has no tokenizer.json and no sentencepiece model, so the file holds no vocabulary");
+      metadata_.set("tokenizer.ggml.model", GgufValue::text("none"));
       return common();
     }
     tokenizer_ = load_tokenizer(folder_);  // checks the files too

@@ -381,6 +381,9 @@ TokenizerParts parts_from_json(std::string_view json, const std::map<std::string
     return parts;
   } catch (const nlohmann::json::exception& error) {
     fail("tokenizer.format", "{}: {}", source, error.what());
+  } catch (const Error& error) {  // what a part says of itself does not name the file
+    if (error.message().find(source) != std::string::npos) throw;
+    fail(error.code(), "{}: {}", source, error.message());
   }
 }
 

@@ -156,6 +156,10 @@ void note_differences(const Keys& keys, const std::string& architecture, const N
                                   architecture == "qwen3moe" ? "always renormalises" : "never renormalises", architecture));
   if (architecture != "deepseek2" && first_layer(composition, has_mixture) >= 0 && first_layer(composition, [](const Node& layer) { return !has_mixture(layer); }) >= 0)
     notices.push_back(fmt::format("llama.cpp wants experts in every layer of '{}'", architecture));
+  if (keys.present("rope_scaling.beta_fast") && (number_at(config, "rope_scaling.beta_fast") != 32 || number_at(config, "rope_scaling.beta_slow") != 1))
+    notices.push_back("llama.cpp takes YaRN's beta_fast and beta_slow as 32 and 1, whatever they are");
+  if (text_at(config, "model_type") == "deepseek_v2" && keys.integer("n_group", 1) > 1)
+    notices.push_back("llama.cpp chooses groups of experts by the sum of their two best, as DeepSeek-V3 does, where DeepSeek-V2 takes the best one");
   if (keys.metadata().has(gguf::kYarnTruncate)) notices.push_back("llama.cpp rounds YaRN's range to whole dimensions (truncate: false has no key)");
 }
 
