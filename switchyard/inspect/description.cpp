@@ -258,7 +258,8 @@ FileSummary of_folder(const fs::path& folder) {
   uint64_t per_token = 0;
   if (fs::exists(folder / "config.json")) per_token = read_config(description, read_json(folder / "config.json"));
   add_files(description, folder);
-  if (description.files > 0) description.tensors = open_weights(folder)->tensors();
+  // An index whose files are not there is no model, and open_weights says so.
+  if (description.files > 0 || fs::exists(folder / "model.safetensors.index.json")) description.tensors = open_weights(folder)->tensors();
   description.has_tokenizer = fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model");
   description.has_chat_template = ChatTemplates::present(folder);
   count(description);

@@ -385,7 +385,7 @@ TEST(TokenizerFiles, RefusesWhatItCannotRead) {
     const Error error = expect_error([&] { (void)load_tokenizer(folder.path()); });
     EXPECT_EQ(error.code(), c.code) << c.name;
     std::string message = c.message;
-    if (message.starts_with("F")) message = file + message.substr(1);
+    if (!message.empty()) message = file + (message.starts_with("F") ? message.substr(1) : ": " + message);
     if (message.empty()) {
       EXPECT_TRUE(error.message().starts_with(file)) << error.message();
     } else {
