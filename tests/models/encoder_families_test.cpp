@@ -237,7 +237,7 @@ TEST(Catalogue, vit_gives_the_recorded_logits) {
     const Streams random(1);
     const Context context{.facts = facts, .random = random};
     const at::Tensor rows = model.decoder->forward(recording.get("pixel_values"), context).view({2, 17, -1}).select(1, 0);
-    const at::Tensor loss = at::cross_entropy_loss(model.decoder->logits(rows, context), at::tensor({3, 7}));
+    const at::Tensor loss = at::cross_entropy_loss(model.decoder->logits(rows, context), at::tensor({3, 7}, at::kLong));
     (step == 0 ? first : last) = loss.item<double>();
     loss.backward();
     at::NoGradGuard guard;
