@@ -8,12 +8,12 @@
 #include <charconv>
 #include <filesystem>
 #include <istream>
+#include <nlohmann/json.hpp>
 #include <streambuf>
 #include <unordered_set>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
-#include "switchyard/base/json.h"
 
 namespace switchyard {
 
@@ -433,7 +433,7 @@ std::string json_literal(const std::string& text) {
 }
 
 std::string json_text(const std::string& text) {
-  return json_text(nlohmann::json(text));
+  return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 void write_json(std::string& out, const Node& node, int indent, int depth) {
