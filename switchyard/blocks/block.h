@@ -30,6 +30,8 @@ class Block : public Part {
   /// `site`: around the whole block ("layers.3"), for depth routing and probes.
   Block(std::string name, int64_t layer, std::vector<Sub> subs, Site site);
   void declare(const Schema& schema) override;
+  /// After declare: a parameter from outside that forward reads too, so that recomputation differentiates it.
+  void also_reads(const Parameter& parameter) { parameters_.push_back(parameter); }
   /// With context.recompute the activations are dropped and computed again in backward (blocks/recompute.h).
   at::Tensor forward(const at::Tensor& x, const Context& context) const override;
   std::vector<StateSpec> states() const override;
@@ -43,7 +45,7 @@ class Block : public Part {
   int64_t layer_;
   std::vector<Sub> subs_;
   Site site_;
-  std::vector<Parameter> parameters_;  ///< all that are declared inside
+  std::vector<Parameter> parameters_;  ///< all that forward reads: those declared inside, and shared ones
 };
 
 }  // namespace switchyard

@@ -26,6 +26,7 @@ class RelativeBias {
   int64_t heads() const { return heads_; }  ///< 0 = nobody joined
   /// weight [buckets, heads].
   void declare(const Schema& schema);
+  const Parameter& weight() const { return weight_; }
   /// [H, queries, keys].
   at::Tensor scores(int64_t first_query, int64_t queries, int64_t keys, const Context& context) const;
 

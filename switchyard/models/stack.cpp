@@ -169,7 +169,10 @@ void Stack::declare(const Schema& schema) {
     position_embedding_ = schema.in("position_embedding").add("weight", {size_.context, size_.width}, Role::embedding, Init::normal(init_deviation_));
   if (relative_ && relative_->heads() > 0) relative_->declare(schema.in("relative_bias"));
   if (embedding_norm_) embedding_norm_->declare(schema.in("embedding_norm"));
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) blocks_[layer]->declare(schema.in(fmt::format("layers.{}", layer)));
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    blocks_[layer]->declare(schema.in(fmt::format("layers.{}", layer)));
+    if (relative_ && relative_->heads() > 0) blocks_[layer]->also_reads(relative_->weight());
+  }
   if (final_norm_) final_norm_->declare(schema.in("norm"));
 }
 

@@ -313,7 +313,7 @@ TEST(NamedOutputs, BadInputIsRefused) {
   const auto code = [&](const at::Tensor& input, const at::Tensor& mask) {
     return expect_error([&] { named_outputs(model, input, mask); }).code();
   };
-  EXPECT_EQ(code(at::zeros({4}, at::kLong), {}), "infer.input");
+  EXPECT_EQ(code(at::zeros({1, 4, 1}, at::kLong), {}), "infer.input");
   EXPECT_EQ(code(at::zeros({1, 4}), {}), "infer.input");
   EXPECT_EQ(code(ids, at::tensor({1, 0, 1, 1}).view({1, 4})), "infer.mask");
   EXPECT_EQ(code(ids, at::tensor({1, 2, 1, 1}).view({1, 4})), "infer.mask");

@@ -186,7 +186,7 @@ TEST_F(Verbs, LogitsRefusesBadInput) {
   write_text(in, "no safetensors");
   expect_refused(call + in + out, "formats.safetensors.size");
   write_safetensors(in, {{"input_id", at::zeros({1, 2}, at::kLong)}});
-  expect_refused(call + in + out, "formats.safetensors.missing");
+  expect_refused(call + in + out, "infer.input");
   write_safetensors(in, {{"input_ids", at::full({1, 2}, 96, at::kLong)}});
   expect_refused(call + in + out, "model.token_id");
   write_safetensors(in, {{"input_ids", at::zeros({1, 2}, at::kLong)}});

@@ -21,6 +21,7 @@ std::shared_ptr<Family> family_of(const std::string& model_type) {
 std::shared_ptr<Family> family_of(const Node& config) {
   const Node *type = config.find("model_type"), *listed = config.find("architectures");
   const std::shared_ptr<Family> by_type = type && type->is_scalar() ? family_of(type->scalar()) : nullptr;
+  if (type && !by_type) return nullptr;
   if (listed == nullptr || !listed->is_list() || listed->items().empty() || !listed->items()[0].is_scalar()) return by_type;
   const auto knows = [&](const Family& family) {
     const std::vector<std::string> names = family.architectures();
