@@ -1,4 +1,5 @@
 // Norms, rotary positions, attention and the block: proofs.
+#include "switchyard/base/differentiable.h"
 #include "switchyard/blocks/block.h"
 
 #include <ATen/Parallel.h>
@@ -89,8 +90,8 @@ TEST(Norm, GradientsOfManyRowsInEveryTypeAndThreadCount) {
 /// The gradient of |d f / d x|², which only a twice differentiable f gives.
 at::Tensor second_order(const std::function<at::Tensor(const at::Tensor&)>& f, const at::Tensor& x) {
   const at::Tensor leaf = x.clone().requires_grad_();
-  const at::Tensor first = torch::autograd::grad({f(leaf).sin().sum()}, {leaf}, {}, true, /*create_graph=*/true)[0];
-  return torch::autograd::grad({first.square().sum()}, {leaf})[0];
+  const at::Tensor first = gradients({f(leaf).sin().sum()}, {leaf}, {}, true, /*create_graph=*/true)[0];
+  return gradients({first.square().sum()}, {leaf})[0];
 }
 
 TEST(Norm, SecondDerivatives) {

@@ -1,4 +1,5 @@
 // Mixture of Depths: proofs.
+#include "switchyard/base/differentiable.h"
 #include "switchyard/blocks/depth_routing.h"
 
 #include "switchyard/base/registry.h"
@@ -142,7 +143,7 @@ TEST(Catalogue, mod_learns_to_predict_its_own_choice) {
   for (int step = 0; step < 400; ++step) {
     Pass pass(2048, 8, Phase::train);
     (void)depth.around.call(x, kTimesThree, pass.context);
-    const at::Tensor gradient = torch::autograd::grad({pass.records.all()[0].losses.at("mod")}, {weight})[0];
+    const at::Tensor gradient = gradients({pass.records.all()[0].losses.at("mod")}, {weight})[0];
     at::NoGradGuard guard;
     weight.sub_(gradient, 2.0);
   }

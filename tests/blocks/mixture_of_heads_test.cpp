@@ -1,4 +1,5 @@
 // Mixture of attention heads: proofs.
+#include "switchyard/base/differentiable.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/blocks/body.h"
 #include "tests/models/decoder_support.h"
@@ -129,9 +130,9 @@ TEST(Catalogue, moa_takes_no_gradient_through_the_sum_of_weights) {
   const Attention moa("moa", "{experts: 5, head_dim: 3, init_deviation: 0.5}", 6);
   const Pass pass(7);
   const at::Tensor x = randn({7, 6}, 1), gradient = randn({7, 6}, 2), router = moa["router.weight"];
-  const at::Tensor ours = torch::autograd::grad({moa.run(x, pass.context)}, {router}, {gradient})[0];
-  const at::Tensor detached = torch::autograd::grad({by_hand(moa, x, 2, 1, 3)}, {router}, {gradient})[0];
-  const at::Tensor attached = torch::autograd::grad({by_hand(moa, x, 2, 1, 3, true)}, {router}, {gradient})[0];
+  const at::Tensor ours = gradients({moa.run(x, pass.context)}, {router}, {gradient})[0];
+  const at::Tensor detached = gradients({by_hand(moa, x, 2, 1, 3)}, {router}, {gradient})[0];
+  const at::Tensor attached = gradients({by_hand(moa, x, 2, 1, 3, true)}, {router}, {gradient})[0];
   EXPECT_LT(difference(ours, detached), 1e-12);
   EXPECT_GT(difference(ours, attached), 1e-3);
 }

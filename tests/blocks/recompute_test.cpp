@@ -1,4 +1,5 @@
 // Activation recomputation: the same numbers, the same gradients, nothing counted twice.
+#include "switchyard/base/differentiable.h"
 #include "switchyard/blocks/recompute.h"
 
 #include <ATen/autocast_mode.h>
@@ -139,7 +140,7 @@ TEST(Recompute, SecondDerivativesAreRefused) {
   const Context context{.facts = facts, .random = random, .phase = Phase::train, .recompute = true};
   const at::Tensor y = decoder->forward(some_ids(4, 29), context);
   const Error error = expect_error([&] {
-    (void)torch::autograd::grad({y.sum()}, {decoder->schema().all()[0].tensor()}, {}, true, /*create_graph=*/true);
+    (void)gradients({y.sum()}, {decoder->schema().all()[0].tensor()}, {}, true, /*create_graph=*/true);
   });
   EXPECT_EQ(error.code(), "blocks.recompute_twice");
   EXPECT_THAT(error.message(), ::testing::HasSubstr("recompute: false"));

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 
+#include "switchyard/base/differentiable.h"
 #include "switchyard/kernels/batched_lora.h"
 #include "switchyard/kernels/dispatch.h"
 #include "switchyard/kernels/grouped_ffn.h"
@@ -200,7 +201,7 @@ TEST(GroupedKernels, SecondDerivativesAreRightNotMissing) {
   Ffn ffn(s, at::kFloat, {}, false), plain = ffn.as(at::kDouble);
   const at::Tensor x = leaf(randn({s.rows, s.in}, 1), at::kFloat), xd = leaf(x, at::kDouble);
   const auto second = [&](const at::Tensor& input, const at::Tensor& y) {
-    const at::Tensor first = torch::autograd::grad({y.sum()}, {input}, {}, true, true)[0];
+    const at::Tensor first = gradients({y.sum()}, {input}, {}, true, true)[0];
     first.square().sum().backward();
     return input.grad();
   };

@@ -1,7 +1,7 @@
+#include "switchyard/base/differentiable.h"
 #include "switchyard/train/cross_entropy.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include "tests/train/train_support.h"
 
@@ -36,13 +36,13 @@ TEST(CrossEntropy, ChunksEqualTheWholeWithGradients) {
     std::vector<at::Tensor> leaves{hidden};
     for (const Parameter& p : model->schema().all()) leaves.push_back(p.tensor());
     const at::Tensor expected = plain(*model, hidden, targets, pass.context);
-    const auto wanted = torch::autograd::grad({expected * 3}, leaves, {}, false, false, true);
+    const auto wanted = gradients({expected * 3}, leaves, {});
     for (int64_t chunk : {1, 3, 11, 100}) {
       const CrossEntropy result = cross_entropy(*model, hidden, targets, pass.context, chunk);
       EXPECT_LT(difference(result.sum, expected), 1e-10);
       EXPECT_LT(difference(result.per_row.sum(), expected), 1e-10);
       EXPECT_EQ(result.per_row[2].item<double>(), 0);
-      const auto found = torch::autograd::grad({result.sum * 3}, leaves, {}, false, false, true);
+      const auto found = gradients({result.sum * 3}, leaves, {});
       for (size_t i = 0; i < leaves.size(); ++i) {
         ASSERT_EQ(found[i].defined(), wanted[i].defined()) << i;
         if (found[i].defined()) { EXPECT_LT(difference(found[i], wanted[i]), 1e-10) << i; }
@@ -82,7 +82,7 @@ TEST(CrossEntropy, RefusesTargetsOutsideTheVocabularyAndSecondDerivatives) {
   EXPECT_NE(error.message().find("token 13"), std::string::npos) << error.message();
   EXPECT_EQ(expect_error([&] { cross_entropy(*model, hidden, at::tensor({1}, at::kLong), pass.context); }).code(), "train.targets");
   const CrossEntropy result = cross_entropy(*model, hidden, at::tensor({1, 2}, at::kLong), pass.context);
-  EXPECT_EQ(expect_error([&] { torch::autograd::grad({result.sum}, {hidden}, {}, true, true); }).code(), "train.second_order");
+  EXPECT_EQ(expect_error([&] { gradients({result.sum}, {hidden}, {}, true, true); }).code(), "train.second_order");
 }
 
 TEST(Catalogue, next_token) {
