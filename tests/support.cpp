@@ -1,6 +1,7 @@
 #include "tests/support.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 namespace switchyard::testing {
 
