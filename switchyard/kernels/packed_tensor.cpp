@@ -19,7 +19,7 @@ constexpr int64_t kChunkValues = int64_t{1} << 20;  ///< floats that are made at
 
 at::Tensor PackedTensor::dequantise(int64_t first, int64_t count, at::ScalarType type) const {
   check(first >= 0 && count >= 0 && first <= shape_.front() - count, "formats.packed_range",
-        "rows {} to {} are asked of a tensor with {}", first, first + count, shape_.front());
+        "{} rows from row {} on are asked of a tensor with {}", count, first, shape_.front());
   check(c10::isFloatingType(type), "formats.packed_range", "packed weights become floats, not {}", c10::toString(type));
   at::NoGradGuard guard;
   std::vector<int64_t> shape = shape_;
