@@ -28,18 +28,10 @@ using testing::switchyard_program;
 using testing::TemporaryFolder;
 using testing::write_text;
 
-class Evaluate : public ::testing::Test {
+class Evaluate : public testing::SmallRun {
  protected:
-  static void SetUpTestSuite() {
-    run_ = new TemporaryFolder;
-    testing::write_small_run(run_->path());
-  }
-  static void TearDownTestSuite() { delete run_; }
-  static std::string run() { return run_->path().string(); }
   static NetworkModel model() { return NetworkModel(load_model(run())); }
-  static TemporaryFolder* run_;
 };
-TemporaryFolder* Evaluate::run_ = nullptr;
 
 std::vector<int64_t> some_ids(int64_t count) {
   const at::Tensor ids = testing::some_ids(count, 300);

@@ -46,4 +46,16 @@ mixtures: [{{experts: 4, expert: {{type: swiglu, hidden: 8}}, router: {{type: sp
   save_model(folder / "checkpoints/step-00000010", *decoder, tokenizer.get());
 }
 
+/// Tests that share one such run folder.
+class SmallRun : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    run_ = new TemporaryFolder;
+    write_small_run(run_->path());
+  }
+  static void TearDownTestSuite() { delete run_; }
+  static std::string run() { return run_->path().string(); }
+  inline static TemporaryFolder* run_ = nullptr;
+};
+
 }  // namespace switchyard::testing

@@ -22,18 +22,7 @@ using testing::switchyard_program;
 using testing::TemporaryFolder;
 using testing::write_text;
 
-/// A run folder with a small model that was never trained, and its tokenizer.
-class Verbs : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    run_ = new TemporaryFolder;
-    testing::write_small_run(run_->path());
-  }
-  static void TearDownTestSuite() { delete run_; }
-  static std::string run() { return run_->path().string(); }
-  static TemporaryFolder* run_;
-};
-TemporaryFolder* Verbs::run_ = nullptr;
+class Verbs : public testing::SmallRun {};
 
 TEST_F(Verbs, GenerateWritesOnAndRepeatsItselfBySeed) {
   const std::string call = "generate " + run() + " --prompt 'in the' --max-tokens 12 --quiet --seed ";

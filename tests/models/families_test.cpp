@@ -13,6 +13,7 @@
 #include "switchyard/models/families/hub_keys.h"
 #include "tests/files.h"
 #include "tests/models/decoder_support.h"
+#include "tests/models/recordings.h"
 #include "tests/support.h"
 
 namespace switchyard {
@@ -21,16 +22,10 @@ namespace {
 namespace fs = std::filesystem;
 using testing::difference;
 using testing::expect_error;
+using testing::find;
 using testing::golden;
 using testing::TemporaryFolder;
 using testing::write_text;
-
-at::Tensor find(const NamedTensors& tensors, const std::string& name) {
-  for (const auto& [known, tensor] : tensors)
-    if (known == name) return tensor;
-  ADD_FAILURE() << "no tensor " << name;
-  return {};
-}
 
 std::set<int64_t> row_set(const at::Tensor& ids, int64_t row) {
   const at::Tensor plain = ids[row].contiguous();
