@@ -103,25 +103,6 @@ void NameMap::rename(const std::string& ours, const std::string& theirs) {
   link(ours, {}, theirs, parameters_[ours_index(ours)].spec().shape, {});
 }
 
-void NameMap::stack(const std::string& ours, const std::function<std::string(int64_t)>& theirs) {
-  const std::vector<int64_t>& shape = parameters_[ours_index(ours)].spec().shape;
-  const std::vector<int64_t> one(shape.begin() + 1, shape.end());
-  for (int64_t e = 0; e < shape[0]; ++e) link(ours, {ViewStep::select(0, e)}, theirs(e), one, {});
-}
-
-void NameMap::fuse(const std::vector<std::string>& ours, const std::string& theirs, int64_t dim) {
-  const auto at = static_cast<size_t>(dim);
-  std::vector<int64_t> whole = parameters_[ours_index(ours.front())].spec().shape;
-  whole[at] = 0;
-  for (const std::string& part : ours) whole[at] += parameters_[ours_index(part)].spec().shape[at];
-  int64_t first = 0;
-  for (const std::string& part : ours) {
-    const int64_t length = parameters_[ours_index(part)].spec().shape[at];
-    link(part, {}, theirs, whole, {ViewStep::slice(dim, first, length)});
-    first += length;
-  }
-}
-
 bool NameMap::ignores(const std::string& theirs) const {
   return std::find(ignored_.begin(), ignored_.end(), theirs) != ignored_.end() ||
          std::any_of(ignored_prefixes_.begin(), ignored_prefixes_.end(), [&](const auto& prefix) { return theirs.starts_with(prefix); });

@@ -47,10 +47,6 @@ class NameMap {
   const std::vector<int64_t>& shape(const std::string& ours) const { return parameters_[ours_index(ours)].spec().shape; }
   /// Theirs is ours under another name.
   void rename(const std::string& ours, const std::string& theirs);
-  /// Ours is a stack whose e-th entry is their tensor theirs(e).
-  void stack(const std::string& ours, const std::function<std::string(int64_t)>& theirs);
-  /// Theirs is ours, one after another along `dim`.
-  void fuse(const std::vector<std::string>& ours, const std::string& theirs, int64_t dim);
   /// Any other correspondence; `shape` is that of their whole tensor.
   void link(const std::string& ours, View ours_view, const std::string& theirs, std::vector<int64_t> shape, View theirs_view);
   /// A tensor that may stand in a file and says nothing new (a tied head, stored angles).
