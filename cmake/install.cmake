@@ -14,7 +14,7 @@ install(FILES ${CMAKE_BINARY_DIR}/generated/switchyard-config.cmake
   DESTINATION ${package_folder})
 
 if(SWITCHYARD_PROGRAM)
-  set_target_properties(switchyard_program PROPERTIES INSTALL_RPATH "${torch_lib_folder}")
+  set_target_properties(switchyard_program PROPERTIES INSTALL_RPATH "${torch_lib_folder};${cuda_runtime_folder}")
   install(TARGETS switchyard_program RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/recipes DESTINATION ${CMAKE_INSTALL_DATADIR}/switchyard OPTIONAL)
 endif()

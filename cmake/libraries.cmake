@@ -23,6 +23,17 @@ if(SWITCHYARD_PLAIN_TORCH OR EXISTS ${torch_root}/lib/libtorch_cuda.so)
       list(APPEND TORCH_LIBRARIES "-Wl,--no-as-needed,${torch_root}/lib/${library}.so,--as-needed")
     endif()
   endforeach()
+  # Our CUDA kernels call the runtime library that libtorch calls.
+  file(GLOB cuda_runtime ${torch_root}/../nvidia/cu*/lib/libcudart.so* ${torch_root}/../nvidia/cuda_runtime/lib/libcudart.so*
+    ${torch_root}/lib/libcudart*.so*)
+  if(EXISTS ${torch_root}/lib/libtorch_cuda.so AND NOT cuda_runtime)
+    find_library(cuda_runtime cudart PATHS /usr/local/cuda/lib64 NO_CACHE)
+  endif()
+  if(cuda_runtime)
+    list(GET cuda_runtime 0 cuda_runtime)
+    list(APPEND TORCH_LIBRARIES ${cuda_runtime})
+    get_filename_component(cuda_runtime_folder ${cuda_runtime} DIRECTORY)
+  endif()
   # Nothing of ours names a symbol of theirs, so they are kept by force. The CUDA libraries lie in packages of their own,
   # which libtorch finds beside itself at run time.
   list(APPEND TORCH_LIBRARIES -Wl,--allow-shlib-undefined)

@@ -7,6 +7,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/admission.h"
 #include "switchyard/kernels/cpu/topk.h"
+#include "switchyard/kernels/cuda/routing.h"
 #include "switchyard/kernels/reference/reference.h"
 #include "switchyard/kernels/topk.h"
 
@@ -29,10 +30,17 @@ void check_numbers(const at::Tensor& scores) {
   if (bad.size(0)) refuse_nan(bad[0][0].item<int64_t>(), bad[0][1].item<int64_t>());
 }
 
+/// What the CUDA kernels chose, joined to the graph.
+TopK chosen(const at::Tensor& scores, const cuda::BestColumns& best) {
+  if (best.first_nan >= 0) refuse_nan(best.first_nan / scores.size(1), best.first_nan % scores.size(1));
+  return {at::gather(scores, 1, best.ids), best.ids};
+}
+
 }  // namespace
 
 TopK top_k(const at::Tensor& scores, int64_t k) {
   check_shape(scores, k);
+  if (const auto best = cuda::top_k(scores, k)) return chosen(scores, *best);
   const at::ScalarType type = scores.scalar_type();
   if (!scores.device().is_cpu() || (type != at::kFloat && type != at::kDouble)) {
     check_numbers(scores);
@@ -50,17 +58,19 @@ TopK top_k(const at::Tensor& scores, int64_t k) {
 
 TopK top_k_grouped(const at::Tensor& scores, int64_t k, GroupLimit limit) {
   check_shape(scores, k);
-  check_numbers(scores);
   const int64_t experts = scores.size(1);
   check(limit.groups > 0 && experts % limit.groups == 0 && limit.chosen > 0 && limit.chosen <= limit.groups && limit.best > 0 &&
             limit.best <= experts / limit.groups && k <= limit.chosen * (experts / limit.groups),
         "routing.group_range", "{} experts in {} groups, {} groups chosen by their {} best, k {}: groups must divide the experts and hold k", experts,
         limit.groups, limit.chosen, limit.best, k);
+  if (const auto best = cuda::top_k(scores, k, limit)) return chosen(scores, *best);
+  check_numbers(scores);
   return reference::top_k_grouped(scores, k, limit);
 }
 
 at::Tensor admit(const at::Tensor& bin, const at::Tensor& priority, const at::Tensor& exempt,
                  const at::Tensor& capacity, int64_t bins) {
+  if (const auto kept = cuda::admit(bin, priority, exempt, capacity, bins)) return *kept;
   return reference::admit(bin, priority, exempt, capacity, bins);
 }
 at::Tensor admit(const at::Tensor& bin, const at::Tensor& priority, const at::Tensor& exempt, int64_t capacity,

@@ -1,0 +1,14 @@
+// The launchers of switchyard/kernels/cuda, their sources compiled for the host (cuda_emulator.h).
+#pragma once
+
+#include "switchyard/kernels/cuda/launchers.h"
+
+namespace switchyard::testing {
+
+/// In which order the threads of a block run between barriers, and the blocks.
+enum class Order { ascending, descending, shuffled };
+Order& emulated_order();
+
+const kernels::cuda::Launchers& emulated_launchers();
+
+}  // namespace switchyard::testing
