@@ -9,12 +9,12 @@ namespace switchyard::program {
 
 namespace fs = std::filesystem;
 
-void add_adapter_options(CLI::App& app, AdapterArguments& arguments) {
-  app.add_option("--adapter", arguments.adapters,
-                 "folder of an adapter in peft's form, or folder=weight; given several times, what they add is summed")
-      ->expected(1)->take_all();
-  app.add_option("--expert", arguments.experts, "NAME=DIR: where an adapter of an X-LoRA is, when not beside it")
-      ->expected(1)->take_all();
+void add_adapter_options(CommandLine& line, AdapterArguments& arguments) {
+  line.option("--adapter", arguments.adapters,
+              "folder of an adapter in peft's form, or folder=weight; given several times, what they add is summed")
+      .repeatable();
+  line.option("--expert", arguments.experts, "NAME=DIR: where an adapter of an X-LoRA is, when not beside it")
+      .repeatable();
 }
 
 std::pair<std::string, double> adapter_and_weight(const std::string& word) {

@@ -1,13 +1,12 @@
 // Adapters on the command line: --adapter DIR or DIR=WEIGHT, several times.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "program/command_line.h"
 #include "switchyard/formats/peft/adapter_file.h"
 #include "switchyard/infer/adapted_model.h"
 
@@ -18,7 +17,7 @@ struct AdapterArguments {
 };
 
 /// --adapter and --expert.
-void add_adapter_options(CLI::App& app, AdapterArguments& arguments);
+void add_adapter_options(CommandLine& line, AdapterArguments& arguments);
 /// "folder" or "folder=0.5"; a folder that is there under the whole word is taken as it stands. Throws program.usage.
 std::pair<std::string, double> adapter_and_weight(const std::string& word);
 /// Reads what --adapter and --expert name; throws program.usage for an expert that is not NAME=DIR.

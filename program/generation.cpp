@@ -16,35 +16,35 @@
 
 namespace switchyard::program {
 
-void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
-  app.add_option("--temperature", arguments.temperature, "0 = always the most probable token; higher = more daring. This and what "
-                 "follows is as the model's generation_config.json says, when not given; where that says nothing, temperature "
-                 "0.8 and top-p 0.95")
-      ->check(CLI::Range(0.0, 100.0));
-  app.add_option("--top-k", arguments.top_k, "only the k most probable tokens; 0 = all")->check(CLI::Range(0, 1 << 24));
-  app.add_option("--top-p", arguments.top_p, "only the fewest most probable tokens whose probabilities sum to p")
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--min-p", arguments.min_p, "only tokens with at least this share of the highest probability")
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--typical,--typical-p", arguments.typical, "only tokens whose surprise is nearest to the expected one, until their "
-                 "probabilities sum to this; 1 = all")->check(CLI::Range(0.0, 1.0));
-  app.add_option("--repetition-penalty", arguments.repetition_penalty, "divides the positive and multiplies the negative logits "
-                 "of all tokens of the prompt and the text; 1 = none")->check(CLI::Range(1e-3, 1e3));
-  app.add_option("--presence-penalty", arguments.presence_penalty, "taken from the logits of tokens that were written")
-      ->check(CLI::Range(-100.0, 100.0));
-  app.add_option("--frequency-penalty", arguments.frequency_penalty, "taken from a token's logit for each time it was written")
-      ->check(CLI::Range(-100.0, 100.0));
-  app.add_option("--logit-bias", arguments.logit_bias, "TOKEN=NUMBER: added to a token's logit, -inf forbids it. TOKEN is an id, or "
-                 "the text of one token, in quotes when it is digits (may be given several times)")->expected(1)->take_all();
-  app.add_option("--seed", arguments.seed, "the same seed writes the same text")->check(CLI::NonNegativeNumber);
-  app.add_option("--max-tokens", arguments.max_tokens, "tokens written at most; without it 256")->check(CLI::Range(0, 1 << 24));
-  app.add_option("--stop", arguments.stop, "a text or special token that ends the writing (may be given several times)")
-      ->expected(1)->take_all();
-  app.add_flag("--ignore-end", arguments.ignore_end, "write on past the end of the text");
-  app.add_option("--fact", arguments.facts, "name=number: what a router asks about the text, such as domain=2")
-      ->expected(1)->take_all();
-  app.add_option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
-  add_adapter_options(app, arguments.adapters);
+void add_generation_options(CommandLine& line, GenerationArguments& arguments) {
+  line.option("--temperature", arguments.temperature, "0 = always the most probable token; higher = more daring. This and what "
+              "follows is as the model's generation_config.json says, when not given; where that says nothing, temperature "
+              "0.8 and top-p 0.95")
+      .between(0.0, 100.0);
+  line.option("--top-k", arguments.top_k, "only the k most probable tokens; 0 = all").between(0, 1 << 24);
+  line.option("--top-p", arguments.top_p, "only the fewest most probable tokens whose probabilities sum to p")
+      .between(0.0, 1.0);
+  line.option("--min-p", arguments.min_p, "only tokens with at least this share of the highest probability")
+      .between(0.0, 1.0);
+  line.option("--typical,--typical-p", arguments.typical, "only tokens whose surprise is nearest to the expected one, until their "
+              "probabilities sum to this; 1 = all").between(0.0, 1.0);
+  line.option("--repetition-penalty", arguments.repetition_penalty, "divides the positive and multiplies the negative logits "
+              "of all tokens of the prompt and the text; 1 = none").between(1e-3, 1e3);
+  line.option("--presence-penalty", arguments.presence_penalty, "taken from the logits of tokens that were written")
+      .between(-100.0, 100.0);
+  line.option("--frequency-penalty", arguments.frequency_penalty, "taken from a token's logit for each time it was written")
+      .between(-100.0, 100.0);
+  line.option("--logit-bias", arguments.logit_bias, "TOKEN=NUMBER: added to a token's logit, -inf forbids it. TOKEN is an id, or "
+              "the text of one token, in quotes when it is digits (may be given several times)").repeatable();
+  line.option("--seed", arguments.seed, "the same seed writes the same text").not_negative();
+  line.option("--max-tokens", arguments.max_tokens, "tokens written at most; without it 256").between(0, 1 << 24);
+  line.option("--stop", arguments.stop, "a text or special token that ends the writing (may be given several times)")
+      .repeatable();
+  line.flag("--ignore-end", arguments.ignore_end, "write on past the end of the text");
+  line.option("--fact", arguments.facts, "name=number: what a router asks about the text, such as domain=2")
+      .repeatable();
+  line.option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
+  add_adapter_options(line, arguments.adapters);
 }
 
 namespace {

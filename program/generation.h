@@ -1,14 +1,13 @@
 // What the verbs that write text share: their options, and opening the model.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "program/adapters.h"
+#include "program/command_line.h"
 #include "switchyard/infer/generate.h"
 
 namespace switchyard::program {
@@ -25,7 +24,7 @@ struct GenerationArguments {
   AdapterArguments adapters;
 };
 
-void add_generation_options(CLI::App& app, GenerationArguments& arguments);
+void add_generation_options(CommandLine& line, GenerationArguments& arguments);
 /// Throws program.usage for a fact that is not name=number and a bias that is not token=number.
 GenerateOptions generate_options(const GenerationArguments& arguments, const AdaptedModel& model);
 /// The model with its adapters. dtype: empty = as stored.

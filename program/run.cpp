@@ -1,4 +1,5 @@
 // The frame around every verb: arguments, reporter, signals, and errors as one line.
+#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>
 #if __has_include(<malloc.h>)
 #include <malloc.h>
@@ -114,7 +115,8 @@ int run_verb(const Verb& verb, int argc, const char* const* argv) {
   app.option_defaults()->always_capture_default();
   app.allow_windows_style_options(false);
   app.fallthrough();  // our own flags may stand behind a verb's subcommand
-  const std::function<int()> call = verb.setup(app);
+  CommandLine line(&app);
+  const std::function<int()> call = verb.setup(line);
   bool json = false, quiet = false;
   // A verb whose result can be JSON has the flag already; its messages then follow the result's form.
   if (!app.get_option_no_throw("--json"))

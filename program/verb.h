@@ -2,12 +2,12 @@
 // in this namespace); the build finds it there, and nothing else needs to be told.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "program/command_line.h"
 
 namespace switchyard::program {
 
@@ -16,8 +16,8 @@ struct Verb {
   std::string summary;   ///< one line
   std::string example;   ///< shown at the end of --help
   bool computes = false; ///< runs a network: see share_cores() in run.cpp
-  /// Adds the verb's arguments to `app`; the returned function runs it and gives the exit status.
-  std::function<std::function<int()>(CLI::App& app)> setup;
+  /// Adds the verb's arguments to `line`; the returned function runs it and gives the exit status.
+  std::function<std::function<int()>(CommandLine& line)> setup;
 };
 
 /// All verbs, sorted by name; written by the build.

@@ -41,22 +41,22 @@ Verb adapter_verb() {
   return {.name = "adapter",
           .summary = "make adapters of adapters: mix",
           .example = "switchyard adapter mix out/ --adapter one/=0.7 --adapter two/=0.3 --type ties --density 0.5",
-          .setup = [](CLI::App& app) -> std::function<int()> {
-            app.require_subcommand(1);
+          .setup = [](CommandLine& line) -> std::function<int()> {
+            line.needs_subcommand();
             auto arguments = std::make_shared<Arguments>();
-            CLI::App* mixing = app.add_subcommand("mix", "one adapter in peft's form out of several, without their base");
-            mixing->add_option("out", arguments->out, "the new folder")->required();
-            mixing->add_option("--adapter", arguments->adapters, "folder, or folder=weight; weights may be negative")
-                ->expected(1)->take_all()->required();
-            mixing->add_option("--type", arguments->type, "linear, cat, svd, ties, ties_svd, dare_linear, dare_linear_svd, dare_ties, "
-                               "dare_ties_svd, magnitude_prune or magnitude_prune_svd; cat and svd are exact (svd up to its rank)");
-            mixing->add_option("--density", arguments->density, "share of values that the pruning types keep")->check(CLI::Range(0.0, 1.0));
-            mixing->add_option("--rank", arguments->rank, "rank of the svd types; default the largest among the adapters")
-                ->check(CLI::Range(1, 1 << 20));
-            mixing->add_option("--clamp", arguments->clamp, "quantile at which the svd types cut their factors")->check(CLI::Range(0.0, 1.0));
-            mixing->add_option("--majority", arguments->election, "how ties elects signs: total (of the values) or frequency")
-                ->check(CLI::IsMember({"total", "frequency"}));
-            mixing->add_option("--seed", arguments->seed, "of the values that dare drops")->check(CLI::NonNegativeNumber);
+            CommandLine mixing = line.subcommand("mix", "one adapter in peft's form out of several, without their base");
+            mixing.option("out", arguments->out, "the new folder").required();
+            mixing.option("--adapter", arguments->adapters, "folder, or folder=weight; weights may be negative")
+                .repeatable().required();
+            mixing.option("--type", arguments->type, "linear, cat, svd, ties, ties_svd, dare_linear, dare_linear_svd, dare_ties, "
+                          "dare_ties_svd, magnitude_prune or magnitude_prune_svd; cat and svd are exact (svd up to its rank)");
+            mixing.option("--density", arguments->density, "share of values that the pruning types keep").between(0.0, 1.0);
+            mixing.option("--rank", arguments->rank, "rank of the svd types; default the largest among the adapters")
+                .between(1, 1 << 20);
+            mixing.option("--clamp", arguments->clamp, "quantile at which the svd types cut their factors").between(0.0, 1.0);
+            mixing.option("--majority", arguments->election, "how ties elects signs: total (of the values) or frequency")
+                .one_of({"total", "frequency"});
+            mixing.option("--seed", arguments->seed, "of the values that dare drops").not_negative();
             return [arguments] { return mix(*arguments); };
           }};
 }

@@ -79,7 +79,7 @@ Verb bench_verb() {
           .summary = "time the MoE layer and its products against the machine's ceiling in the same run",
           .example = "switchyard bench layer --shape 1024,512,512,32,4 --dtype bf16",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             struct Arguments {
               std::string what, dtype;
               std::vector<int64_t> shape;
@@ -90,21 +90,21 @@ Verb bench_verb() {
             auto given = std::make_shared<Arguments>();
             std::vector<std::string> names;
             for (const auto& [name, table] : tables()) names.push_back(name);
-            app.add_option("what", given->what,
-                           "layer: forward and backward of a whole MoE layer; gemm: one linear map an expert; decode: few rows; quant: "
-                           "many rows with packed weights")
-                ->required()
-                ->check(CLI::IsMember(names));
-            app.add_option("--shape", given->shape,
-                           "T,D,F,E,k: rows, width, hidden width, experts, experts a row (default 1024,512,512,32,4 for layer and gemm, "
-                           "1,2048,768,128,8 for decode, 512,2048,768,128,8 for quant)")
-                ->delimiter(',');
-            app.add_option("--dtype", given->dtype,
-                           "f32, or bf16 (layer: autocast, as in training); gemm, decode and quant: also a block format as Q4_K (default: "
-                           "layer f32, others several)");
-            app.add_option("--threads", given->threads, "threads (default: as many as libtorch takes)")->check(CLI::PositiveNumber);
-            app.add_option("--repeats", given->repeats, "rounds that are timed")->check(CLI::PositiveNumber);
-            app.add_flag("--json", given->json, "one JSON object a row");
+            line.option("what", given->what,
+                        "layer: forward and backward of a whole MoE layer; gemm: one linear map an expert; decode: few rows; quant: "
+                        "many rows with packed weights")
+                .required()
+                .one_of(names);
+            line.option("--shape", given->shape,
+                        "T,D,F,E,k: rows, width, hidden width, experts, experts a row (default 1024,512,512,32,4 for layer and gemm, "
+                        "1,2048,768,128,8 for decode, 512,2048,768,128,8 for quant)")
+                .by_comma();
+            line.option("--dtype", given->dtype,
+                        "f32, or bf16 (layer: autocast, as in training); gemm, decode and quant: also a block format as Q4_K (default: "
+                        "layer f32, others several)");
+            line.option("--threads", given->threads, "threads (default: as many as libtorch takes)").positive();
+            line.option("--repeats", given->repeats, "rounds that are timed").positive();
+            line.flag("--json", given->json, "one JSON object a row");
             return [given] {
               if (given->threads > 0) at::set_num_threads(given->threads);
               const Table& table = tables().at(given->what);

@@ -143,16 +143,16 @@ Verb catalog_verb() {
   return {.name = "catalog",
           .summary = "the methods that recipes can name",
           .example = "switchyard catalog switch-top1",
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             struct Arguments {
               std::string slug;
               bool json = false, markdown = false, models = false;
             };
             auto given = std::make_shared<Arguments>();
-            app.add_option("slug", given->slug, "show this method's card and options");
-            CLI::Option* as_json = app.add_flag("--json", given->json, "the cards as JSON");
-            app.add_flag("--markdown", given->markdown, "the documentation's catalogue page")->excludes(as_json);
-            app.add_flag("--models", given->models, "the documentation's page of published models")->excludes(as_json);
+            line.option("slug", given->slug, "show this method's card and options");
+            const Argument as_json = line.flag("--json", given->json, "the cards as JSON");
+            line.flag("--markdown", given->markdown, "the documentation's catalogue page").excludes(as_json);
+            line.flag("--models", given->models, "the documentation's page of published models").excludes(as_json);
             return [given] {
               const Arguments& a = *given;
               if (a.models) {

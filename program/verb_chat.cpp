@@ -54,12 +54,12 @@ Verb chat_verb() {
           .summary = "talk with a model on the terminal",
           .example = "switchyard chat runs/quickstart --max-tokens 100",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
-            app.add_option("--system", arguments->system, "the system's message, at the beginning of the conversation");
-            app.add_flag("--raw", arguments->raw, "without the model's chat template: write on from what is said");
-            add_generation_options(app, *arguments);
+            line.option("model", arguments->model, "folder of a run, a checkpoint or a model").required();
+            line.option("--system", arguments->system, "the system's message, at the beginning of the conversation");
+            line.flag("--raw", arguments->raw, "without the model's chat template: write on from what is said");
+            add_generation_options(line, *arguments);
             return [arguments] { return chat(*arguments); };
           }};
 }

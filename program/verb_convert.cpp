@@ -47,11 +47,11 @@ struct QuantiseArguments {
   int64_t shard_megabytes = 0;
 };
 
-void add_packing_options(CLI::App& app, QuantiseArguments& arguments) {
-  app.add_option("--keep", arguments.keep,
-                 "other types by role (embedding, head, router, attention, experts, shared, dense) or tensor: router=f32,head=q6_K");
-  app.add_option("--shard-megabytes", arguments.shard_megabytes, "split into files of at most this size; default one file")
-      ->check(CLI::NonNegativeNumber);
+void add_packing_options(CommandLine& line, QuantiseArguments& arguments) {
+  line.option("--keep", arguments.keep,
+              "other types by role (embedding, head, router, attention, experts, shared, dense) or tensor: router=f32,head=q6_K");
+  line.option("--shard-megabytes", arguments.shard_megabytes, "split into files of at most this size; default one file")
+      .not_negative();
 }
 
 void report_packing(const QuantiseReport& report, const std::string& type) {
@@ -84,40 +84,40 @@ Verb convert_verb() {
   return {.name = "convert",
           .summary = "turn one model into another: export, merge, gguf, quantize",
           .example = "switchyard convert export runs/quickstart exported/",
-          .setup = [](CLI::App& app) -> std::function<int()> {
-            app.require_subcommand(1);
+          .setup = [](CommandLine& line) -> std::function<int()> {
+            line.needs_subcommand();
             auto arguments = std::make_shared<ExportArguments>();
-            CLI::App* exporting = app.add_subcommand(
+            CommandLine exporting = line.subcommand(
                 "export", "a folder of a published family, which transformers loads; refused when no family is the same");
-            exporting->add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
-            exporting->add_option("out", arguments->out, "the new folder")->required();
-            exporting->add_option("--family", arguments->family, "model type to write, such as mixtral; default whichever fits");
-            exporting->add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16; default as they are");
+            exporting.option("model", arguments->model, "folder of a run, a checkpoint or a model").required();
+            exporting.option("out", arguments->out, "the new folder").required();
+            exporting.option("--family", arguments->family, "model type to write, such as mixtral; default whichever fits");
+            exporting.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16; default as they are");
             auto merging_arguments = std::make_shared<MergeArguments>();
-            CLI::App* merging = app.add_subcommand("merge", "the same folder with adapters put into its weights");
-            merging->add_option("model", merging_arguments->model, "folder of the base model")->required();
-            merging->add_option("out", merging_arguments->out, "the new folder")->required();
-            add_adapter_options(*merging, merging_arguments->adapters);
-            merging->get_option("--adapter")->required();
+            CommandLine merging = line.subcommand("merge", "the same folder with adapters put into its weights");
+            merging.option("model", merging_arguments->model, "folder of the base model").required();
+            merging.option("out", merging_arguments->out, "the new folder").required();
+            add_adapter_options(merging, merging_arguments->adapters);
+            merging.at("--adapter").required();
 
             auto folding = std::make_shared<QuantiseArguments>();
             folding->options.type.clear();
-            CLI::App* writing = app.add_subcommand("gguf", "a GGUF file of a model folder, its tokenizer and chat template, which llama.cpp loads");
-            writing->add_option("in", folding->in, "folder of a published model, or of a run, a checkpoint or a model saved here")->required();
-            writing->add_option("out", folding->out, "the new file")->required();
-            writing->add_option("--type", folding->options.type, "pack weight matrices: Q4_K, Q8_0, F16, ...; default as they are, bit for bit");
-            add_packing_options(*writing, *folding);
+            CommandLine writing = line.subcommand("gguf", "a GGUF file of a model folder, its tokenizer and chat template, which llama.cpp loads");
+            writing.option("in", folding->in, "folder of a published model, or of a run, a checkpoint or a model saved here").required();
+            writing.option("out", folding->out, "the new file").required();
+            writing.option("--type", folding->options.type, "pack weight matrices: Q4_K, Q8_0, F16, ...; default as they are, bit for bit");
+            add_packing_options(writing, *folding);
 
             auto packing = std::make_shared<QuantiseArguments>();
-            CLI::App* quantising = app.add_subcommand("quantize", "a GGUF file with its weights packed in fewer bits");
-            quantising->add_option("in", packing->in, "GGUF file, or any file of a set")->required();
-            quantising->add_option("out", packing->out, "the new file")->required();
-            quantising->add_option("--type", packing->options.type, "of weight matrices: Q4_K, Q6_K, Q8_0, MXFP4, F16, ...; default Q4_K");
-            add_packing_options(*quantising, *packing);
+            CommandLine quantising = line.subcommand("quantize", "a GGUF file with its weights packed in fewer bits");
+            quantising.option("in", packing->in, "GGUF file, or any file of a set").required();
+            quantising.option("out", packing->out, "the new file").required();
+            quantising.option("--type", packing->options.type, "of weight matrices: Q4_K, Q6_K, Q8_0, MXFP4, F16, ...; default Q4_K");
+            add_packing_options(quantising, *packing);
             return [=] {
-              return quantising->parsed() ? quantise_file(*packing)
-                     : writing->parsed()  ? write_folder_as_gguf(*folding)
-                     : merging->parsed()  ? merge_adapters(*merging_arguments)
+              return quantising.chosen() ? quantise_file(*packing)
+                     : writing.chosen()  ? write_folder_as_gguf(*folding)
+                     : merging.chosen()  ? merge_adapters(*merging_arguments)
                                           : export_folder(*arguments);
             };
           }};

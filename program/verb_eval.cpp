@@ -168,24 +168,24 @@ Verb eval_verb() {
           .summary = "perplexity on texts, multiple choice and exact answers on task files",
           .example = "switchyard eval DIR --text held-out.txt --tasks questions.jsonl --shots 2",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model, or a GGUF file")->required();
-            app.add_option("--text", arguments->texts, "a text whose perplexity is wanted; in a .jsonl file every line's \"text\" is a document "
-                           "(may be given several times)")->expected(1)->take_all();
-            app.add_option("--tasks", arguments->tasks, "JSON lines: {\"prompt\", \"choices\", \"answer\": place} or {\"prompt\", \"answer\": text} "
-                           "(may be given several times)")->expected(1)->take_all();
-            app.add_option("--context", arguments->context, "tokens of a window; 0 = the model's context, at most 2048")
-                ->check(CLI::Range(0, 1 << 24));
-            app.add_option("--stride", arguments->stride, "from one window to the next; 0 = half a window")->check(CLI::Range(0, 1 << 24));
-            app.add_option("--shots", arguments->shots, "so many lines of a task file stand before each question as examples, and are not asked")
-                ->check(CLI::Range(0, 1 << 16));
-            app.add_option("--limit", arguments->limit, "at most so many questions or windows of each file; 0 = all")->check(CLI::NonNegativeNumber);
-            app.add_option("--batch", arguments->batch, "sequences computed together; changes no result")->check(CLI::Range(1, 1 << 16));
-            app.add_option("--output", arguments->output, "JSON lines to write: what became of each document and question");
-            app.add_option("--dtype", arguments->dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
-            app.add_flag("--json", arguments->json, "the result as JSON");
-            add_adapter_options(app, arguments->adapters);
+            line.option("model", arguments->model, "folder of a run, a checkpoint or a model, or a GGUF file").required();
+            line.option("--text", arguments->texts, "a text whose perplexity is wanted; in a .jsonl file every line's \"text\" is a document "
+                        "(may be given several times)").repeatable();
+            line.option("--tasks", arguments->tasks, "JSON lines: {\"prompt\", \"choices\", \"answer\": place} or {\"prompt\", \"answer\": text} "
+                        "(may be given several times)").repeatable();
+            line.option("--context", arguments->context, "tokens of a window; 0 = the model's context, at most 2048")
+                .between(0, 1 << 24);
+            line.option("--stride", arguments->stride, "from one window to the next; 0 = half a window").between(0, 1 << 24);
+            line.option("--shots", arguments->shots, "so many lines of a task file stand before each question as examples, and are not asked")
+                .between(0, 1 << 16);
+            line.option("--limit", arguments->limit, "at most so many questions or windows of each file; 0 = all").not_negative();
+            line.option("--batch", arguments->batch, "sequences computed together; changes no result").between(1, 1 << 16);
+            line.option("--output", arguments->output, "JSON lines to write: what became of each document and question");
+            line.option("--dtype", arguments->dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
+            line.flag("--json", arguments->json, "the result as JSON");
+            add_adapter_options(line, arguments->adapters);
             return [arguments] { return evaluate(*arguments); };
           }};
 }

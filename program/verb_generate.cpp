@@ -125,21 +125,21 @@ Verb generate_verb() {
           .summary = "write on from a prompt, or from each of a file",
           .example = "switchyard generate runs/quickstart --prompt \"In the beginning\" --temperature 0.7 --seed 1",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model, or a GGUF file")->required();
-            auto* prompt = app.add_option("--prompt", arguments->prompt, "the text to continue");
-            auto* file = app.add_option("--prompt-file", arguments->prompt_file,
-                                        "a file with the text to continue; - reads standard input")->excludes(prompt);
-            app.add_option("--prompts", arguments->prompts,
-                           "a file of prompts, one a line, or JSON lines with \"prompt\", \"ids\" or \"messages\"; - reads standard "
-                           "input. Prints a JSON line for each: id, prompt, text, ids, finish_reason")->excludes(prompt)->excludes(file);
-            app.add_option("--output", arguments->output, "with --prompts: the file to write instead of printing");
-            app.add_option("--batch", arguments->batch, "with --prompts: how many are written at once; their number changes no text")
-                ->check(CLI::Range(1, 1 << 16));
-            app.add_flag("--chat", arguments->chat, "the prompt is a user's message, said by the model's chat template");
-            app.add_option("--system", arguments->system, "with --chat: the system's message before it");
-            add_generation_options(app, *arguments);
+            line.option("model", arguments->model, "folder of a run, a checkpoint or a model, or a GGUF file").required();
+            const Argument prompt = line.option("--prompt", arguments->prompt, "the text to continue");
+            const Argument file = line.option("--prompt-file", arguments->prompt_file,
+                                              "a file with the text to continue; - reads standard input").excludes(prompt);
+            line.option("--prompts", arguments->prompts,
+                        "a file of prompts, one a line, or JSON lines with \"prompt\", \"ids\" or \"messages\"; - reads standard "
+                        "input. Prints a JSON line for each: id, prompt, text, ids, finish_reason").excludes(prompt).excludes(file);
+            line.option("--output", arguments->output, "with --prompts: the file to write instead of printing");
+            line.option("--batch", arguments->batch, "with --prompts: how many are written at once; their number changes no text")
+                .between(1, 1 << 16);
+            line.flag("--chat", arguments->chat, "the prompt is a user's message, said by the model's chat template");
+            line.option("--system", arguments->system, "with --chat: the system's message before it");
+            add_generation_options(line, *arguments);
             return [arguments] { return generate_text(*arguments); };
           }};
 }

@@ -49,9 +49,9 @@ Verb info_verb() {
   return {.name = "info",
           .summary = "version, threads, processor level and the path each kernel takes",
           .example = "switchyard info --json",
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto json = std::make_shared<bool>(false);
-            app.add_flag("--json", *json, "one JSON object");
+            line.flag("--json", *json, "one JSON object");
             return [json] {
               const nlohmann::ordered_json info = facts();
               print(*json ? json_text(info, 2) + "\n" : text(info));

@@ -187,14 +187,14 @@ Verb inspect_verb() {
           .summary = "show what the routers do, as one page that opens offline and as numbers",
           .example = "switchyard inspect runs/quickstart --output report.html",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("run", arguments->run, "folder of a run, a checkpoint or a model")->required();
-            app.add_option("--data", arguments->data, "files, folders or globs to look at, each a domain; default: the run's held-out text");
-            app.add_option("--output", arguments->output, "the page; its numbers go beside it as .json (default: report.html in the run)");
-            app.add_option("--tokens", arguments->tokens, "tokens looked at, over all domains")->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
-            app.add_option("--checkpoints", arguments->checkpoints, "checkpoints compared with the newest; 0 = none")->check(CLI::Range(0, 64));
-            app.add_flag("--json", arguments->json, "print the numbers as one JSON object and write no file");
+            line.option("run", arguments->run, "folder of a run, a checkpoint or a model").required();
+            line.option("--data", arguments->data, "files, folders or globs to look at, each a domain; default: the run's held-out text");
+            line.option("--output", arguments->output, "the page; its numbers go beside it as .json (default: report.html in the run)");
+            line.option("--tokens", arguments->tokens, "tokens looked at, over all domains").between(int64_t{1}, int64_t{1} << 24);
+            line.option("--checkpoints", arguments->checkpoints, "checkpoints compared with the newest; 0 = none").between(0, 64);
+            line.flag("--json", arguments->json, "print the numbers as one JSON object and write no file");
             return [arguments] { return inspect_run(*arguments); };
           }};
 }

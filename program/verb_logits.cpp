@@ -39,19 +39,19 @@ Verb logits_verb() {
           .summary = "logits, hidden states and routing of given token ids, for comparison",
           .example = "switchyard logits DIR --input ids.safetensors --output out.safetensors --with hidden,routing",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("model", arguments->model, "folder of a run, a checkpoint or a model")->required();
-            app.add_option("--input", arguments->input, "safetensors with input_ids [B, S] (or [S]), if padded attention_mask [B, S], token_type_ids where the model has "
-                           "types, decoder_input_ids [B, T] where it has an encoder; or pixel_values [B, C, H, W]; and adapter [B] when each row "
-                           "uses one of the adapters by its place (-1 = none)")
-                ->required();
-            app.add_option("--output", arguments->output,
-                           "safetensors to write: logits [B, S, V] (or [B, classes]) and what --with asks for")->required();
-            app.add_option("--with", arguments->with, "hidden: hidden_states.{i}; routing: router_logits, topk_ids and "
-                           "topk_weights of every layer; scalings: an X-LoRA's")->delimiter(',');
-            add_adapter_options(app, arguments->adapters);
-            app.add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
+            line.option("model", arguments->model, "folder of a run, a checkpoint or a model").required();
+            line.option("--input", arguments->input, "safetensors with input_ids [B, S] (or [S]), if padded attention_mask [B, S], token_type_ids where the model has "
+                        "types, decoder_input_ids [B, T] where it has an encoder; or pixel_values [B, C, H, W]; and adapter [B] when each row "
+                        "uses one of the adapters by its place (-1 = none)")
+                .required();
+            line.option("--output", arguments->output,
+                        "safetensors to write: logits [B, S, V] (or [B, classes]) and what --with asks for").required();
+            line.option("--with", arguments->with, "hidden: hidden_states.{i}; routing: router_logits, topk_ids and "
+                        "topk_weights of every layer; scalings: an X-LoRA's").by_comma();
+            add_adapter_options(line, arguments->adapters);
+            line.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
             return [arguments] { return write_logits(*arguments); };
           }};
 }

@@ -51,14 +51,13 @@ Verb reference_verb() {
   return {.name = "reference",
           .summary = "every option of a recipe, as text, a page, or a JSON schema",
           .example = "switchyard reference --schema > recipe.schema.json",
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             struct Arguments {
               bool markdown = false, schema = false;
             };
             auto given = std::make_shared<Arguments>();
-            CLI::Option* page =
-                app.add_flag("--markdown", given->markdown, "the documentation's reference page, with every method");
-            app.add_flag("--schema", given->schema, "JSON schema of recipes, for editors")->excludes(page);
+            const Argument page = line.flag("--markdown", given->markdown, "the documentation's reference page, with every method");
+            line.flag("--schema", given->schema, "JSON schema of recipes, for editors").excludes(page);
             return [given] {
               if (given->schema)
                 print(json_schema(described_defaults<Recipe>(), "Switchyard recipe"));

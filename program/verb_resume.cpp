@@ -12,14 +12,14 @@ Verb resume_verb() {
           .summary = "go on with a run from its newest checkpoint",
           .example = "switchyard resume runs/quickstart",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             struct Arguments {
               std::string run;
               std::vector<std::string> overrides;
             };
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("run", arguments->run, "the run's folder")->required();
-            app.add_option("overrides", arguments->overrides, "train.KEY=value, such as train.steps=2000");
+            line.option("run", arguments->run, "the run's folder").required();
+            line.option("overrides", arguments->overrides, "train.KEY=value, such as train.steps=2000");
             return [arguments] { return report_run(resume(arguments->run, arguments->overrides)); };
           }};
 }

@@ -110,13 +110,13 @@ Verb show_verb() {
   return {.name = "show",
           .summary = "what a model, a file of one, an adapter or a tokenizer is, and the memory it needs",
           .example = "switchyard show DIR --tensors",
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("path", arguments->path,
-                           "folder of a model, an adapter or a run; or a file: .safetensors, .gguf, tokenizer.json, tokenizer.model")
-                ->required();
-            app.add_flag("--tensors", arguments->tensors, "every tensor with its type, shape and size");
-            app.add_flag("--json", arguments->json, "one JSON object");
+            line.option("path", arguments->path,
+                        "folder of a model, an adapter or a run; or a file: .safetensors, .gguf, tokenizer.json, tokenizer.model")
+                .required();
+            line.flag("--tensors", arguments->tensors, "every tensor with its type, shape and size");
+            line.flag("--json", arguments->json, "one JSON object");
             return [arguments] {
               const FileSummary description = describe(arguments->path);
               print(arguments->json ? json_text(to_json(description, arguments->tensors), 2) + "\n"

@@ -87,14 +87,14 @@ Verb template_verb() {
   return {.name = "template",
           .summary = "messages to the prompt that a model expects, by its chat template",
           .example = "switchyard template DIR --input chats.jsonl --output prompts.jsonl",
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("model", arguments->model, "folder of a model, a .jinja file, or a GGUF file")->required();
-            app.add_option("--input", arguments->input,
-                           "JSON lines with messages and, as wanted, tools, documents, add_generation_prompt, "
-                           "continue_final_message, now (2025-03-04T05:06:07) and any other variable; - reads standard input");
-            app.add_option("--output", arguments->output,
-                           "JSON lines to write, one for one: {\"text\"} or {\"error\"}; - writes to standard output");
+            line.option("model", arguments->model, "folder of a model, a .jinja file, or a GGUF file").required();
+            line.option("--input", arguments->input,
+                        "JSON lines with messages and, as wanted, tools, documents, add_generation_prompt, "
+                        "continue_final_message, now (2025-03-04T05:06:07) and any other variable; - reads standard input");
+            line.option("--output", arguments->output,
+                        "JSON lines to write, one for one: {\"text\"} or {\"error\"}; - writes to standard output");
             return [arguments] { return render_lines(*arguments); };
           }};
 }

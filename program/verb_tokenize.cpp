@@ -118,16 +118,16 @@ Verb tokenize_verb() {
   return {.name = "tokenize",
           .summary = "texts to token ids, ids to text, with any tokenizer file",
           .example = "switchyard tokenize DIR --input in.jsonl --output out.jsonl",
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("tokenizer", arguments->tokenizer, "folder of a model or tokenizer, or one tokenizer file")->required();
-            app.add_option("--input", arguments->input,
-                           "JSON lines: {\"text\", \"pair\", \"add_special\", \"parse_special\"} (both true unless said otherwise) encodes; "
-                           "{\"ids\"} decodes, with \"stream\": true id by id (\"prompt_ids\", \"skip_special\")");
-            app.add_option("--output", arguments->output, "JSON lines to write; without it they are printed");
-            auto* text = app.add_option("--text", arguments->text, "a text to encode, instead of --input");
+            line.option("tokenizer", arguments->tokenizer, "folder of a model or tokenizer, or one tokenizer file").required();
+            line.option("--input", arguments->input,
+                        "JSON lines: {\"text\", \"pair\", \"add_special\", \"parse_special\"} (both true unless said otherwise) encodes; "
+                        "{\"ids\"} decodes, with \"stream\": true id by id (\"prompt_ids\", \"skip_special\")");
+            line.option("--output", arguments->output, "JSON lines to write; without it they are printed");
+            const Argument text = line.option("--text", arguments->text, "a text to encode, instead of --input");
             return [arguments, text] {
-              arguments->has_text = text->count() > 0;
+              arguments->has_text = text.given();
               return tokenize(*arguments);
             };
           }};

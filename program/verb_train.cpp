@@ -14,14 +14,14 @@ Verb train_verb() {
           .summary = "train a model from a recipe",
           .example = "switchyard train recipes/quickstart.yaml train.steps=200 output=runs/try",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             struct Arguments {
               std::string recipe;
               std::vector<std::string> overrides;
             };
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("recipe", arguments->recipe, "the recipe (YAML)")->required();
-            app.add_option("overrides", arguments->overrides, "key=value: any option of the recipe");
+            line.option("recipe", arguments->recipe, "the recipe (YAML)").required();
+            line.option("overrides", arguments->overrides, "key=value: any option of the recipe");
             return [arguments] { return report_run(train(load_recipe(arguments->recipe, arguments->overrides))); };
           }};
 }

@@ -209,18 +209,18 @@ Verb verify_verb() {
           .summary = "are two models, or a model and a recording, the same?",
           .example = "switchyard verify DIR model.gguf --tolerance 1e-4",
           .computes = true,
-          .setup = [](CLI::App& app) -> std::function<int()> {
+          .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
-            app.add_option("reference", arguments->reference, "folder of a run, a checkpoint or a model, a GGUF file, or a recording: "
-                           "safetensors with input_ids [B, S] or [S], logits [B, S, V] and, if any, attention_mask, hidden_states.{i}, "
-                           "topk_ids.{layer}")->required();
-            app.add_option("other", arguments->other, "what is held against it, of the same kinds")->required();
-            app.add_option("--prompts", arguments->prompts, "what both read: a text a line, or JSON lines with \"prompt\" or \"ids\"; "
-                           "without it four sequences of drawn tokens");
-            app.add_option("--tolerance", arguments->tolerance, "logits may differ by so much; without it what golden.json beside a "
-                           "recording says, else 1e-4")->check(CLI::NonNegativeNumber);
-            app.add_option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
-            app.add_flag("--json", arguments->json, "the result as JSON");
+            line.option("reference", arguments->reference, "folder of a run, a checkpoint or a model, a GGUF file, or a recording: "
+                        "safetensors with input_ids [B, S] or [S], logits [B, S, V] and, if any, attention_mask, hidden_states.{i}, "
+                        "topk_ids.{layer}").required();
+            line.option("other", arguments->other, "what is held against it, of the same kinds").required();
+            line.option("--prompts", arguments->prompts, "what both read: a text a line, or JSON lines with \"prompt\" or \"ids\"; "
+                        "without it four sequences of drawn tokens");
+            line.option("--tolerance", arguments->tolerance, "logits may differ by so much; without it what golden.json beside a "
+                        "recording says, else 1e-4").not_negative();
+            line.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
+            line.flag("--json", arguments->json, "the result as JSON");
             return [arguments] { return verify(*arguments); };
           }};
 }
