@@ -1,7 +1,7 @@
 // The table of the whole MoE layer, forward and backward, interleaved with a dense SwiGLU of equal FLOPs, with the experts'
 // products alone, and with a plain dense product, which is the machine's ceiling.
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/linear.h>
@@ -9,28 +9,13 @@
 #include <ATen/ops/silu.h>
 
 #include "program/bench.h"
+#include "switchyard/base/autocast.h"
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/grouped_ffn.h"
 #include "switchyard/layer/moe_layer.h"
 
 namespace switchyard::program {
 namespace {
-
-/// Autocast to bf16 while it lives, as training in that precision does.
-class Autocast {
- public:
-  explicit Autocast(bool on) : before_(at::autocast::is_autocast_enabled(at::kCPU)) {
-    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-    at::autocast::set_autocast_enabled(at::kCPU, on);
-  }
-  ~Autocast() {
-    at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(at::kCPU, before_);
-  }
-
- private:
-  bool before_;
-};
 
 void clear(const std::vector<at::Tensor>& leaves) {
   for (const at::Tensor& leaf : leaves) leaf.mutable_grad() = at::Tensor();
@@ -86,21 +71,21 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
       {"dense_swiglu", dtype, flops, "GFLOP/s",
        [&] {
          clear({x, wide_up, wide_gate, wide_down});
-         const Autocast autocast(lowered);
+         const AutocastScope autocast({.enabled = lowered});
          const at::Tensor h = at::silu(at::linear(x, wide_gate)) * at::linear(x, wide_up);
          backward(at::linear(h, wide_down), grad);
        }},
       {"moe_experts", dtype, flops, "GFLOP/s",
        [&] {
          clear({sorted, up, gate, down});
-         const Autocast autocast(lowered);
+         const AutocastScope autocast({.enabled = lowered});
          const kernels::FeedForwardWeights weights{.up = up, .gate = gate, .down = down};
          backward(kernels::grouped_ffn(sorted, offset, {}, {}, weights), sorted_grad);
        }},
       {"moe_layer", dtype, flops, "GFLOP/s",
        [&] {
          clear(layer_leaves);
-         const Autocast autocast(lowered);
+         const AutocastScope autocast({.enabled = lowered});
          backward(layer.forward(x, context), grad);
        }},
   };

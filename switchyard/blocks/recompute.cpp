@@ -1,10 +1,10 @@
 #include "switchyard/blocks/recompute.h"
 
-#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 
+#include "switchyard/base/autocast.h"
 #include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/blocks/memory.h"
@@ -13,35 +13,12 @@
 namespace switchyard {
 namespace {
 
-/// Autocast of the CPU as it is now.
-struct Autocast {
-  bool enabled = at::autocast::is_autocast_enabled(at::kCPU);
-  at::ScalarType type = at::autocast::get_autocast_dtype(at::kCPU);
-  void set() const {
-    at::autocast::set_autocast_enabled(at::kCPU, enabled);
-    at::autocast::set_autocast_dtype(at::kCPU, type);
-  }
-};
-
-/// Autocast as it was in the forward, its cache off: a weight cast without gradients must not be found by somebody
-/// who needs them.
-class AutocastScope {
- public:
-  explicit AutocastScope(const Autocast& wanted) {
-    wanted.set();
-    at::autocast::set_autocast_cache_enabled(false);
-  }
-  ~AutocastScope() {
-    before_.set();
-    at::autocast::set_autocast_cache_enabled(cache_);
-  }
-  AutocastScope(const AutocastScope&) = delete;
-  AutocastScope& operator=(const AutocastScope&) = delete;
-
- private:
-  Autocast before_;
-  bool cache_ = at::autocast::is_autocast_cache_enabled();
-};
+/// Autocast as it is now, its cache off: a weight cast without gradients must not be found by somebody who needs them.
+Autocast uncached() {
+  Autocast autocast = Autocast::now();
+  autocast.cached = false;
+  return autocast;
+}
 
 /// Calls visit on the differentiable tensors of shared routings and records, in a fixed order.
 void each_tensor(RoutedStore& routed, Records* records, const std::function<void(at::Tensor&)>& visit) {
@@ -117,7 +94,7 @@ struct Call {
     const Adaptation* adaptation;
   } outer;
   bool records, shares;
-  Autocast autocast;
+  Autocast autocast = uncached();
   std::vector<size_t> output_of;  ///< the output that each tensor of the trace is (0 is y)
 };
 using CallPtr = std::shared_ptr<Call>;

@@ -1,13 +1,13 @@
 // What the differentiable fronts of the kernels share. Internal to kernels/.
 #pragma once
 
-#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <functional>
 #include <vector>
 
+#include "switchyard/base/autocast.h"
 #include "switchyard/base/differentiable.h"
 
 namespace switchyard::kernels::detail {
@@ -18,8 +18,8 @@ inline c10::DispatchKeySet autocast_keys() { return c10::DispatchKeySet(c10::Dis
 
 /// The type products run in: autocast's on the CPU when it is on (float64 is never lowered), else `own`.
 inline at::ScalarType product_type(at::ScalarType own) {
-  if (own == at::kDouble || !at::autocast::is_autocast_enabled(at::kCPU)) return own;
-  return at::autocast::get_autocast_dtype(at::kCPU);
+  const Autocast autocast = own == at::kDouble ? Autocast{} : Autocast::now();
+  return autocast.enabled ? autocast.type : own;
 }
 
 /// offset must rise from 0 to `rows`, one entry more than experts; throws kernels.offset naming `who`.

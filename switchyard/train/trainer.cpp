@@ -1,7 +1,6 @@
 #include "switchyard/train/trainer.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/isfinite.h>
@@ -24,21 +23,8 @@ constexpr const char* kWayOut =
 
 }  // namespace
 
-PrecisionScope::PrecisionScope(Precision precision)
-    : enabled_(at::autocast::is_autocast_enabled(at::kCPU)),
-      cached_(at::autocast::is_autocast_cache_enabled()),
-      type_(at::autocast::get_autocast_dtype(at::kCPU)) {
-  at::autocast::set_autocast_enabled(at::kCPU, precision == Precision::bfloat16);
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
-  // A cast that was cached without gradient (evaluation, recomputation) would be found again with one.
-  at::autocast::set_autocast_cache_enabled(false);
-}
-
-PrecisionScope::~PrecisionScope() {
-  at::autocast::set_autocast_enabled(at::kCPU, enabled_);
-  at::autocast::set_autocast_dtype(at::kCPU, type_);
-  at::autocast::set_autocast_cache_enabled(cached_);
-}
+// A cast that was cached without gradient (evaluation, recomputation) would be found again with one.
+PrecisionScope::PrecisionScope(Precision precision) : scope_({.enabled = precision == Precision::bfloat16}) {}
 
 namespace {
 

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "switchyard/base/autocast.h"
 #include "switchyard/data/data.h"
 #include "switchyard/layer/layer_losses.h"
 #include "switchyard/models/decoder.h"
@@ -24,13 +25,9 @@ namespace switchyard {
 class PrecisionScope {
  public:
   explicit PrecisionScope(Precision precision);
-  ~PrecisionScope();
-  PrecisionScope(const PrecisionScope&) = delete;
-  PrecisionScope& operator=(const PrecisionScope&) = delete;
 
  private:
-  bool enabled_, cached_;
-  at::ScalarType type_;
+  AutocastScope scope_;
 };
 
 /// `batch` cut into `count` micro-batches of equally many rows. Throws train.accumulate when the rows cannot be shared

@@ -1,0 +1,23 @@
+#include "switchyard/base/autocast.h"
+
+#include <ATen/autocast_mode.h>
+
+namespace switchyard {
+
+Autocast Autocast::now() {
+  return {.enabled = at::autocast::is_autocast_enabled(at::kCPU),
+          .type = at::autocast::get_autocast_dtype(at::kCPU),
+          .cached = at::autocast::is_autocast_cache_enabled()};
+}
+
+void Autocast::set() const {
+  at::autocast::set_autocast_enabled(at::kCPU, enabled);
+  at::autocast::set_autocast_dtype(at::kCPU, type);
+  at::autocast::set_autocast_cache_enabled(cached);
+}
+
+AutocastScope::AutocastScope(const Autocast& wanted) : before_(Autocast::now()) { wanted.set(); }
+
+AutocastScope::~AutocastScope() { before_.set(); }
+
+}  // namespace switchyard
