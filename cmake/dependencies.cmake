@@ -1,6 +1,7 @@
 # Libraries, compiler cache, linker and warnings of our own build.
 set(SWITCHYARD_PYTHON "${CMAKE_SOURCE_DIR}/.venv/bin/python" CACHE FILEPATH "Python whose torch package is linked")
 include(libraries)         # targets switchyard_dependencies, switchyard_private_dependencies
+target_include_directories(switchyard_private_dependencies BEFORE INTERFACE ${CMAKE_SOURCE_DIR}/cmake/lean)
 
 find_program(ccache_program ccache)
 if(ccache_program AND NOT CMAKE_CXX_COMPILER_LAUNCHER)

@@ -1,3 +1,4 @@
+#define SWITCHYARD_WHOLE_ATEN  // custom functions are made of what cmake/lean leaves out
 #include "switchyard/base/differentiable.h"
 
 #include <ATen/core/grad_mode.h>

@@ -1,6 +1,7 @@
 #include "switchyard/kernels/permutation.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -148,7 +149,7 @@ SlotOrder sort_by_slot(const at::Tensor& slot, int64_t slots, const at::Tensor& 
 
 at::Tensor inverse_order(const at::Tensor& order, int64_t pairs) {
   if (const auto position = cuda::inverse_order(order, pairs)) return *position;
-  return at::full({pairs}, -1, order.options()).index_put_({order}, at::arange(order.size(0), order.options()));
+  return at::full({pairs}, -1, order.options()).index_copy_(0, order, at::arange(order.size(0), order.options()));
 }
 
 at::Tensor gather_rows(const at::Tensor& x, const at::Tensor& index) {

@@ -50,7 +50,7 @@ at::Tensor admit(const at::Tensor& bin, const at::Tensor& priority, const at::Te
   at::Tensor room = at::zeros({bins + 1}, bin.options());
   room.narrow(0, 0, bins).copy_(capacity);
   at::Tensor in = rank.lt(at::index_select(room, 0, sorted_place));
-  at::Tensor kept = at::zeros_like(in).index_put({by}, in);
+  at::Tensor kept = at::zeros_like(in).index_copy(0, by, in);
   return exempt.defined() ? kept.logical_or(exempt.logical_and(bin.ge(0))) : kept;
 }
 
