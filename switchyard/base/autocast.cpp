@@ -4,9 +4,9 @@
 
 namespace switchyard {
 
-Autocast Autocast::now() {
-  return {.enabled = at::autocast::is_autocast_enabled(at::kCPU),
-          .type = at::autocast::get_autocast_dtype(at::kCPU),
+Autocast Autocast::now(c10::DeviceType device) {
+  return {.enabled = at::autocast::is_autocast_enabled(device),
+          .type = at::autocast::get_autocast_dtype(device),
           .cached = at::autocast::is_autocast_cache_enabled()};
 }
 

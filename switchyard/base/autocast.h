@@ -1,6 +1,7 @@
 // libtorch's autocast on the CPU. Its own header costs six seconds in every source that includes it; only autocast.cpp does.
 #pragma once
 
+#include <c10/core/DeviceType.h>
 #include <c10/core/ScalarType.h>
 
 namespace switchyard {
@@ -12,7 +13,7 @@ struct Autocast {
   c10::ScalarType type = c10::ScalarType::BFloat16;
   bool cached = false;
 
-  static Autocast now();
+  static Autocast now(c10::DeviceType device = c10::DeviceType::CPU);
   void set() const;
 };
 

@@ -14,11 +14,13 @@ namespace switchyard::kernels::detail {
 
 /// Runs the body below autocast: the front has already chosen the types.
 using NoAutocast = c10::impl::ExcludeDispatchKeyGuard;
-inline c10::DispatchKeySet autocast_keys() { return c10::DispatchKeySet(c10::DispatchKey::AutocastCPU); }
+inline c10::DispatchKeySet autocast_keys() {
+  return c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA});
+}
 
-/// The type products run in: autocast's on the CPU when it is on (float64 is never lowered), else `own`.
-inline at::ScalarType product_type(at::ScalarType own) {
-  const Autocast autocast = own == at::kDouble ? Autocast{} : Autocast::now();
+/// The type products run in: autocast's on their device when it is on (float64 is never lowered), else `own`.
+inline at::ScalarType product_type(at::ScalarType own, c10::DeviceType device = c10::DeviceType::CPU) {
+  const Autocast autocast = own == at::kDouble ? Autocast{} : Autocast::now(device);
   return autocast.enabled ? autocast.type : own;
 }
 

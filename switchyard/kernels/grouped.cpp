@@ -1,5 +1,5 @@
 // The fronts of the grouped products: they check, choose the path and differentiate. The fast path takes float32 and
-// bf16 on the CPU with weights as [E, out, in]; everything else runs on plain ATen (reference/).
+// bf16 on the CPU with weights as [E, out, in], and on CUDA devices both layouts; everything else runs on plain ATen (reference/).
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -11,6 +11,7 @@
 #include "switchyard/kernels/cpu/grouped_ffn.h"
 #include "switchyard/kernels/cpu/grouped_linear.h"
 #include "switchyard/kernels/cpu/rows.h"
+#include "switchyard/kernels/cuda/grouped.h"
 #include "switchyard/kernels/grouped_packed.h"
 #include "switchyard/kernels/reference/reference.h"
 
@@ -33,7 +34,7 @@ using Tensors = std::vector<at::Tensor>;
 bool wants(const at::Tensor& saved) { return saved.defined() && saved.requires_grad(); }
 
 /// The type both operands are given: autocast's, or x's own.
-at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x.scalar_type()); }
+at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x.scalar_type(), x.device().type()); }
 
 using detail::check_offset;
 
@@ -262,6 +263,7 @@ at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& weight, const a
         "grouped_linear takes floating point, got {} rows and {} weights", c10::toString(x.scalar_type()), c10::toString(weight.scalar_type()));
   check_offset(offset, weight.size(0), x.size(0), "grouped_linear");
   const at::ScalarType type = working_type(x);
+  if (cuda::takes_products(x, type, weight.size(0), {x.size(1), out})) return cuda::grouped_linear(x.to(type), weight, offset, bias, layout);
   if (!fast_type(x, type, {x.size(1), out})) return reference::grouped_linear(x, weight, offset, bias, layout);
   const at::Tensor rows = x.to(type), begin = offset.contiguous();
   return differentiable({rows, weight, bias}, [&] { return linear(rows, weight, bias, begin, layout); })[0];
@@ -350,9 +352,11 @@ at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::
         weight.defined() ? weight.numel() : 0, positions);
   const at::ScalarType type = working_type(x);
   const int64_t hidden = weights.up.size(out_in ? 1 : 2), out = weights.down.size(out_in ? 1 : 2);
-  if (!out_in || !fast_type(x, type, {x.size(1), hidden, out}))
+  const bool on_cuda = cuda::takes_products(x, type, weights.up.size(0), {x.size(1), hidden, out});
+  if (!on_cuda && (!out_in || !fast_type(x, type, {x.size(1), hidden, out})))
     return reference::grouped_ffn(x, offset, row, weight, weights, options);
   const auto run = [&](const at::Tensor& rows, const at::Tensor& index, const at::Tensor& scale) {
+    if (on_cuda) return cuda::grouped_ffn(rows.to(type), offset, index, scale, weights, options);
     const Tensors operands{rows.to(type), scale, weights.up, weights.gate, weights.down, weights.up_bias, weights.gate_bias,
                            weights.down_bias};
     const bool training = at::GradMode::is_enabled() && std::any_of(operands.begin(), operands.end(), wants);

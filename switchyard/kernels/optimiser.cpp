@@ -1,6 +1,8 @@
 #include "switchyard/kernels/optimiser.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <bit>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "switchyard/base/error.h"
+#include "switchyard/kernels/cuda/optimiser.h"
 #include "switchyard/kernels/dispatch.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -127,6 +130,21 @@ void run_by_gradient(const at::Tensor& param, const at::Tensor& grad, const at::
   else run<P, Bf16, T>(param, grad, m, v, o);
 }
 
+/// The step in plain ATen, for devices without a kernel.
+void plain_step(const at::Tensor& param, const at::Tensor& grad, const at::Tensor& m, const at::Tensor& v, const AdamW& o) {
+  const at::NoGradGuard guard;
+  const double correction1 = 1 - std::pow(o.beta1, o.step), correction2 = 1 - std::pow(o.beta2, o.step);
+  m.mul_(o.beta1);
+  v.mul_(o.beta2);
+  if (grad.defined()) {
+    const at::Tensor gradient = grad.to(m.scalar_type()) * o.grad_scale;
+    m.add_(gradient, 1 - o.beta1);
+    v.addcmul_(gradient, gradient, 1 - o.beta2);
+  }
+  const at::Tensor change = m / (v.sqrt() / std::sqrt(correction2) + o.eps) * (o.lr / correction1);
+  param.copy_(param.to(m.scalar_type()) * (1 - o.lr * o.weight_decay) - change);
+}
+
 bool floating(at::ScalarType type) { return type == at::kFloat || type == at::kDouble || type == at::kBFloat16; }
 
 }  // namespace
@@ -145,6 +163,8 @@ void adamw_step(const at::Tensor& param, const at::Tensor& grad, const at::Tenso
   check(param.is_contiguous() && m.is_contiguous() && v.is_contiguous(), "kernels.contiguous",
         "adamw_step writes in place, so parameter and moments must be contiguous");
   const at::Tensor packed = grad.defined() ? grad.contiguous() : grad;
+  if (cuda::adamw_step(param, packed, m, v, o)) return;
+  if (!param.device().is_cpu()) return plain_step(param, packed, m, v, o);
   if (type == at::kDouble) run_by_gradient<double, double>(param, packed, m, v, o);
   else if (type == at::kFloat) run_by_gradient<float, float>(param, packed, m, v, o);
   else run_by_gradient<Bf16, float>(param, packed, m, v, o);
@@ -154,6 +174,8 @@ double sum_of_squares(const at::Tensor& x) {
   check(floating(x.scalar_type()), "kernels.dtype", "sum_of_squares takes float32, float64 or bfloat16, got {}",
         c10::toString(x.scalar_type()));
   const at::Tensor packed = x.contiguous();
+  if (const auto total = cuda::sum_of_squares(packed)) return *total;
+  if (!x.device().is_cpu()) return packed.to(at::kDouble).square().sum().item<double>();
   const int64_t n = packed.numel(), blocks = (n + kBlock - 1) / kBlock;
   std::vector<double> sums(blocks);
   const auto fill = [&]<typename P>(const P* data) {

@@ -16,10 +16,16 @@ Order& emulated_order() {
   return order;
 }
 
+int& emulated_capability() {
+  static int capability = 80;
+  return capability;
+}
+
 const kernels::cuda::Launchers& emulated_launchers() {
   static const kernels::cuda::Launchers table = [] {
     using namespace kernels::cuda;
     Launchers t{};
+    t.capability = [](int) { return emulated_capability(); };
     for (void (*fill)(Launchers&) : {emulate_activation, emulate_admit, emulate_few_rows, emulate_optimiser, emulate_product, emulate_rows,
                                      emulate_sort, emulate_top_k})
       fill(t);

@@ -9,6 +9,9 @@ namespace switchyard::testing {
 enum class Order { ascending, descending, shuffled };
 Order& emulated_order();
 
+/// What the emulated device says its compute capability is: 80 at first.
+int& emulated_capability();
+
 const kernels::cuda::Launchers& emulated_launchers();
 
 }  // namespace switchyard::testing

@@ -285,19 +285,22 @@ inline void tensor_product(float* c, const unsigned (&a)[4], const unsigned (&b)
   using namespace ::switchyard::testing::emulator;
   unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
   const unsigned char* set = Block::current().exchange(mine, sizeof(mine), 5);
-  const auto value = [&](int lane, int word, int half) {
-    unsigned bits;
-    std::memcpy(&bits, set + lane * 64 + word * 4, 4);
-    return std::bit_cast<float>(half ? bits & 0xffff0000u : bits << 16);
+  // The numbers at depths 0 ... 15 of a row of A or a column of B: pairs in words, depths from 8 on `later` words further.
+  struct Line {
+    float value[16];
+    Line(const unsigned char* set, int group, int word, int later) {
+      for (int k = 0; k < 16; k += 2) {
+        unsigned bits;
+        std::memcpy(&bits, set + (group * 4 + k % 8 / 2) * 64 + (word + k / 8 * later) * 4, 4);
+        value[k] = std::bit_cast<float>(bits << 16);
+        value[k + 1] = std::bit_cast<float>(bits & 0xffff0000u);
+      }
+    }
   };
   const int group = own_lane() / 4, pair = own_lane() % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int column = pair * 2 + i % 2;
-    float sum = c[i];
-    for (int k = 0; k < 16; ++k)
-      sum += value(group * 4 + k % 8 / 2, i / 2 + k / 8 * 2, k % 2) * value(column * 4 + k % 8 / 2, 4 + k / 8, k % 2);
-    c[i] = sum;
-  }
+  const Line rows[2] = {{set, group, 0, 2}, {set, group, 1, 2}}, columns[2] = {{set, pair * 2, 4, 1}, {set, pair * 2 + 1, 4, 1}};
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 16; ++k) c[i] += rows[i / 2].value[k] * columns[i % 2].value[k];
 }
 
 }  // namespace switchyard::kernels::cuda
