@@ -8,6 +8,7 @@
 #include "program/verb.h"
 #include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
+#include "switchyard/kernels/cuda/backend.h"
 #include "switchyard/kernels/dispatch.h"
 
 namespace switchyard::program {
@@ -21,6 +22,7 @@ nlohmann::ordered_json facts() {
                               {"processors", ::sysconf(_SC_NPROCESSORS_ONLN)},
                               {"cpu_level", kernels::name(kernels::cpu_level())},
                               {"cpu_level_detected", kernels::name(kernels::detected_cpu_level())},
+                              {"cuda_kernels", kernels::cuda::built()},
                               {"methods", Registry::instance().cards().size()},
                               {"operations", nlohmann::ordered_json::array()}};
   for (const kernels::OperationPath& path : kernels::operation_paths())
@@ -35,6 +37,7 @@ std::string text(const nlohmann::ordered_json& info) {
                      info["processors"].get<int64_t>());
   out += fmt::format("CPU level   {} (the processor has {}; SWITCHYARD_CPU_LEVEL lowers it)\n",
                      info["cpu_level"].get<std::string>(), info["cpu_level_detected"].get<std::string>());
+  out += fmt::format("CUDA        {}\n", info["cuda_kernels"].get<bool>() ? "kernels for tensors on a GPU" : "no kernels in this build: plain ATen computes on a GPU");
   out += fmt::format("methods     {} (see switchyard catalog)\n\n", info["methods"].get<size_t>());
   out += fmt::format("{:<24}{:<10}{}\n", "operation", "dtype", "path");
   for (const auto& row : info["operations"])

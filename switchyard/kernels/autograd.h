@@ -18,10 +18,11 @@ inline c10::DispatchKeySet autocast_keys() {
   return c10::DispatchKeySet({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA});
 }
 
-/// The type products run in: autocast's on their device when it is on (float64 is never lowered), else `own`.
-inline at::ScalarType product_type(at::ScalarType own, c10::DeviceType device = c10::DeviceType::CPU) {
-  const Autocast autocast = own == at::kDouble ? Autocast{} : Autocast::now(device);
-  return autocast.enabled ? autocast.type : own;
+/// The type products of x run in: autocast's on its device when it is on (float64 is never lowered), else x's own.
+inline at::ScalarType product_type(const at::Tensor& x) {
+  if (x.scalar_type() == at::kDouble) return at::kDouble;
+  const Autocast autocast = Autocast::now(x.is_cuda() ? c10::DeviceType::CUDA : c10::DeviceType::CPU);
+  return autocast.enabled ? autocast.type : x.scalar_type();
 }
 
 /// offset must rise from 0 to `rows`, one entry more than experts; throws kernels.offset naming `who`.

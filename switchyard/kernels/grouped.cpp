@@ -34,7 +34,7 @@ using Tensors = std::vector<at::Tensor>;
 bool wants(const at::Tensor& saved) { return saved.defined() && saved.requires_grad(); }
 
 /// The type both operands are given: autocast's, or x's own.
-at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x.scalar_type(), x.device().type()); }
+at::ScalarType working_type(const at::Tensor& x) { return detail::product_type(x); }
 
 using detail::check_offset;
 

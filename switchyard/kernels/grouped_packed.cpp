@@ -23,10 +23,10 @@ Sizes sizes_of(const PackedTensor& weight) {
   return {shape[0], shape[1], shape[2]};
 }
 
-/// The matrix [O, I] of expert e, as floats.
-at::Tensor matrix(const PackedTensor& weight, const Sizes& sizes, int64_t e, at::ScalarType type) {
-  if (weight.shape().size() == 2) return weight.dequantise(type);
-  return weight.dequantise(e, 1, type).view({sizes.out, sizes.in});
+/// The matrix [O, I] of expert e, as floats of the rows' type on their device.
+at::Tensor matrix(const PackedTensor& weight, const Sizes& sizes, int64_t e, const at::Tensor& rows) {
+  const at::Tensor one = weight.shape().size() == 2 ? weight.dequantise(rows.scalar_type()) : weight.dequantise(e, 1, rows.scalar_type());
+  return one.view({sizes.out, sizes.in}).to(rows.device());
 }
 
 /// Calls run(e, first row, rows) for every expert that has rows.
@@ -40,7 +40,7 @@ void each_expert(const at::Tensor& offset, int64_t experts, const Run& run) {
 at::Tensor plain(const at::Tensor& x, const PackedTensor& weight, const Sizes& sizes, const at::Tensor& offset, const at::Tensor& bias) {
   at::Tensor y = at::empty({x.size(0), sizes.out}, x.options());
   each_expert(offset, sizes.experts, [&](int64_t e, int64_t first, int64_t rows) {
-    at::Tensor part = at::matmul(x.narrow(0, first, rows), matrix(weight, sizes, e, x.scalar_type()).t());
+    at::Tensor part = at::matmul(x.narrow(0, first, rows), matrix(weight, sizes, e, x).t());
     if (bias.defined()) part = part + bias.select(0, e);
     y.narrow(0, first, rows).copy_(part);
   });
@@ -73,7 +73,7 @@ at::Tensor grouped_linear_packed(const at::Tensor& x, const std::shared_ptr<cons
   check(at::isFloatingType(x.scalar_type()), "kernels.dtype", "grouped_linear_packed takes floating point rows, not {}",
         c10::toString(x.scalar_type()));
   detail::check_offset(offset, sizes.experts, x.size(0), "grouped_linear_packed");
-  const at::Tensor rows = x.to(detail::product_type(x.scalar_type())), begin = offset.cpu().contiguous();
+  const at::Tensor rows = x.to(detail::product_type(x)), begin = offset.cpu().contiguous();
   const auto* blocks = dynamic_cast<const BlockTensor*>(&weight);
   const at::ScalarType type = rows.scalar_type();
   const bool native = blocks && blocks->codec().dequantise && rows.device().is_cpu() &&
@@ -88,7 +88,7 @@ at::Tensor grouped_linear_packed(const at::Tensor& x, const std::shared_ptr<cons
                       if (saved[1].defined() && saved[1].requires_grad()) db = at::zeros(saved[1].sizes(), saved[1].options());
                       each_expert(saved[0], sizes.experts, [&](int64_t e, int64_t first, int64_t count) {
                         const at::Tensor part = grad.narrow(0, first, count);
-                        dx.narrow(0, first, count).copy_(at::matmul(part, matrix(*packed, sizes, e, type)));
+                        dx.narrow(0, first, count).copy_(at::matmul(part, matrix(*packed, sizes, e, part)));
                         if (db.defined()) db.select(0, e).copy_(part.sum(0));
                       });
                       return std::vector<at::Tensor>{dx, db};

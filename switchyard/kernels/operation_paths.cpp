@@ -1,4 +1,5 @@
 #include "switchyard/kernels/cpu/product.h"
+#include "switchyard/kernels/cuda/backend.h"
 #include "switchyard/kernels/dispatch.h"
 
 namespace switchyard::kernels {
@@ -16,6 +17,14 @@ std::vector<OperationPath> operation_paths() {
   for (const char* operation : {"top_k", "sort_by_slot", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
   paths.push_back({"adamw_step", "float32", name(cpu_level())});
   for (const char* operation : {"top_k_grouped", "admit"}) paths.push_back({operation, "float32", "reference"});
+  if (cuda::built()) {
+    for (const char* operation : {"grouped_linear", "grouped_ffn"}) {
+      paths.push_back({operation, "float32", "CUDA: fused multiply-adds"});
+      paths.push_back({operation, "bfloat16", "CUDA: tensor cores, from sm_90 on libtorch's grouped product"});
+    }
+    for (const char* operation : {"top_k", "top_k_grouped", "sort_by_slot", "admit", "gather_rows", "combine_rows", "adamw_step"})
+      paths.push_back({operation, "float32", "CUDA: one pass"});
+  }
   return paths;
 }
 

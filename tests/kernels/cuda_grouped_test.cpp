@@ -136,6 +136,21 @@ TEST_P(CudaFeedForward, EqualsTheReference) {
   });
 }
 
+TEST_P(CudaFeedForward, AnyShapeEqualsTheReference) {
+  const at::Tensor draws = Streams(31).integers(1 << 20, {20, 8}, {.purpose = "shapes"});
+  for (int64_t i = 0; i < draws.size(0); ++i) {
+    const auto draw = [&](int64_t which, int64_t below) { return draws[i][which].item<int64_t>() % below; };
+    const Shape s{.rows = draw(0, 200), .experts = 1 + draw(1, 9), .in = 1 + draw(2, 90), .hidden = 1 + draw(3, 140), .out = 1 + draw(2, 90)};
+    const at::ScalarType type = draw(4, 2) ? at::kFloat : at::kBFloat16;
+    if (GetParam() == Place::host) switchyard::testing::emulated_order() = static_cast<switchyard::testing::Order>(draw(5, 3));
+    expect(s, {.type = type, .weight_type = draw(6, 2) ? type : at::kFloat, .layout = draw(6, 3) ? WeightLayout::out_in : WeightLayout::in_out,
+               .bias = draw(7, 2) == 0, .gathered = draw(7, 3) > 0, .weighted = draw(7, 5) > 1, .spread = static_cast<Spread>(draw(4, 3))},
+           "draw " + std::to_string(i) + ": " + std::to_string(s.rows) + " rows, " + std::to_string(s.experts) + " experts, widths " +
+               std::to_string(s.in) + " and " + std::to_string(s.hidden) + ", " + c10::toString(type));
+  }
+  switchyard::testing::emulated_order() = switchyard::testing::Order::ascending;
+}
+
 TEST_P(CudaFeedForward, EveryActivationHasItsValueAndSlope) {
   for (int kind = 0; kind <= static_cast<int>(Activation::clamped_swiglu); ++kind)
     for (const int64_t rows : {int64_t{20}, kernels::cuda::kFewPositions + 2})
