@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(kTileThreads) map_tile(MapArguments m) {
   constexpr int kHalf = kTileColumns / 2, kColumns = gated ? kHalf : kTileColumns;
   const int64_t column = static_cast<int64_t>(blockIdx.y) * kColumns;
   const Operand x{.data = m.part[0].x, .wide = false, .along_depth = true, .step = m.in, .pick = m.row, .rows = end, .depth = m.in};
-  const Operand w = matrix_of(m, m.part[0].stack, expert, sizeof(T)), other = matrix_of(m, m.part[1].stack, expert, sizeof(T));
+  const Operand w = matrix_of(m, m.part[0].stack, expert, sizeof(T));
+  const Operand other = gated || m.parts == 2 ? matrix_of(m, m.part[1].stack, expert, sizeof(T)) : w;
   const int64_t slices_each = ceil_div(m.in, kSlice<T>), slices = gated ? slices_each : slices_each * m.parts;
   multiply_slices<T>(shared, x, w, slices, [&](int64_t s, Staged<T, kTileRows>& a, Staged<T, kTileColumns>& b) {
     if (gated) {
