@@ -34,11 +34,11 @@ class Block {
   void run(const char* name, const std::function<void()>& body, int threads, Order order) {
     body_ = &body;
     count_ = threads;
-    publish(this);
+    publish(&start_);
     for (int i = 0; i < threads; ++i) {
       if (i == static_cast<int>(fibres_.size())) fibres_.push_back(std::make_unique<Fibre>());
       fibres_[i]->state = State::ready;
-      fibres_[i]->exchanges = 0;
+      fibres_[i]->exchanges = fibres_[i]->barriers = 0;
     }
     std::vector<int> turn(threads);
     for (int i = 0; i < threads; ++i) turn[i] = order == Order::descending ? threads - 1 - i : i;
@@ -47,13 +47,17 @@ class Block {
         for (int i = threads - 1; i > 0; --i) std::swap(turn[i], turn[draw(i + 1)]);
       for (const int i : turn)
         if (fibres_[i]->state == State::ready) resume(i);
-      if (all([](const Fibre& f) { return f.state == State::done; })) return acquire(this);
+      if (all([](const Fibre& f) { return f.state == State::done; })) return acquire(&done_);
       if (!release())
         throw std::logic_error(std::string("kernel ") + name + ": a barrier is waited at that some threads of the block or warp never reach");
     }
   }
 
-  void barrier() { wait(State::at_block_barrier, 0); }
+  void barrier() {
+    // Two in turn, or who comes late to one barrier would be ordered behind those who wait at the next.
+    void* order = &barriers_[fibres_[now_]->barriers++ % 2];
+    wait(State::at_block_barrier, 0, order, order);
+  }
 
   /// Gives `bytes` of this lane to its warp; returns where those of lane l lie, at l · 64.
   const unsigned char* exchange(const void* mine, size_t bytes, int kind) {
@@ -61,7 +65,7 @@ class Block {
     // Two sets in turn: a lane is at most one exchange ahead of those that still read.
     unsigned char* set = warps_[now_ / kWarp][fibre.exchanges++ % 2];
     std::memcpy(set + now_ % kWarp * 64, mine, bytes);
-    wait(State::at_warp, kind);
+    wait(State::at_warp, kind, set, set);
     return set;
   }
 
@@ -79,7 +83,7 @@ class Block {
     std::unique_ptr<char[]> stack;  ///< none: not begun
     State state = State::ready;
     int kind = 0;
-    unsigned exchanges = 0;
+    unsigned exchanges = 0, barriers = 0;
 #if defined(SWITCHYARD_TELL_TSAN)
     void* shadow = __tsan_create_fiber(0);
 #endif
@@ -94,10 +98,10 @@ class Block {
   /// A fibre lives as long as the process, and runs one thread after another.
   static void enter() {
     Block& self = current();
-    acquire(&self);
+    acquire(&self.start_);
     for (;;) {
       (*self.body_)();
-      self.wait(State::done, 0);
+      self.wait(State::done, 0, &self.done_, &self.start_);
     }
   }
 
@@ -122,16 +126,17 @@ class Block {
     leave(scheduler_, scheduler_place_, [&] { enter_again(fibre.context, fibre.place); });
   }
 
-  void wait(State state, int kind) {
+  /// What the fibre did before is published to one order of things, and what others published to another is known when it goes on.
+  void wait(State state, int kind, void* before, void* after) {
     Fibre& fibre = *fibres_[now_];
     fibre.state = state;
     fibre.kind = kind;
-    publish(order_of(fibre));
+    publish(before);
 #if defined(SWITCHYARD_TELL_TSAN)
     __tsan_switch_to_fiber(home_, __tsan_switch_to_fiber_no_sync);
 #endif
     leave(fibre.context, fibre.place, [&] { enter_again(scheduler_, scheduler_place_); });
-    acquire(order_of(fibre));
+    acquire(after);
   }
 
   /// Remembers where we are and goes elsewhere; returns when somebody comes back here. Jumps cost no system call, as changes of
@@ -167,7 +172,6 @@ class Block {
     __tsan_acquire(order);
 #endif
   }
-  void* order_of(const Fibre& fibre) { return fibre.kind ? static_cast<void*>(&warps_[now_ / kWarp]) : this; }
 
   /// Lets those go on whose barrier is complete.
   bool release() {
@@ -193,6 +197,7 @@ class Block {
   unsigned char warps_[32][2][kWarp * 64];
   int count_ = 0, now_ = 0;
   uint64_t seed_ = 1;
+  uint64_t barriers_[2], start_, done_;  ///< addresses that stand for orders of things
 #if defined(SWITCHYARD_TELL_TSAN)
   void* home_ = nullptr;
 #endif
