@@ -76,8 +76,31 @@ Row anchor(const std::string& name) {
   return row;
 }
 
+namespace {
+
+/// Reads memory as fast as one core does: four streams of words in registers.
+#pragma GCC push_options
+#pragma GCC optimize("O3")
+uint64_t sum_of(const char* data, int64_t bytes) {
+  using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
+  constexpr int64_t kStep = 8 * sizeof(Words);
+  Words a{}, b{}, c{}, d{};
+  for (int64_t at = 0; at + kStep <= bytes; at += kStep) {
+    const auto* words = reinterpret_cast<const Words*>(data + at);
+    a += words[0] + words[4];
+    b += words[1] + words[5];
+    c += words[2] + words[6];
+    d += words[3] + words[7];
+  }
+  const Words all = a + b + c + d;
+  return all[0] + all[1] + all[2] + all[3];
+}
+#pragma GCC pop_options
+
+}  // namespace
+
 void read_pages(const std::vector<Pages>& pages) {
-  constexpr int64_t kPiece = 1 << 18;
+  constexpr int64_t kPiece = 1 << 19;
   struct Piece { const char* data; int64_t bytes; };
   std::vector<Piece> pieces;
   for (const Pages& p : pages)
@@ -87,17 +110,9 @@ void read_pages(const std::vector<Pages>& pages) {
   std::atomic<uint64_t> total{0};
   const int64_t threads = at::get_num_threads();
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    uint64_t sums[16] = {};
-    for (size_t i; (i = next.fetch_add(1)) < pieces.size();) {
-      const char* data = pieces[i].data;
-      for (int64_t at = 0; at + 128 <= pieces[i].bytes; at += 128)
-        for (int j = 0; j < 16; ++j) {
-          uint64_t word;
-          __builtin_memcpy(&word, data + at + 8 * j, sizeof word);
-          sums[j] += word;
-        }
-    }
-    for (const uint64_t sum : sums) total += sum;
+    uint64_t sum = 0;
+    for (size_t i; (i = next.fetch_add(1)) < pieces.size();) sum += sum_of(pieces[i].data, pieces[i].bytes);
+    total += sum;
   });
   static std::atomic<uint64_t> kept;  // so that nothing of it can be left out
   kept = total.load();

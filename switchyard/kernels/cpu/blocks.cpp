@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <string_view>
+#include <type_traits>
 
 #include "switchyard/kernels/dispatch.h"
 
@@ -72,7 +73,7 @@ struct MXFP4 {
   SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
     nibbles_of_16(block + 1, table(block), sink);
   }
-  SWITCHYARD_INLINE float half_scale(uint32_t e) {  // 2^(e - 128), a subnormal for the two smallest exponents
+  SWITCHYARD_INLINE constexpr float half_scale(uint32_t e) {  // 2^(e - 128), a subnormal for the two smallest exponents
     return __builtin_bit_cast(float, e < 2 ? 0x00200000u << e : (e - 1) << 23);
   }
   SWITCHYARD_INLINE __m512 table(const uint8_t* block) {
@@ -256,18 +257,24 @@ void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x
   }
 }
 
+/// Calls f with the number of columns, 1 to 8, as a constant.
+template <typename F>
+SWITCHYARD_INLINE void for_columns(int64_t n, const F& f) {
+  switch (n) {
+    case 1: return f(std::integral_constant<int, 1>());
+    case 2: return f(std::integral_constant<int, 2>());
+    case 3: return f(std::integral_constant<int, 3>());
+    case 4: return f(std::integral_constant<int, 4>());
+    case 5: return f(std::integral_constant<int, 5>());
+    case 6: return f(std::integral_constant<int, 6>());
+    case 7: return f(std::integral_constant<int, 7>());
+    default: return f(std::integral_constant<int, 8>());
+  }
+}
+
 template <typename Block>
 void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
-  switch (n) {
-    case 1: return dots_of<Block, 1>(packed, rows, blocks, x, out, ld);
-    case 2: return dots_of<Block, 2>(packed, rows, blocks, x, out, ld);
-    case 3: return dots_of<Block, 3>(packed, rows, blocks, x, out, ld);
-    case 4: return dots_of<Block, 4>(packed, rows, blocks, x, out, ld);
-    case 5: return dots_of<Block, 5>(packed, rows, blocks, x, out, ld);
-    case 6: return dots_of<Block, 6>(packed, rows, blocks, x, out, ld);
-    case 7: return dots_of<Block, 7>(packed, rows, blocks, x, out, ld);
-    default: return dots_of<Block, 8>(packed, rows, blocks, x, out, ld);
-  }
+  for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, rows, blocks, x, out, ld); });
 }
 
 // Against int8 columns. A format gives 64 weights at a time as unsigned bytes u, and what they stand for: s (u - zero) for the
@@ -300,13 +307,19 @@ struct Q4_0Bytes : Pairs, Q4_0 {
   SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) { return nibbles_of_two(b + 2, b + 20); }
   SWITCHYARD_INLINE __m512 scales(const uint8_t* b) { return two_scales(half_at(b), half_at(b + 18)); }
 };
+constexpr std::array<float, 256> half_scales() {
+  std::array<float, 256> table{};
+  for (uint32_t e = 0; e < 256; ++e) table[e] = MXFP4::half_scale(e);
+  return table;
+}
+constexpr std::array<float, 256> kHalfScales = half_scales();
 struct MXFP4Bytes : Pairs, MXFP4 {
   static constexpr char kZero = 12;
   SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) {
     const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
     return _mm512_shuffle_epi8(table, nibbles_of_two(b + 1, b + 18));
   }
-  SWITCHYARD_INLINE __m512 scales(const uint8_t* b) { return two_scales(half_scale(b[0]), half_scale(b[17])); }
+  SWITCHYARD_INLINE __m512 scales(const uint8_t* b) { return two_scales(kHalfScales[b[0]], kHalfScales[b[17]]); }
 };
 
 /// s and o for each 16 of 256 values.
@@ -407,16 +420,7 @@ void int_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntC
 
 template <typename Format>
 void int_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
-  switch (n) {
-    case 1: return int_dots_of<Format, 1>(packed, rows, blocks, x, out, ld);
-    case 2: return int_dots_of<Format, 2>(packed, rows, blocks, x, out, ld);
-    case 3: return int_dots_of<Format, 3>(packed, rows, blocks, x, out, ld);
-    case 4: return int_dots_of<Format, 4>(packed, rows, blocks, x, out, ld);
-    case 5: return int_dots_of<Format, 5>(packed, rows, blocks, x, out, ld);
-    case 6: return int_dots_of<Format, 6>(packed, rows, blocks, x, out, ld);
-    case 7: return int_dots_of<Format, 7>(packed, rows, blocks, x, out, ld);
-    default: return int_dots_of<Format, 8>(packed, rows, blocks, x, out, ld);
-  }
+  for_columns(n, [=, &x](auto columns) { int_dots_of<Format, columns>(packed, rows, blocks, x, out, ld); });
 }
 
 void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
@@ -453,6 +457,37 @@ struct BF16 {
   }
 };
 
+SWITCHYARD_INLINE __m512bh values_at(const c10::BFloat16* at) { return (__m512bh)_mm512_loadu_si512(at); }
+
+/// bf16 rows against N bf16 columns, 32 products at a time.
+template <int N>
+void pair_dots_of(const c10::BFloat16* w, int64_t rows, int64_t k, const c10::BFloat16* x, float* out, int64_t ld) {
+  constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
+  for (int64_t r = 0; r < rows; ++r) {
+    const c10::BFloat16* row = w + r * k;
+    __m512 sums[N][kSums];
+    for (auto& column : sums)
+      for (__m512& s : column) s = _mm512_setzero_ps();
+    for (int64_t i = 0; i < k; i += 128) {
+      fetch_ahead<256>(reinterpret_cast<const uint8_t*>(row + i));
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const __m512bh v = values_at(row + i + 32 * j);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sums[n][j % kSums] = _mm512_dpbf16_ps(sums[n][j % kSums], v, values_at(x + n * k + i + 32 * j));
+      }
+    }
+    for (int n = 0; n < N; ++n) {
+      for (int s = 1; s < kSums; ++s) sums[n][0] = _mm512_add_ps(sums[n][0], sums[n][s]);
+      out[n * ld + r] = _mm512_reduce_add_ps(sums[n][0]);
+    }
+  }
+}
+
+void pair_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld) {
+  for_columns(n, [=](auto columns) { pair_dots_of<columns>(w, rows, k, x, out, ld); });
+}
+
 struct Named { std::string_view name; BlockPath path; };
 template <typename Block, typename Bytes, typename Way = ByVectors<Block>>
 constexpr Named named(std::string_view name) {
@@ -472,8 +507,13 @@ void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* sc
   for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + 4 * part);
 }
 
+template <>
+bool has_row_dots<float>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % F32::kLength == 0; }
+template <>
+bool has_row_dots<c10::BFloat16>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % 128 == 0; }
+
 bool row_dots(const float* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
-  if (cpu_level() < CpuLevel::avx512bf16 || k % F32::kLength != 0) return false;
+  if (!has_row_dots<float>(k)) return false;
   dots<F32>(reinterpret_cast<const uint8_t*>(w), rows, k / F32::kLength, n, x, out, ld);
   return true;
 }
@@ -481,6 +521,12 @@ bool row_dots(const float* w, int64_t rows, int64_t k, int64_t n, const float* x
 bool row_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
   if (cpu_level() < CpuLevel::avx512bf16 || k % BF16::kLength != 0) return false;
   dots<BF16>(reinterpret_cast<const uint8_t*>(w), rows, k / BF16::kLength, n, x, out, ld);
+  return true;
+}
+
+bool row_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld) {
+  if (!has_row_dots<c10::BFloat16>(k)) return false;
+  pair_dots(w, rows, k, n, x, out, ld);
   return true;
 }
 
@@ -498,8 +544,13 @@ const BlockPath* block_path(const BlockCodec& codec) {
 namespace switchyard::kernels::cpu {
 
 const BlockPath* block_path(const BlockCodec&) { return nullptr; }
+template <>
+bool has_row_dots<float>(int64_t) { return false; }
+template <>
+bool has_row_dots<c10::BFloat16>(int64_t) { return false; }
 bool row_dots(const float*, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
 bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
+bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, const c10::BFloat16*, float*, int64_t) { return false; }
 void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, float*) {}  // nobody asks for them without a path
 
 }  // namespace switchyard::kernels::cpu

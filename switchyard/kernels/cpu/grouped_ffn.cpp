@@ -79,32 +79,63 @@ void add_row_products(const float* a, const float* b, int64_t rows, int64_t widt
   });
 }
 
+/// The rows of a tile behind its last whole lane of columns. A few of them are met by dot products with the panels of weights that
+/// are in cache anyway: as columns they would cost a whole lane.
+template <typename T>
+struct Tail {
+  int64_t count = 0;
+  T *x = nullptr, *hidden = nullptr;                          ///< [count, in], [count, hidden]
+  float *gate = nullptr, *up = nullptr, *h = nullptr;         ///< [count, rows of a panel]
+};
+
+/// How many rows of a tile are its tail. A dot product ends with a sum over lanes, which short rows pay dearly.
+template <typename T>
+int64_t tail_of(int64_t count, int64_t in, int64_t hidden) {
+  const int64_t rest = count % kLane, most = std::min(in, hidden) >= 768 ? 8 : 5;
+  return count > kLane && rest <= most && has_row_dots<T>(in) && has_row_dots<T>(hidden) ? rest : 0;
+}
+
+/// out[j, r] = <w[r], x[j]> + bias[r].
+template <typename T>
+void tail_dots(const T* w, int64_t rows, int64_t k, int64_t count, const T* x, const T* bias, float* out) {
+  if (count == 0) return;
+  row_dots(w, rows, k, count, x, out, rows);
+  if (!bias) return;
+  for (int64_t j = 0; j < count; ++j)
+    for (int64_t r = 0; r < rows; ++r) out[j * rows + r] += to_float(bias[r]);
+}
+
 /// Pre-activations of hidden units f0 ... f0 + fc for packed columns: gate (when there is one) and up, [fc, columns].
-/// space: [fc, in].
+/// space: [fc, in]. Those of the tail go to its own places.
 template <typename T>
 void pre_activations(const FfnWeights<T>& w, int64_t expert, int64_t f0, int64_t fc, const T* packed, int64_t columns, T* space,
-                     float* gate, float* up) {
-  const int64_t first = expert * w.hidden + f0;
-  if (w.gate) {
-    product(fc, columns, w.in, w.gate.rows(expert, f0, fc, space), w.in, packed, columns, gate, columns, false);
-    add_bias(w.gate_bias ? w.gate_bias + first : nullptr, fc, columns, gate);
-  }
-  product(fc, columns, w.in, w.up.rows(expert, f0, fc, space), w.in, packed, columns, up, columns, false);
-  add_bias(w.up_bias ? w.up_bias + first : nullptr, fc, columns, up);
+                     float* gate, float* up, const Tail<T>& tail = {}) {
+  const auto map = [&](const Stack<T>& stack, const T* biases, float* out, float* tail_out) {
+    const T* panel = stack.rows(expert, f0, fc, space);
+    const T* bias = biases ? biases + expert * w.hidden + f0 : nullptr;
+    product(fc, columns, w.in, panel, w.in, packed, columns, out, columns, false);
+    add_bias(bias, fc, columns, out);
+    tail_dots(panel, fc, w.in, tail.count, tail.x, bias, tail_out);
+  };
+  if (w.gate) map(w.gate, w.gate_bias, gate, tail.gate);
+  map(w.up, w.up_bias, up, tail.up);
 }
 
 template <typename T>
 void pack_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile& tile, int64_t columns, T* packed) {
   const T* x = rows.row ? rows.x : rows.x + tile.begin * w.in;
-  pack_columns(x, w.in, rows.row ? rows.row + tile.begin : nullptr, tile.count, columns, packed);
+  pack_columns(x, w.in, rows.row ? rows.row + tile.begin : nullptr, std::min(tile.count, columns), columns, packed);
 }
 
 template <typename T>
 void forward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile& tile, T* y, T* keep_gate, T* keep_up) {
-  const int64_t columns = round_up(tile.count, kLane), F = w.hidden, D = w.in, O = w.out;
+  const int64_t F = w.hidden, D = w.in, O = w.out;
+  Tail<T> tail{.count = tail_of<T>(tile.count, D, F)};
+  const int64_t whole = tile.count - tail.count, columns = round_up(whole, kLane);
   const int64_t chunk = panel_rows(D, F), piece = panel_rows(F, O), most = std::max(chunk, piece);
   Scratch<For::task> scratch(bytes_of<T>(D * columns) + bytes_of<T>(F * columns) + bytes_of<T>(std::max(chunk * D, piece * F)) +
-                             3 * bytes_of<float>(most * columns));
+                             3 * bytes_of<float>(most * columns) + bytes_of<T>(tail.count * D) + bytes_of<T>(tail.count * F) +
+                             3 * bytes_of<float>(most * tail.count));
   T* packed = scratch.template take<T>(D * columns);
   T* hidden = scratch.template take<T>(F * columns);
   T* space = scratch.template take<T>(std::max(chunk * D, piece * F));
@@ -112,19 +143,39 @@ void forward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile&
   float* up = scratch.template take<float>(most * columns);
   float* h = scratch.template take<float>(most * columns);
   pack_tile(w, rows, tile, columns, packed);
+  if (tail.count > 0) {
+    tail.x = scratch.template take<T>(tail.count * D);
+    tail.hidden = scratch.template take<T>(tail.count * F);
+    for (float** part : {&tail.gate, &tail.up, &tail.h}) *part = scratch.template take<float>(most * tail.count);
+    for (int64_t j = 0; j < tail.count; ++j) {
+      const int64_t a = tile.begin + whole + j;
+      std::memcpy(static_cast<void*>(tail.x + j * D), rows.x + (rows.row ? rows.row[a] : a) * D, sizeof(T) * D);
+    }
+  }
+  const int64_t behind = tile.begin + whole;  // the tail's first position
   for (int64_t f0 = 0; f0 < F; f0 += chunk) {
     const int64_t fc = std::min(chunk, F - f0);
-    pre_activations(w, tile.expert, f0, fc, packed, columns, space, gate, up);
-    if (keep_up) store_transposed(up, fc, columns, tile.count, keep_up + tile.begin * F + f0, F);
-    if (keep_gate && w.gate) store_transposed(gate, fc, columns, tile.count, keep_gate + tile.begin * F + f0, F);
+    pre_activations(w, tile.expert, f0, fc, packed, columns, space, gate, up, tail);
+    if (keep_up) store_transposed(up, fc, columns, whole, keep_up + tile.begin * F + f0, F);
+    if (keep_gate && w.gate) store_transposed(gate, fc, columns, whole, keep_gate + tile.begin * F + f0, F);
     activate_values(w.activation, w.gate ? gate : nullptr, up, h, fc * columns);
     as_columns(h, fc, columns, hidden + f0 * columns);
+    if (tail.count == 0) continue;
+    if (keep_up) narrow_rows(tail.up, tail.count, fc, nullptr, keep_up + behind * F + f0, F);
+    if (keep_gate && w.gate) narrow_rows(tail.gate, tail.count, fc, nullptr, keep_gate + behind * F + f0, F);
+    activate_values(w.activation, w.gate ? tail.gate : nullptr, tail.up, tail.h, fc * tail.count);
+    narrow_rows(tail.h, tail.count, fc, nullptr, tail.hidden + f0, F);
   }
   for (int64_t o0 = 0; o0 < O; o0 += piece) {
     const int64_t oc = std::min(piece, O - o0);
-    product(oc, columns, F, w.down.rows(tile.expert, o0, oc, space), F, hidden, columns, up, columns, false);
-    add_bias(w.down_bias ? w.down_bias + tile.expert * O + o0 : nullptr, oc, columns, up);
-    store_transposed(up, oc, columns, tile.count, y + tile.begin * O + o0, O);
+    const T* panel = w.down.rows(tile.expert, o0, oc, space);
+    const T* bias = w.down_bias ? w.down_bias + tile.expert * O + o0 : nullptr;
+    product(oc, columns, F, panel, F, hidden, columns, up, columns, false);
+    add_bias(bias, oc, columns, up);
+    store_transposed(up, oc, columns, whole, y + tile.begin * O + o0, O);
+    if (tail.count == 0) continue;
+    tail_dots(panel, oc, F, tail.count, tail.hidden, bias, tail.up);
+    narrow_rows(tail.up, tail.count, oc, nullptr, y + behind * O + o0, O);
   }
 }
 

@@ -8,7 +8,17 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kPiece = 32;  ///< rows of weights a task
+constexpr int64_t kPiece = 256;          ///< rows of weights a task, at most
+constexpr int64_t kPieceBytes = 1 << 19;  ///< of weights a task: a new place in memory costs what a page of reading does
+constexpr int64_t kTasks = 32;            ///< tasks that there should be, so that a busy core delays only a small part
+
+/// Rows of weights a task takes of experts with so many rows.
+template <typename T>
+int64_t piece_of(const Stack<T>& w, int64_t rows, int64_t experts) {
+  const int64_t bytes = w.blocks ? w.blocks->row_bytes() : w.k * static_cast<int64_t>(w.wide ? sizeof(float) : sizeof(T));
+  const int64_t most = std::min({kPiece, kPieceBytes / bytes, round_up(rows * experts / kTasks, 32)});
+  return std::min(rows, std::max<int64_t>(most, 32));
+}
 
 /// Partial sums of a dot product, added in a fixed order at its end: at least four vectors of them are under way at once.
 template <int N> constexpr int64_t kLanes = N == 1 ? 64 : N == 2 ? 32 : 16;
@@ -53,6 +63,25 @@ void plain_dots(const T* w, int64_t rows, int64_t k, int64_t n, const float* x, 
 
 }  // namespace
 
+namespace {
+
+template <typename B>
+void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, int64_t ld) {
+  if (!bias) return;
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t r = 0; r < rows; ++r) out[j * ld + r] += to_float(bias[at + r]);
+}
+
+/// Rows as bf16, for a stack of that type.
+template <typename T>
+const c10::BFloat16* lowered(const Stack<T>& w, const float* x, int64_t values, c10::BFloat16* space) {
+  if (!std::is_same_v<T, c10::BFloat16> || !w.same) return nullptr;
+  narrow(x, values, space);
+  return space;
+}
+
+}  // namespace
+
 template <typename T>
 bool takes_ints(const Stack<T>& w) {
   if (!std::is_same_v<T, c10::BFloat16> || !w.blocks) return false;
@@ -64,6 +93,8 @@ template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows& x, const B* bias, float* space,
           float* out, int64_t ld) {
   const int64_t at = e * w.m + first;
+  if constexpr (std::is_same_v<T, c10::BFloat16>)
+    if (w.same && x.low && row_dots(w.same + at * w.k, rows, w.k, n, x.low, out, ld)) return add_bias(bias, at, rows, n, out, ld);
   if (w.same) {
     plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.wide) {
@@ -79,9 +110,7 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
         plain_dots(space, 1, w.k, n, x.x, out + r, ld);
       }
   }
-  if (bias)
-    for (int64_t j = 0; j < n; ++j)
-      for (int64_t r = 0; r < rows; ++r) out[j * ld + r] += to_float(bias[at + r]);
+  add_bias(bias, at, rows, n, out, ld);
 }
 
 #define SWITCHYARD_DOTS(T, B) \
@@ -112,15 +141,16 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
     total += tile.count;
   }
   const bool ints = takes_ints(stack);
-  Scratch<For::operation> scratch(bytes_of<float>(total * k) + (ints ? int_bytes(total, k) : 0));
+  Scratch<For::operation> scratch(bytes_of<float>(total * k) + bytes_of<c10::BFloat16>(total * k) + (ints ? int_bytes(total, k) : 0));
   float* wide = scratch.template take<float>(total * k);
+  c10::BFloat16* low = scratch.template take<c10::BFloat16>(total * k);
   for (size_t t = 0; t < tiles.size(); ++t)
     for (int64_t i = 0; i < tiles[t].count * k; ++i) wide[place[t] * k + i] = to_float(x[tiles[t].begin * k + i]);
-  const FewRows all{wide, ints ? quantised(wide, total, k, scratch) : IntColumns{}};
-  const int64_t pieces = (m + kPiece - 1) / kPiece;
+  const FewRows all{wide, lowered(stack, wide, total * k, low), ints ? quantised(wide, total, k, scratch) : IntColumns{}};
+  const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, total * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / pieces];
-    const int64_t m0 = i % pieces * kPiece, mc = std::min(kPiece, m - m0);
+    const int64_t m0 = i % pieces * piece, mc = std::min(piece, m - m0);
     Scratch<For::task> task(bytes_of<float>(k));
     float out[kSkinnyRows * kPiece];
     dots(stack, tile.expert, m0, mc, tile.count, all.from(place[i / pieces], k), bias, task.template take<float>(k), out, kPiece);
@@ -145,10 +175,13 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
     total += tile.count;
   }
   const bool ints_in = takes_ints(w.up) || takes_ints(w.gate), ints_out = takes_ints(w.down);
-  Scratch<For::operation> scratch(bytes_of<float>(total * D) + bytes_of<float>(total * F) + (ints_in ? int_bytes(total, D) : 0) +
+  Scratch<For::operation> scratch(bytes_of<float>(total * D) + bytes_of<float>(total * F) + bytes_of<c10::BFloat16>(total * D) +
+                                  bytes_of<c10::BFloat16>(total * F) + (ints_in ? int_bytes(total, D) : 0) +
                                   (ints_out ? int_bytes(total, F) : 0));
   float* x = scratch.template take<float>(total * D);
   float* h = scratch.template take<float>(total * F);
+  c10::BFloat16* low_x = scratch.template take<c10::BFloat16>(total * D);
+  c10::BFloat16* low_h = scratch.template take<c10::BFloat16>(total * F);
   for (int64_t t = 0; t < count; ++t)
     for (int64_t j = 0; j < tiles[t].count; ++j) {
       const int64_t a = tiles[t].begin + j;
@@ -157,11 +190,11 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
       for (int64_t i = 0; i < D; ++i) to[i] = to_float(from[i]);
     }
 
-  const FewRows all{x, ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
-  const int64_t up_pieces = (F + kPiece - 1) / kPiece;
+  const FewRows all{x, lowered(w.up, x, total * D, low_x), ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
+  const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
   parallel_tasks(count * up_pieces, total * F * D * 2, [&](int64_t i) {
     const RowTile& tile = tiles[i / up_pieces];
-    const int64_t f0 = i % up_pieces * kPiece, fc = std::min(kPiece, F - f0), n = tile.count, at = place[i / up_pieces];
+    const int64_t f0 = i % up_pieces * up_piece, fc = std::min(up_piece, F - f0), n = tile.count, at = place[i / up_pieces];
     Scratch<For::task> task(bytes_of<float>(D));
     float* space = task.template take<float>(D);
     float gate[kSkinnyRows * kPiece], up[kSkinnyRows * kPiece];
@@ -174,11 +207,11 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
       activate_values(w.activation, w.gate ? gate + j * kPiece : nullptr, up + j * kPiece, h + (at + j) * F + f0, fc);
   });
 
-  const FewRows hidden{h, ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
-  const int64_t down_pieces = (O + kPiece - 1) / kPiece;
+  const FewRows hidden{h, lowered(w.down, h, total * F, low_h), ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
+  const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   parallel_tasks(count * down_pieces, total * F * O, [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];
-    const int64_t o0 = i % down_pieces * kPiece, oc = std::min(kPiece, O - o0);
+    const int64_t o0 = i % down_pieces * down_piece, oc = std::min(down_piece, O - o0);
     Scratch<For::task> task(bytes_of<float>(F));
     float out[kSkinnyRows * kPiece];
     dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(place[i / down_pieces], F), w.down_bias, task.template take<float>(F), out,

@@ -13,14 +13,17 @@ namespace switchyard::kernels::cpu {
 /// Rows an expert up to which this path is taken.
 constexpr int64_t kSkinnyRows = 8;
 
-/// Rows of x that weights meet: in float32, and quantised to int8 where bf16 rows meet packed weights that can take them.
+/// Rows of x that weights meet: in float32; in bf16 too where that is the type of products; quantised to int8 where such rows meet
+/// packed weights that can take them.
 struct FewRows {
-  const float* x = nullptr;  ///< [n, k]
-  IntColumns ints;           ///< q null: not made
+  const float* x = nullptr;            ///< [n, k]
+  const c10::BFloat16* low = nullptr;  ///< [n, k]; null: not made
+  IntColumns ints;                     ///< q null: not made
   /// The rows from `at` on, of width k.
   FewRows from(int64_t at, int64_t k) const {
-    if (ints.q == nullptr) return {x + at * k, {}};
-    return {x + at * k, {ints.q + at * k, ints.scale + at * (k / 64), ints.sum + at * (k / 16)}};
+    FewRows rest{x + at * k, low ? low + at * k : nullptr, {}};
+    if (ints.q) rest.ints = {ints.q + at * k, ints.scale + at * (k / 64), ints.sum + at * (k / 16)};
+    return rest;
   }
 };
 
