@@ -233,9 +233,9 @@ SWITCHYARD_INLINE void fetch_ahead(const uint8_t* block) {
 
 /// N columns, each in so many partial sums that four products or more are under way at once.
 template <typename Block, int N>
-void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x, float* out, int64_t ld) {
+void dots_of(const uint8_t* packed, int64_t row_bytes, int64_t rows, int64_t blocks, const float* x, float* out, int64_t ld) {
   constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
-  const int64_t k = blocks * Block::kLength, row_bytes = blocks * Block::kBytes;
+  const int64_t k = blocks * Block::kLength;
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* row = packed + r * row_bytes;
     __m512 sums[N][kSums];
@@ -274,7 +274,14 @@ SWITCHYARD_INLINE void for_columns(int64_t n, const F& f) {
 
 template <typename Block>
 void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, rows, blocks, x, out, ld); });
+  for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, blocks * Block::kBytes, rows, blocks, x, out, ld); });
+}
+/// The same for values that are not packed, rows a stride apart.
+template <typename Values, typename T>
+void plain_dots(const T* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
+  for_columns(n, [=](auto columns) {
+    dots_of<Values, columns>(reinterpret_cast<const uint8_t*>(w), stride * sizeof(T), rows, k / Values::kLength, x, out, ld);
+  });
 }
 
 // Against int8 columns. A format gives 64 weights at a time as unsigned bytes u, and what they stand for: s (u - zero) for the
@@ -461,10 +468,10 @@ SWITCHYARD_INLINE __m512bh values_at(const c10::BFloat16* at) { return (__m512bh
 
 /// bf16 rows against N bf16 columns, 32 products at a time.
 template <int N>
-void pair_dots_of(const c10::BFloat16* w, int64_t rows, int64_t k, const c10::BFloat16* x, float* out, int64_t ld) {
+void pair_dots_of(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, const c10::BFloat16* x, float* out, int64_t ld) {
   constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
   for (int64_t r = 0; r < rows; ++r) {
-    const c10::BFloat16* row = w + r * k;
+    const c10::BFloat16* row = w + r * stride;
     __m512 sums[N][kSums];
     for (auto& column : sums)
       for (__m512& s : column) s = _mm512_setzero_ps();
@@ -484,8 +491,9 @@ void pair_dots_of(const c10::BFloat16* w, int64_t rows, int64_t k, const c10::BF
   }
 }
 
-void pair_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) { pair_dots_of<columns>(w, rows, k, x, out, ld); });
+void pair_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out,
+               int64_t ld) {
+  for_columns(n, [=](auto columns) { pair_dots_of<columns>(w, stride, rows, k, x, out, ld); });
 }
 
 struct Named { std::string_view name; BlockPath path; };
@@ -512,21 +520,21 @@ bool has_row_dots<float>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16
 template <>
 bool has_row_dots<c10::BFloat16>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % 128 == 0; }
 
-bool row_dots(const float* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
+bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
   if (!has_row_dots<float>(k)) return false;
-  dots<F32>(reinterpret_cast<const uint8_t*>(w), rows, k / F32::kLength, n, x, out, ld);
+  plain_dots<F32>(w, stride, rows, k, n, x, out, ld);
   return true;
 }
 
-bool row_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
+bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
   if (cpu_level() < CpuLevel::avx512bf16 || k % BF16::kLength != 0) return false;
-  dots<BF16>(reinterpret_cast<const uint8_t*>(w), rows, k / BF16::kLength, n, x, out, ld);
+  plain_dots<BF16>(w, stride, rows, k, n, x, out, ld);
   return true;
 }
 
-bool row_dots(const c10::BFloat16* w, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld) {
+bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld) {
   if (!has_row_dots<c10::BFloat16>(k)) return false;
-  pair_dots(w, rows, k, n, x, out, ld);
+  pair_dots(w, stride, rows, k, n, x, out, ld);
   return true;
 }
 
@@ -548,9 +556,9 @@ template <>
 bool has_row_dots<float>(int64_t) { return false; }
 template <>
 bool has_row_dots<c10::BFloat16>(int64_t) { return false; }
-bool row_dots(const float*, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
-bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
-bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, const c10::BFloat16*, float*, int64_t) { return false; }
+bool row_dots(const float*, int64_t, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
+bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
+bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const c10::BFloat16*, float*, int64_t) { return false; }
 void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, float*) {}  // nobody asks for them without a path
 
 }  // namespace switchyard::kernels::cpu

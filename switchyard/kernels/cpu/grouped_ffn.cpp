@@ -97,25 +97,25 @@ int64_t tail_of(int64_t count, int64_t in, int64_t hidden) {
 
 /// out[j, r] = <w[r], x[j]> + bias[r].
 template <typename T>
-void tail_dots(const T* w, int64_t rows, int64_t k, int64_t count, const T* x, const T* bias, float* out) {
+void tail_dots(const T* w, int64_t stride, int64_t rows, int64_t k, int64_t count, const T* x, const T* bias, float* out) {
   if (count == 0) return;
-  row_dots(w, rows, k, count, x, out, rows);
+  row_dots(w, stride, rows, k, count, x, out, rows);
   if (!bias) return;
   for (int64_t j = 0; j < count; ++j)
     for (int64_t r = 0; r < rows; ++r) out[j * rows + r] += to_float(bias[r]);
 }
 
 /// Pre-activations of hidden units f0 ... f0 + fc for packed columns: gate (when there is one) and up, [fc, columns].
-/// space: [fc, in]. Those of the tail go to its own places.
+/// space: a panel of `in` wide rows. Those of the tail go to its own places.
 template <typename T>
 void pre_activations(const FfnWeights<T>& w, int64_t expert, int64_t f0, int64_t fc, const T* packed, int64_t columns, T* space,
                      float* gate, float* up, const Tail<T>& tail = {}) {
   const auto map = [&](const Stack<T>& stack, const T* biases, float* out, float* tail_out) {
-    const T* panel = stack.rows(expert, f0, fc, space);
+    const auto panel = stack.rows(expert, f0, fc, columns, space);
     const T* bias = biases ? biases + expert * w.hidden + f0 : nullptr;
-    product(fc, columns, w.in, panel, w.in, packed, columns, out, columns, false);
+    product(fc, columns, w.in, panel.data, panel.ld, packed, columns, out, columns, false);
     add_bias(bias, fc, columns, out);
-    tail_dots(panel, fc, w.in, tail.count, tail.x, bias, tail_out);
+    tail_dots(panel.data, panel.ld, fc, w.in, tail.count, tail.x, bias, tail_out);
   };
   if (w.gate) map(w.gate, w.gate_bias, gate, tail.gate);
   map(w.up, w.up_bias, up, tail.up);
@@ -133,12 +133,13 @@ void forward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile&
   Tail<T> tail{.count = tail_of<T>(tile.count, D, F)};
   const int64_t whole = tile.count - tail.count, columns = round_up(whole, kLane);
   const int64_t chunk = panel_rows(D, F), piece = panel_rows(F, O), most = std::max(chunk, piece);
-  Scratch<For::task> scratch(bytes_of<T>(D * columns) + bytes_of<T>(F * columns) + bytes_of<T>(std::max(chunk * D, piece * F)) +
+  const int64_t panel_size = std::max(chunk * Stack<T>::panel_stride(D), piece * Stack<T>::panel_stride(F));
+  Scratch<For::task> scratch(bytes_of<T>(D * columns) + bytes_of<T>(F * columns) + bytes_of<T>(panel_size) +
                              3 * bytes_of<float>(most * columns) + bytes_of<T>(tail.count * D) + bytes_of<T>(tail.count * F) +
                              3 * bytes_of<float>(most * tail.count));
   T* packed = scratch.template take<T>(D * columns);
   T* hidden = scratch.template take<T>(F * columns);
-  T* space = scratch.template take<T>(std::max(chunk * D, piece * F));
+  T* space = scratch.template take<T>(panel_size);
   float* gate = scratch.template take<float>(most * columns);
   float* up = scratch.template take<float>(most * columns);
   float* h = scratch.template take<float>(most * columns);
@@ -168,13 +169,13 @@ void forward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const RowTile&
   }
   for (int64_t o0 = 0; o0 < O; o0 += piece) {
     const int64_t oc = std::min(piece, O - o0);
-    const T* panel = w.down.rows(tile.expert, o0, oc, space);
+    const auto panel = w.down.rows(tile.expert, o0, oc, columns, space);
     const T* bias = w.down_bias ? w.down_bias + tile.expert * O + o0 : nullptr;
-    product(oc, columns, F, panel, F, hidden, columns, up, columns, false);
+    product(oc, columns, F, panel.data, panel.ld, hidden, columns, up, columns, false);
     add_bias(bias, oc, columns, up);
     store_transposed(up, oc, columns, whole, y + tile.begin * O + o0, O);
     if (tail.count == 0) continue;
-    tail_dots(panel, oc, F, tail.count, tail.hidden, bias, tail.up);
+    tail_dots(panel.data, panel.ld, oc, F, tail.count, tail.hidden, bias, tail.up);
     narrow_rows(tail.up, tail.count, oc, nullptr, y + behind * O + o0, O);
   }
 }
@@ -194,7 +195,7 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
   const int64_t n = tile.count, np = round_up(n, kStep), F = w.hidden, O = w.out, D = w.in, e = tile.expert;
   const int64_t columns = round_up(n, kLane), chunk = std::min(kHidden, F), piece = std::min(kWidth, D);
   const bool gated = static_cast<bool>(w.gate), again = in.up == nullptr;
-  const int64_t panel = std::max({O * chunk, F * piece, again ? chunk * D : 0});
+  const int64_t panel = std::max({O * chunk, F * piece, again ? chunk * Stack<T>::panel_stride(D) : 0});
   Scratch<For::task> scratch(bytes_of<T>(np * O) + bytes_of<T>(n * O) + 2 * bytes_of<T>(np * F) + bytes_of<T>(panel) +
                              7 * bytes_of<float>(columns * std::max(chunk, piece)) + 2 * bytes_of<float>(np) +
                              (again ? bytes_of<T>(D * columns) : 0));

@@ -23,21 +23,22 @@ constexpr int64_t kStep = 8;     ///< rows are padded to it: few shapes of produ
 
 template <typename T>
 void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64_t* offset, const T* bias, T* y) {
-  const int64_t m = stack.m, k = stack.k;
+  const int64_t m = stack.m, k = stack.k, stride = Stack<T>::panel_stride(k);
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
   const std::vector<RowTile> few = take_few(tiles, offset, kSkinnyRows);
   if (!few.empty()) map_few(stack, few, x, bias, y);
   parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i];
     const int64_t columns = round_up(tile.count, kLane), width = std::min(kWidth, m);
-    Scratch<For::task> scratch(bytes_of<T>(k * columns) + bytes_of<T>(width * k) + bytes_of<float>(width * columns));
+    Scratch<For::task> scratch(bytes_of<T>(k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
     T* packed = scratch.template take<T>(k * columns);
-    T* space = scratch.template take<T>(width * k);
+    T* space = scratch.template take<T>(width * stride);
     float* out = scratch.template take<float>(width * columns);
     pack_columns(x + tile.begin * k, k, nullptr, tile.count, columns, packed);
     for (int64_t m0 = 0; m0 < m; m0 += width) {
       const int64_t mc = std::min(width, m - m0);
-      product(mc, columns, k, stack.rows(tile.expert, m0, mc, space), k, packed, columns, out, columns, false);
+      const auto panel = stack.rows(tile.expert, m0, mc, columns, space);
+      product(mc, columns, k, panel.data, panel.ld, packed, columns, out, columns, false);
       if (bias)
         for (int64_t o = 0; o < mc; ++o)
           for (int64_t j = 0; j < columns; ++j) out[o * columns + j] += to_float(bias[tile.expert * m + m0 + o]);

@@ -71,16 +71,17 @@ void map_packed(const BlockTensor& stack, int64_t experts, int64_t m, int64_t k,
   });
 
   const std::vector<Slab> work = slabs(tiles, m);
+  const int64_t stride = Stack<T>::panel_stride(k);
   parallel_tasks(static_cast<int64_t>(work.size()), total * m * k, [&](int64_t i) {
     const Slab& slab = work[i];
-    Scratch<For::task> task(bytes_of<T>(kSlab * k) + bytes_of<float>(kSlab * round_up(kRows, kLane)));
-    T* space = task.template take<T>(kSlab * k);
+    Scratch<For::task> task(bytes_of<T>(kSlab * stride) + bytes_of<float>(kSlab * round_up(kRows, kLane)));
+    T* space = task.template take<T>(kSlab * stride);
     float* out = task.template take<float>(kSlab * round_up(kRows, kLane));
     const int64_t row = columns[slab.first_tile].tile.expert * m + slab.row;
-    const T* weights = matrices.rows(0, row, slab.rows, space);
+    const auto weights = matrices.rows(0, row, slab.rows, kRows, space);
     for (int64_t t = slab.first_tile; t < slab.first_tile + slab.tiles; ++t) {
       const Columns<T>& c = columns[t];
-      product(slab.rows, c.count, k, weights, k, c.packed, c.count, out, c.count, false);
+      product(slab.rows, c.count, k, weights.data, weights.ld, c.packed, c.count, out, c.count, false);
       if (bias) add_bias(out, bias + row, slab.rows, c.count);
       store_transposed(out, slab.rows, c.count, c.tile.count, y + c.tile.begin * m + slab.row, m);
     }

@@ -48,7 +48,7 @@ void dots_of(const T* w, int64_t rows, int64_t k, const float* x, float* out, in
 
 template <typename T>
 void plain_dots(const T* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
-  if (row_dots(w, rows, k, n, x, out, ld)) return;
+  if (row_dots(w, k, rows, k, n, x, out, ld)) return;
   switch (n) {
     case 1: return dots_of<1>(w, rows, k, x, out, ld);
     case 2: return dots_of<2>(w, rows, k, x, out, ld);
@@ -94,7 +94,7 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
           float* out, int64_t ld) {
   const int64_t at = e * w.m + first;
   if constexpr (std::is_same_v<T, c10::BFloat16>)
-    if (w.same && x.low && row_dots(w.same + at * w.k, rows, w.k, n, x.low, out, ld)) return add_bias(bias, at, rows, n, out, ld);
+    if (w.same && x.low && row_dots(w.same + at * w.k, w.k, rows, w.k, n, x.low, out, ld)) return add_bias(bias, at, rows, n, out, ld);
   if (w.same) {
     plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.wide) {

@@ -1,6 +1,7 @@
 #include "switchyard/kernels/cpu/stack.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/parallel.h"
@@ -17,34 +18,42 @@ void narrow(const float* src, int64_t count, T* dst) {
   });
 }
 
+namespace {
+
+/// Columns up to which a row that is copied is read no more often than it would miss where it lies.
+constexpr int64_t kCopied = 24;
+
+void decode_row(const BlockTensor& blocks, int64_t row, int64_t k, float* to) {
+  const int64_t count = k / blocks.codec().length;
+  if (const BlockPath* path = block_path(blocks.codec())) path->decode(blocks.row(row), count, to);
+  else blocks.codec().dequantise(blocks.row(row), to, count);
+}
+
+void decode_row(const BlockTensor& blocks, int64_t row, int64_t k, c10::BFloat16* to) {
+  const int64_t length = blocks.codec().length, count = k / length;
+  if (const BlockPath* path = block_path(blocks.codec())) return path->decode_bf16(blocks.row(row), count, to);
+  constexpr int64_t kFloats = 4096;  // some blocks at a time, so that the floats stay in the first-level cache
+  float floats[kFloats];
+  const int64_t step = std::max<int64_t>(1, kFloats / length);
+  for (int64_t b = 0; b < count; b += step) {
+    const int64_t here = std::min(step, count - b);
+    blocks.codec().dequantise(blocks.row(row) + b * blocks.codec().bytes, floats, here);
+    narrow(floats, here * length, to + b * length);
+  }
+}
+
+}  // namespace
+
 template <typename T>
-const T* Stack<T>::rows(int64_t e, int64_t first, int64_t count, T* space) const {
-  const int64_t at = (e * m + first) * k;
-  if (same) return same + at;
-  if (wide) {
-    narrow(wide + at, count * k, space);
-    return space;
+typename Stack<T>::Panel Stack<T>::rows(int64_t e, int64_t first, int64_t count, int64_t columns, T* space) const {
+  const int64_t at = e * m + first, ld = panel_stride(k);
+  if (same && (columns > kCopied || !clashing(k))) return {same + at * k, k};
+  for (int64_t r = 0; r < count; ++r) {
+    if (same) std::memcpy(static_cast<void*>(space + r * ld), same + (at + r) * k, sizeof(T) * k);
+    else if (wide) narrow(wide + (at + r) * k, k, space + r * ld);
+    else decode_row(*blocks, at + r, k, space + r * ld);
   }
-  const int64_t blocks_a_row = k / blocks->codec().length;
-  if (const BlockPath* path = block_path(blocks->codec())) {
-    if constexpr (std::is_same_v<T, float>) path->decode(blocks->row(e * m + first), count * blocks_a_row, space);
-    else path->decode_bf16(blocks->row(e * m + first), count * blocks_a_row, space);
-    return space;
-  }
-  if constexpr (std::is_same_v<T, float>) {
-    blocks->codec().dequantise(blocks->row(e * m + first), space, count * blocks_a_row);
-  } else {
-    constexpr int64_t kFloats = 4096;  // a few rows at a time, so that the floats stay in the first-level cache
-    float floats[kFloats];
-    const int64_t length = blocks->codec().length, step = std::max<int64_t>(1, kFloats / length), total = count * blocks_a_row;
-    const uint8_t* from = blocks->row(e * m + first);
-    for (int64_t b = 0; b < total; b += step) {
-      const int64_t here = std::min(step, total - b);
-      blocks->codec().dequantise(from + b * blocks->codec().bytes, floats, here);
-      narrow(floats, here * length, space + b * length);
-    }
-  }
-  return space;
+  return {space, ld};
 }
 
 template <typename T>

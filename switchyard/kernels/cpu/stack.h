@@ -18,12 +18,18 @@ struct Stack {
 
   explicit operator bool() const { return same || wide || blocks; }
 
-  /// Rows first ... first + count of expert e, row-major with stride k: in place, or made in `space` [count, k].
-  const T* rows(int64_t e, int64_t first, int64_t count, T* space) const;
+  struct Panel { const T* data; int64_t ld; };
+
+  /// Rows first ... first + count of expert e, stride `ld`, to be multiplied with so many columns: in place, or made in `space`,
+  /// [count, panel_stride()]. With few columns they are copied too, if they lie so that their lines displace one another.
+  Panel rows(int64_t e, int64_t first, int64_t count, int64_t columns, T* space) const;
+
+  /// Rows that are a multiple of 2 KB apart fall into the same few sets of the first-level cache: panels are a line wider.
+  static int64_t panel_stride(int64_t k) { return clashing(k) ? k + 64 / static_cast<int64_t>(sizeof(T)) : k; }
+  static bool clashing(int64_t k) { return k * static_cast<int64_t>(sizeof(T)) % 2048 == 0; }
 
   /// A part of expert e's matrix as B of `product`, stride `ld`: depth r0 ... r0 + depth, columns c0 ... c0 + width; `space`
   /// [depth, width]. depth is a multiple of kPair<T>. Not of blocks.
-  struct Panel { const T* data; int64_t ld; };
   Panel panel(int64_t e, int64_t r0, int64_t depth, int64_t c0, int64_t width, T* space) const;
 };
 
