@@ -233,9 +233,9 @@ SWITCHYARD_INLINE void fetch_ahead(const uint8_t* block) {
 
 /// N columns, each in so many partial sums that four products or more are under way at once.
 template <typename Block, int N>
-void dots_of(const uint8_t* packed, int64_t row_bytes, int64_t rows, int64_t blocks, const float* x, float* out, int64_t ld) {
+void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x, float* out, int64_t ld) {
   constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
-  const int64_t k = blocks * Block::kLength;
+  const int64_t k = blocks * Block::kLength, row_bytes = blocks * Block::kBytes;
   for (int64_t r = 0; r < rows; ++r) {
     const uint8_t* row = packed + r * row_bytes;
     __m512 sums[N][kSums];
@@ -274,16 +274,8 @@ SWITCHYARD_INLINE void for_columns(int64_t n, const F& f) {
 
 template <typename Block>
 void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, blocks * Block::kBytes, rows, blocks, x, out, ld); });
+  for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, rows, blocks, x, out, ld); });
 }
-/// The same for values that are not packed, rows a stride apart.
-template <typename Values, typename T>
-void plain_dots(const T* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) {
-    dots_of<Values, columns>(reinterpret_cast<const uint8_t*>(w), stride * sizeof(T), rows, k / Values::kLength, x, out, ld);
-  });
-}
-
 // Against int8 columns. A format gives 64 weights at a time as unsigned bytes u, and what they stand for: s (u - zero) for the
 // formats of 32 values, s u - o with s and o a sub-block for the others.
 
@@ -446,54 +438,86 @@ void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
   }
 }
 
-// Rows that are not packed are blocks too.
-struct F32 {
-  static constexpr int64_t kLength = 64, kBytes = 256;
-  template <typename Sink>
-  SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) sink(i, _mm512_loadu_ps(block + 64 * i));
-  }
+// Rows that are not packed. A way gives so many weights of a row as `V`, the same of x, and adds their products to 16 sums.
+struct FloatsByFloats {
+  static constexpr int64_t kWidth = 16;
+  using W = float;
+  using X = float;
+  SWITCHYARD_INLINE __m512 weights(const float* at) { return _mm512_loadu_ps(at); }
+  SWITCHYARD_INLINE __m512 add(__m512 sum, __m512 w, const float* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), sum); }
 };
-struct BF16 {
-  static constexpr int64_t kLength = 64, kBytes = 128;
-  template <typename Sink>
-  SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) sink(i, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load32(block + 32 * i)), 16)));
+struct HalvesByFloats {
+  static constexpr int64_t kWidth = 16;
+  using W = c10::BFloat16;
+  using X = float;
+  SWITCHYARD_INLINE __m512 weights(const c10::BFloat16* at) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))), 16));
   }
+  SWITCHYARD_INLINE __m512 add(__m512 sum, __m512 w, const float* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), sum); }
+};
+struct HalvesByHalves {
+  static constexpr int64_t kWidth = 32;
+  using W = c10::BFloat16;
+  using X = c10::BFloat16;
+  SWITCHYARD_INLINE __m512bh weights(const c10::BFloat16* at) { return (__m512bh)_mm512_loadu_si512(at); }
+  SWITCHYARD_INLINE __m512 add(__m512 sum, __m512bh w, const c10::BFloat16* x) { return _mm512_dpbf16_ps(sum, w, weights(x)); }
 };
 
-SWITCHYARD_INLINE __m512bh values_at(const c10::BFloat16* at) { return (__m512bh)_mm512_loadu_si512(at); }
+/// Few columns leave room for several sums a row, so that four products are under way at once; many share what they load of x
+/// between several rows, since x no longer fits the first-level cache.
+template <int N> constexpr int kSumsOf = N == 1 ? 4 : N <= 3 ? 2 : 1;
+template <int N> constexpr int kRowsOf = N <= 3 ? 1 : N <= 6 ? 4 : 3;
 
-/// bf16 rows against N bf16 columns, 32 products at a time.
-template <int N>
-void pair_dots_of(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, const c10::BFloat16* x, float* out, int64_t ld) {
-  constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
-  for (int64_t r = 0; r < rows; ++r) {
-    const c10::BFloat16* row = w + r * stride;
-    __m512 sums[N][kSums];
-    for (auto& column : sums)
-      for (__m512& s : column) s = _mm512_setzero_ps();
-    for (int64_t i = 0; i < k; i += 128) {
-      fetch_ahead<256>(reinterpret_cast<const uint8_t*>(row + i));
+template <typename Way, int N, int R>
+SWITCHYARD_INLINE void meet_rows(const typename Way::W* w, int64_t stride, int64_t k, const typename Way::X* x, int64_t x_stride, float* out,
+                                int64_t ld) {
+  constexpr int kSums = kSumsOf<N>;
+  constexpr int64_t kStep = 4 * Way::kWidth;
+  __m512 sums[R][N][kSums];
+  for (auto& row : sums)
+    for (auto& column : row)
+      for (__m512& sum : column) sum = _mm512_setzero_ps();
+  for (int64_t i = 0; i < k; i += kStep) {
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const __m512bh v = values_at(row + i + 32 * j);
+    for (int r = 0; r < R; ++r) fetch_ahead<kStep * sizeof(typename Way::W)>(reinterpret_cast<const uint8_t*>(w + r * stride + i) + (R - 1) * 4096);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const int64_t at = i + j * Way::kWidth;
+      decltype(Way::weights(w)) v[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) v[r] = Way::weights(w + r * stride + at);
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sums[n][j % kSums] = _mm512_dpbf16_ps(sums[n][j % kSums], v, values_at(x + n * k + i + 32 * j));
-      }
-    }
-    for (int n = 0; n < N; ++n) {
-      for (int s = 1; s < kSums; ++s) sums[n][0] = _mm512_add_ps(sums[n][0], sums[n][s]);
-      out[n * ld + r] = _mm512_reduce_add_ps(sums[n][0]);
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sums[r][n][j % kSums] = Way::add(sums[r][n][j % kSums], v[r], x + n * x_stride + at);
     }
   }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) {
+      for (int s = 1; s < kSums; ++s) sums[r][n][0] = _mm512_add_ps(sums[r][n][0], sums[r][n][s]);
+      out[n * ld + r] = _mm512_reduce_add_ps(sums[r][n][0]);
+    }
 }
 
-void pair_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out,
-               int64_t ld) {
-  for_columns(n, [=](auto columns) { pair_dots_of<columns>(w, stride, rows, k, x, out, ld); });
+template <typename Way, int N>
+void meet_all_rows(const typename Way::W* w, int64_t stride, int64_t rows, int64_t k, const typename Way::X* x, int64_t x_stride, float* out,
+                   int64_t ld) {
+  constexpr int R = kRowsOf<N>;
+  int64_t r = 0;
+  for (; r + R <= rows; r += R) meet_rows<Way, N, R>(w + r * stride, stride, k, x, x_stride, out + r, ld);
+  for (; r < rows; ++r) meet_rows<Way, N, 1>(w + r * stride, stride, k, x, x_stride, out + r, ld);
+}
+
+/// Eight columns at a time, and some rows that stay in cache until all columns have met them.
+template <typename Way>
+void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const typename Way::X* x, int64_t x_stride,
+                float* out, int64_t ld) {
+  const int64_t step = n <= 8 ? rows : 12;
+  for (int64_t r = 0; r < rows; r += step)
+    for (int64_t c = 0; c < n; c += 8)
+      for_columns(std::min<int64_t>(8, n - c), [=](auto columns) {
+        meet_all_rows<Way, columns>(w + r * stride, stride, std::min(step, rows - r), k, x + c * x_stride, x_stride, out + c * ld + r, ld);
+      });
 }
 
 struct Named { std::string_view name; BlockPath path; };
@@ -516,25 +540,25 @@ void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* sc
 }
 
 template <>
-bool has_row_dots<float>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % F32::kLength == 0; }
+bool has_row_dots<float>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % 64 == 0; }
 template <>
 bool has_row_dots<c10::BFloat16>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % 128 == 0; }
 
-bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
+bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld) {
   if (!has_row_dots<float>(k)) return false;
-  plain_dots<F32>(w, stride, rows, k, n, x, out, ld);
+  plain_dots<FloatsByFloats>(w, stride, rows, k, n, x, x_stride, out, ld);
   return true;
 }
 
-bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
-  if (cpu_level() < CpuLevel::avx512bf16 || k % BF16::kLength != 0) return false;
-  plain_dots<BF16>(w, stride, rows, k, n, x, out, ld);
+bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld) {
+  if (!has_row_dots<float>(k)) return false;
+  plain_dots<HalvesByFloats>(w, stride, rows, k, n, x, x_stride, out, ld);
   return true;
 }
 
-bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld) {
+bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, int64_t x_stride, float* out, int64_t ld) {
   if (!has_row_dots<c10::BFloat16>(k)) return false;
-  pair_dots(w, stride, rows, k, n, x, out, ld);
+  plain_dots<HalvesByHalves>(w, stride, rows, k, n, x, x_stride, out, ld);
   return true;
 }
 
@@ -556,9 +580,9 @@ template <>
 bool has_row_dots<float>(int64_t) { return false; }
 template <>
 bool has_row_dots<c10::BFloat16>(int64_t) { return false; }
-bool row_dots(const float*, int64_t, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
-bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const float*, float*, int64_t) { return false; }
-bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const c10::BFloat16*, float*, int64_t) { return false; }
+bool row_dots(const float*, int64_t, int64_t, int64_t, int64_t, const float*, int64_t, float*, int64_t) { return false; }
+bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const float*, int64_t, float*, int64_t) { return false; }
+bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const c10::BFloat16*, int64_t, float*, int64_t) { return false; }
 void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, float*) {}  // nobody asks for them without a path
 
 }  // namespace switchyard::kernels::cpu

@@ -31,12 +31,12 @@ struct BlockPath {
   int64_t int_step;
 };
 
-/// The same for rows w [rows, k], `stride` apart, that are not packed; false, and nothing done, where there is no fast way for
-/// that k.
-bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld);
-bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld);
+/// The same for rows w [rows, k], `stride` apart, that are not packed, and any number of columns x, x_stride apart; false, and
+/// nothing done, where there is no fast way for that k.
+bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld);
+bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld);
 /// With x in bf16 too: pairs of products are summed as they are made, a third of the work a weight.
-bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, float* out, int64_t ld);
+bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, int64_t x_stride, float* out, int64_t ld);
 
 /// Whether row_dots has a fast way for rows and x of that type and width.
 template <typename T>

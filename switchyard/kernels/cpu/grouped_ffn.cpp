@@ -99,7 +99,7 @@ int64_t tail_of(int64_t count, int64_t in, int64_t hidden) {
 template <typename T>
 void tail_dots(const T* w, int64_t stride, int64_t rows, int64_t k, int64_t count, const T* x, const T* bias, float* out) {
   if (count == 0) return;
-  row_dots(w, stride, rows, k, count, x, out, rows);
+  row_dots(w, stride, rows, k, count, x, k, out, rows);
   if (!bias) return;
   for (int64_t j = 0; j < count; ++j)
     for (int64_t r = 0; r < rows; ++r) out[j * rows + r] += to_float(bias[r]);

@@ -48,7 +48,7 @@ void dots_of(const T* w, int64_t rows, int64_t k, const float* x, float* out, in
 
 template <typename T>
 void plain_dots(const T* w, int64_t rows, int64_t k, int64_t n, const float* x, float* out, int64_t ld) {
-  if (row_dots(w, k, rows, k, n, x, out, ld)) return;
+  if (row_dots(w, k, rows, k, n, x, k, out, ld)) return;
   switch (n) {
     case 1: return dots_of<1>(w, rows, k, x, out, ld);
     case 2: return dots_of<2>(w, rows, k, x, out, ld);
@@ -72,11 +72,11 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
     for (int64_t r = 0; r < rows; ++r) out[j * ld + r] += to_float(bias[at + r]);
 }
 
-/// Rows as bf16, for a stack of that type.
+/// Rows [n, k] as FewRows::plain, for a stack that is not packed.
 template <typename T>
-const c10::BFloat16* lowered(const Stack<T>& w, const float* x, int64_t values, c10::BFloat16* space) {
-  if (!std::is_same_v<T, c10::BFloat16> || !w.same) return nullptr;
-  narrow(x, values, space);
+const T* plain_rows(const Stack<T>& w, const float* x, int64_t n, int64_t k, T* space) {
+  if (!w.same) return nullptr;
+  for (int64_t j = 0; j < n; ++j) narrow(x + j * k, k, space + j * FewRows<T>::plain_stride(k));
   return space;
 }
 
@@ -90,12 +90,12 @@ bool takes_ints(const Stack<T>& w) {
 }
 
 template <typename T, typename B>
-void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows& x, const B* bias, float* space,
+void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld) {
   const int64_t at = e * w.m + first;
-  if constexpr (std::is_same_v<T, c10::BFloat16>)
-    if (w.same && x.low && row_dots(w.same + at * w.k, w.k, rows, w.k, n, x.low, out, ld)) return add_bias(bias, at, rows, n, out, ld);
-  if (w.same) {
+  if (w.same && x.plain && row_dots(w.same + at * w.k, w.k, rows, w.k, n, x.plain, FewRows<T>::plain_stride(w.k), out, ld)) {
+    // done
+  } else if (w.same) {
     plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.wide) {
     plain_dots(w.wide + at * w.k, rows, w.k, n, x.x, out, ld);
@@ -114,7 +114,7 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
 }
 
 #define SWITCHYARD_DOTS(T, B) \
-  template void dots<T, B>(const Stack<T>&, int64_t, int64_t, int64_t, int64_t, const FewRows&, const B*, float*, float*, int64_t);
+  template void dots<T, B>(const Stack<T>&, int64_t, int64_t, int64_t, int64_t, const FewRows<T>&, const B*, float*, float*, int64_t);
 SWITCHYARD_DOTS(float, float)
 SWITCHYARD_DOTS(c10::BFloat16, c10::BFloat16)
 SWITCHYARD_DOTS(c10::BFloat16, float)
@@ -141,12 +141,12 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
     total += tile.count;
   }
   const bool ints = takes_ints(stack);
-  Scratch<For::operation> scratch(bytes_of<float>(total * k) + bytes_of<c10::BFloat16>(total * k) + (ints ? int_bytes(total, k) : 0));
+  Scratch<For::operation> scratch(bytes_of<float>(total * k) + bytes_of<T>(total * FewRows<T>::plain_stride(k)) + (ints ? int_bytes(total, k) : 0));
   float* wide = scratch.template take<float>(total * k);
-  c10::BFloat16* low = scratch.template take<c10::BFloat16>(total * k);
+  T* plain = scratch.template take<T>(total * FewRows<T>::plain_stride(k));
   for (size_t t = 0; t < tiles.size(); ++t)
     for (int64_t i = 0; i < tiles[t].count * k; ++i) wide[place[t] * k + i] = to_float(x[tiles[t].begin * k + i]);
-  const FewRows all{wide, lowered(stack, wide, total * k, low), ints ? quantised(wide, total, k, scratch) : IntColumns{}};
+  const FewRows<T> all{wide, plain_rows(stack, wide, total, k, plain), ints ? quantised(wide, total, k, scratch) : IntColumns{}};
   const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, total * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / pieces];
@@ -175,13 +175,13 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
     total += tile.count;
   }
   const bool ints_in = takes_ints(w.up) || takes_ints(w.gate), ints_out = takes_ints(w.down);
-  Scratch<For::operation> scratch(bytes_of<float>(total * D) + bytes_of<float>(total * F) + bytes_of<c10::BFloat16>(total * D) +
-                                  bytes_of<c10::BFloat16>(total * F) + (ints_in ? int_bytes(total, D) : 0) +
+  Scratch<For::operation> scratch(bytes_of<float>(total * D) + bytes_of<float>(total * F) + bytes_of<T>(total * FewRows<T>::plain_stride(D)) +
+                                  bytes_of<T>(total * FewRows<T>::plain_stride(F)) + (ints_in ? int_bytes(total, D) : 0) +
                                   (ints_out ? int_bytes(total, F) : 0));
   float* x = scratch.template take<float>(total * D);
   float* h = scratch.template take<float>(total * F);
-  c10::BFloat16* low_x = scratch.template take<c10::BFloat16>(total * D);
-  c10::BFloat16* low_h = scratch.template take<c10::BFloat16>(total * F);
+  T* plain_x = scratch.template take<T>(total * FewRows<T>::plain_stride(D));
+  T* plain_h = scratch.template take<T>(total * FewRows<T>::plain_stride(F));
   for (int64_t t = 0; t < count; ++t)
     for (int64_t j = 0; j < tiles[t].count; ++j) {
       const int64_t a = tiles[t].begin + j;
@@ -190,7 +190,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
       for (int64_t i = 0; i < D; ++i) to[i] = to_float(from[i]);
     }
 
-  const FewRows all{x, lowered(w.up, x, total * D, low_x), ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
+  const FewRows<T> all{x, plain_rows(w.up, x, total, D, plain_x), ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
   const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
   parallel_tasks(count * up_pieces, total * F * D * 2, [&](int64_t i) {
     const RowTile& tile = tiles[i / up_pieces];
@@ -207,7 +207,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
       activate_values(w.activation, w.gate ? gate + j * kPiece : nullptr, up + j * kPiece, h + (at + j) * F + f0, fc);
   });
 
-  const FewRows hidden{h, lowered(w.down, h, total * F, low_h), ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
+  const FewRows<T> hidden{h, plain_rows(w.down, h, total, F, plain_h), ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   parallel_tasks(count * down_pieces, total * F * O, [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];

@@ -13,15 +13,19 @@ namespace switchyard::kernels::cpu {
 /// Rows an expert up to which this path is taken.
 constexpr int64_t kSkinnyRows = 8;
 
-/// Rows of x that weights meet: in float32; in bf16 too where that is the type of products; quantised to int8 where such rows meet
-/// packed weights that can take them.
+/// Rows of x that weights meet: in float32; in the type of a stack that is not packed; quantised to int8 where bf16 rows meet packed
+/// weights that can take them.
+template <typename T>
 struct FewRows {
-  const float* x = nullptr;            ///< [n, k]
-  const c10::BFloat16* low = nullptr;  ///< [n, k]; null: not made
-  IntColumns ints;                     ///< q null: not made
+  const float* x = nullptr;  ///< [n, k]
+  const T* plain = nullptr;  ///< [n, plain_stride(k)]; null: not made
+  IntColumns ints;           ///< q null: not made
+
+  /// Rows 4 KB apart would fall into the same set of the first-level cache, where eight lines have room.
+  static int64_t plain_stride(int64_t k) { return k + 64 / static_cast<int64_t>(sizeof(T)); }
   /// The rows from `at` on, of width k.
   FewRows from(int64_t at, int64_t k) const {
-    FewRows rest{x + at * k, low ? low + at * k : nullptr, {}};
+    FewRows rest{x + at * k, plain ? plain + at * plain_stride(k) : nullptr, {}};
     if (ints.q) rest.ints = {ints.q + at * k, ints.scale + at * (k / 64), ints.sum + at * (k / 16)};
     return rest;
   }
@@ -47,7 +51,7 @@ IntColumns quantised(const float* x, int64_t n, int64_t k, Scratch<use>& scratch
 /// out[j * ld + r] = <w[r], x[j]> (+ bias[r]) for r < rows, j < n <= kSkinnyRows: w rows first ... first + rows of expert e of the
 /// stack; space [k] floats, for stacks in blocks.
 template <typename T, typename B>
-void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows& x, const B* bias, float* space,
+void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld);
 
 /// y[a] = W[e] x[a] (+ bias[e]) for the experts of `tiles`: each has at most kSkinnyRows rows, one tile an expert.
