@@ -7,7 +7,6 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softplus.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
@@ -17,6 +16,7 @@
 #include "switchyard/blocks/body.h"
 #include "switchyard/blocks/norm.h"
 #include "switchyard/blocks/recurrent.h"
+#include "switchyard/blocks/scan.h"
 #include "switchyard/blocks/site_linear.h"
 
 namespace switchyard {
@@ -33,6 +33,7 @@ at::Tensor unit_length(const at::Tensor& x) { return x * at::rsqrt(x.square().su
 
 struct DeltaNetOptions {
   int64_t key_heads = 4, value_heads = 8, key_dim = 32, value_dim = 32, convolution = 4;
+  std::string activation = "silu";
 
   static void describe(Fields<DeltaNetOptions>& f) {
     using O = DeltaNetOptions;
@@ -42,6 +43,7 @@ struct DeltaNetOptions {
     f("key_dim", &O::key_dim, "width of a query's and a key's head").range(1, 1 << 16);
     f("value_dim", &O::value_dim, "width of a value's head").range(1, 1 << 16);
     f("convolution", &O::convolution, "rows that the convolution before sees").range(1, 1 << 10).unit("tokens");
+    describe_curve(f, &O::activation, "what rows pass behind the convolution");
   }
 };
 
@@ -79,8 +81,8 @@ class GatedDeltaNet : public Body {
     const auto part = [&](int64_t first, int64_t length) { return all.narrow(2, first, length).reshape({rows, -1}); };
     const at::Tensor gate = part(2 * o_.key_dim + wide_value, wide_value).view({rows, o_.value_heads, o_.value_dim});
     const at::Tensor mixed = at::cat({part(0, o_.key_dim), part(o_.key_dim, o_.key_dim), part(2 * o_.key_dim, wide_value)}, 1);
-    const at::Tensor seen = wide(sequences.gather(at::silu(
-        causal_convolution(sequences.spread(mixed), context[convolution_], {}, sequences, context, name_ + ".convolution"))));
+    const at::Tensor convolved = causal_convolution(sequences.spread(mixed), context[convolution_], {}, sequences, context, name_ + ".convolution");
+    const at::Tensor seen = wide(sequences.gather(curve(convolved, o_.activation)));
     const auto heads = [&](int64_t first) {
       return unit_length(seen.narrow(1, first, keys_).view({rows, o_.key_heads, o_.key_dim})).repeat_interleave(group, 1);
     };
@@ -113,19 +115,11 @@ class GatedDeltaNet : public Body {
   /// S ← e^g S; S ← S + k (β (v − Sᵀk))ᵀ; y = Sᵀq. q, k: [T, H, dk]; v: [T, H, dv]; beta, g: [T, H]. Padding has g = 0 and k = 0.
   at::Tensor scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& beta, const at::Tensor& g,
                   const PaddedSequences& sequences, const Context& context) const {
-    const auto steps = [&](const at::Tensor& rows) { return sequences.spread(rows).unbind(1); };
-    const std::vector<at::Tensor> queries = steps(q), keys = steps(k), values = steps(v), betas = steps(beta), logs = steps(g);
-    at::Tensor s = sequences.held(context, name_ + ".state", {o_.value_heads, o_.key_dim, o_.value_dim}, q);
-    std::vector<at::Tensor> y;
-    for (size_t t = 0; t < queries.size(); ++t) {
-      s = s * logs[t].exp().unsqueeze(-1).unsqueeze(-1);
-      const at::Tensor key = keys[t].unsqueeze(-1);
-      const at::Tensor change = (values[t] - (s * key).sum(-2)) * betas[t].unsqueeze(-1);
-      s = s + key * change.unsqueeze(-2);
-      y.push_back((s * queries[t].unsqueeze(-1)).sum(-2));
-    }
-    sequences.keep(context, name_ + ".state", s);
-    return y.empty() ? v : sequences.gather(at::stack(y, 1));
+    const auto spread = [&](const at::Tensor& rows) { return sequences.spread(rows); };
+    const at::Tensor held = sequences.held(context, name_ + ".state", {o_.value_heads, o_.key_dim, o_.value_dim}, q);
+    const Scanned scanned = delta_scan(spread(q), spread(k), spread(v), spread(beta), spread(g), held);
+    sequences.keep(context, name_ + ".state", scanned.state);
+    return sequences.gather(scanned.rows);
   }
 
   DeltaNetOptions o_;
@@ -139,6 +133,7 @@ class GatedDeltaNet : public Body {
 struct LightningOptions {
   int64_t heads = 8, head_dim = 0;
   double inner_norm_eps = 1e-6;
+  std::string activation = "silu";
 
   static void describe(Fields<LightningOptions>& f) {
     using O = LightningOptions;
@@ -146,6 +141,7 @@ struct LightningOptions {
     f("heads", &O::heads, "heads H").range(1, 1 << 16);
     f("head_dim", &O::head_dim, "width of a head; 0 = model width / heads").range(0, 1 << 16);
     f("inner_norm_eps", &O::inner_norm_eps, "added under the root of the norm behind the heads").range(0, 1);
+    describe_curve(f, &O::activation, "what queries, keys and values pass");
   }
 };
 
@@ -177,20 +173,14 @@ class LightningAttention : public Body {
     check_causal(context, name_);
     const PaddedSequences sequences(context.facts.segments);
     const int64_t rows = x.size(0), d = o_.head_dim;
-    const at::Tensor all = wide(at::silu(in_(x, context)).view({rows, o_.heads, 3 * d}));
-    const auto steps = [&](int64_t first) { return sequences.spread(all.narrow(2, first, d)).unbind(1); };
-    const std::vector<at::Tensor> queries = steps(0), keys = steps(d), values = steps(2 * d);
-    // A sequence decays over its own rows alone: e^-s there, 1 in the padding.
+    const at::Tensor all = wide(curve(in_(x, context), o_.activation).view({rows, o_.heads, 3 * d}));
+    const auto part = [&](int64_t first) { return sequences.spread(all.narrow(2, first, d)); };
+    // A sequence decays over its own rows alone: by the slope there, not at all in the padding.
     const at::Tensor slope = at::tensor(slope_, at::kDouble).to(all.options());
-    const std::vector<at::Tensor> logs = sequences.spread(-slope.expand({rows, o_.heads})).unbind(1);
-    at::Tensor s = sequences.held(context, name_ + ".state", {o_.heads, d, d}, all);
-    std::vector<at::Tensor> y;
-    for (size_t t = 0; t < queries.size(); ++t) {
-      s = s * logs[t].exp().unsqueeze(-1).unsqueeze(-1) + keys[t].unsqueeze(-1) * values[t].unsqueeze(-2);
-      y.push_back((s * queries[t].unsqueeze(-1)).sum(-2));
-    }
-    sequences.keep(context, name_ + ".state", s);
-    const at::Tensor seen = y.empty() ? all.narrow(2, 0, d) : sequences.gather(at::stack(y, 1));
+    const Scanned scanned = decayed_scan(part(0), part(d), part(2 * d), sequences.spread(-slope.expand({rows, o_.heads})),
+                                         sequences.held(context, name_ + ".state", {o_.heads, d, d}, all));
+    sequences.keep(context, name_ + ".state", scanned.state);
+    const at::Tensor seen = sequences.gather(scanned.rows);
     const at::Tensor normed = norm_->forward(seen.reshape({rows, inner_}).to(x.scalar_type()), context);
     return out_(normed * gate_(x, context).sigmoid(), context);
   }

@@ -5,7 +5,6 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softplus.h>
-#include <ATen/ops/stack.h>
 
 #include <cmath>
 
@@ -14,6 +13,7 @@
 #include "switchyard/blocks/body.h"
 #include "switchyard/blocks/norm.h"
 #include "switchyard/blocks/recurrent.h"
+#include "switchyard/blocks/scan.h"
 #include "switchyard/blocks/site_linear.h"
 
 namespace switchyard {
@@ -29,6 +29,7 @@ at::Tensor wide(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? x
 struct MambaOptions {
   int64_t expand = 2, state = 16, convolution = 4, step_rank = 0;
   bool convolution_bias = true, bias = false, norms = true;
+  std::string activation = "silu";
 
   static void describe(Fields<MambaOptions>& f) {
     using O = MambaOptions;
@@ -40,6 +41,7 @@ struct MambaOptions {
     f("convolution_bias", &O::convolution_bias, "a bias on the convolution");
     f("bias", &O::bias, "biases on the maps into and out of the inner width");
     f("norms", &O::norms, "RMSNorm of step sizes, inputs and outputs of the state (Jamba)");
+    describe_curve(f, &O::activation, "what rows pass behind the convolution");
   }
 };
 
@@ -85,7 +87,7 @@ class Mamba : public Body {
     const at::Tensor mixed = causal_convolution(sequences.spread(both.narrow(1, 0, inner_)), context[convolution_],
                                                 convolution_bias_ ? context[convolution_bias_] : at::Tensor(), sequences, context,
                                                 name_ + ".convolution");
-    const at::Tensor u = sequences.gather(at::silu(mixed));  // [T, inner]
+    const at::Tensor u = sequences.gather(curve(mixed, o_.activation));  // [T, inner]
     const at::Tensor selected = select_(u, context);
     const auto part = [&](int64_t first, int64_t length, const std::shared_ptr<RmsNorm>& norm) {
       const at::Tensor rows = selected.narrow(1, first, length);
@@ -117,19 +119,10 @@ class Mamba : public Body {
   /// no state.
   at::Tensor scan(const at::Tensor& u, const at::Tensor& step, const at::Tensor& in, const at::Tensor& out,
                   const PaddedSequences& sequences, const Context& context) const {
-    const at::Tensor a = -wide(context[decay_]).exp();
-    const at::Tensor steps = sequences.spread(step).unsqueeze(-1);                                  // [S, L, inner, 1]
-    const std::vector<at::Tensor> keep = (steps * a).exp().unbind(1);                               // [S, inner, n]
-    const std::vector<at::Tensor> add = (steps * sequences.spread(u).unsqueeze(-1) * sequences.spread(in).unsqueeze(2)).unbind(1);
-    const std::vector<at::Tensor> read = sequences.spread(out).unsqueeze(2).unbind(1);              // [S, 1, n]
-    at::Tensor h = sequences.held(context, name_ + ".state", {inner_, o_.state}, u);
-    std::vector<at::Tensor> y;
-    for (size_t t = 0; t < keep.size(); ++t) {
-      h = keep[t] * h + add[t];
-      y.push_back((h * read[t]).sum(-1));
-    }
-    sequences.keep(context, name_ + ".state", h);
-    return y.empty() ? u : sequences.gather(at::stack(y, 1));
+    const Scanned scanned = selective_scan(sequences.spread(u), sequences.spread(step), -wide(context[decay_]).exp(), sequences.spread(in),
+                                           sequences.spread(out), sequences.held(context, name_ + ".state", {inner_, o_.state}, u));
+    sequences.keep(context, name_ + ".state", scanned.state);
+    return sequences.gather(scanned.rows);
   }
 
   MambaOptions o_;
@@ -143,6 +136,8 @@ class Mamba : public Body {
 struct Mamba2Options {
   int64_t heads = 8, head_dim = 64, state = 128, groups = 1, convolution = 4;
   bool convolution_bias = true, bias = false;
+  double step_lowest = 0, step_highest = 0;
+  std::string activation = "silu";
 
   static void describe(Fields<Mamba2Options>& f) {
     using O = Mamba2Options;
@@ -154,6 +149,9 @@ struct Mamba2Options {
     f("convolution", &O::convolution, "rows that the convolution before sees").range(1, 1 << 10).unit("tokens");
     f("convolution_bias", &O::convolution_bias, "a bias on the convolution");
     f("bias", &O::bias, "biases on the maps into and out of the inner width");
+    f("step_lowest", &O::step_lowest, "step sizes are at least this").range(0);
+    f("step_highest", &O::step_highest, "and at most this; 0 = no limit").range(0);
+    describe_curve(f, &O::activation, "what rows pass behind the convolution");
   }
 };
 
@@ -192,13 +190,13 @@ class Mamba2 : public Body {
     const at::Tensor mixed = causal_convolution(sequences.spread(all.narrow(1, inner_, mixed_)), context[convolution_],
                                                 convolution_bias_ ? context[convolution_bias_] : at::Tensor(), sequences, context,
                                                 name_ + ".convolution");
-    const at::Tensor u = wide(sequences.gather(at::silu(mixed)));
-    const at::Tensor step = at::softplus(wide(all.narrow(1, inner_ + mixed_, o_.heads)) + wide(context[step_bias_]));  // [T, H]
+    const at::Tensor u = wide(sequences.gather(curve(mixed, o_.activation)));
+    at::Tensor step = at::softplus(wide(all.narrow(1, inner_ + mixed_, o_.heads)) + wide(context[step_bias_]));  // [T, H]
+    if (o_.step_lowest > 0) step = step.clamp_min(o_.step_lowest);
+    if (o_.step_highest > 0) step = step.clamp_max(o_.step_highest);
     const at::Tensor rows = u.narrow(1, 0, inner_).view({-1, o_.heads, o_.head_dim});
-    const auto of_heads = [&](int64_t first) {
-      return u.narrow(1, first, o_.groups * o_.state).view({-1, o_.groups, o_.state}).repeat_interleave(o_.heads / o_.groups, 1);
-    };
-    at::Tensor y = scan(rows, step, of_heads(inner_), of_heads(inner_ + o_.groups * o_.state), sequences, context);
+    const auto of_groups = [&](int64_t first) { return u.narrow(1, first, o_.groups * o_.state).view({-1, o_.groups, o_.state}); };
+    at::Tensor y = scan(rows, step, of_groups(inner_), of_groups(inner_ + o_.groups * o_.state), sequences, context);
     y = (y + rows * wide(context[skip_]).unsqueeze(1)).reshape({x.size(0), inner_});
     y = (y * at::silu(wide(gate))).view({x.size(0), o_.groups, inner_ / o_.groups});
     y = unit_rms(y, norm_eps_).reshape({x.size(0), inner_}).to(x.scalar_type()) * context[norm_];
@@ -207,7 +205,7 @@ class Mamba2 : public Body {
 
   std::vector<StateSpec> states() const override {
     return {convolution_state(name_ + ".convolution", mixed_, o_.convolution),
-            {.name = name_ + ".state", .kind = StateSpec::Kind::per_sequence, .shape = {o_.heads, o_.head_dim, o_.state}}};
+            {.name = name_ + ".state", .kind = StateSpec::Kind::per_sequence, .shape = {o_.heads, o_.state, o_.head_dim}}};
   }
   Reach reach(const Overrides& overrides, Phase phase) const override {
     return larger(in_.site().reach(overrides, phase), out_.site().reach(overrides, phase));
@@ -218,23 +216,15 @@ class Mamba2 : public Body {
   }
 
  private:
-  /// h_t = exp(Δ_t A) h_{t-1} + Δ_t x_t B_tᵀ, y_t = h_t C_t. rows: [T, H, p]; step: [T, H]; in, out: [T, H, n].
+  /// h_t = exp(Δ_t A) h_{t-1} + Δ_t x_t B_tᵀ, y_t = h_t C_t. rows: [T, H, p]; step: [T, H]; in, out: [T, G, n].
   at::Tensor scan(const at::Tensor& rows, const at::Tensor& step, const at::Tensor& in, const at::Tensor& out,
                   const PaddedSequences& sequences, const Context& context) const {
-    const at::Tensor a = -wide(context[decay_]).exp();
-    const at::Tensor steps = sequences.spread(step);  // [S, L, H]
-    const std::vector<at::Tensor> keep = (steps * a).exp().unsqueeze(-1).unsqueeze(-1).unbind(1);
-    const at::Tensor scaled = sequences.spread(rows) * steps.unsqueeze(-1);
-    const std::vector<at::Tensor> add = (scaled.unsqueeze(-1) * sequences.spread(in).unsqueeze(3)).unbind(1);  // [S, H, p, n]
-    const std::vector<at::Tensor> read = sequences.spread(out).unsqueeze(3).unbind(1);                         // [S, H, 1, n]
-    at::Tensor h = sequences.held(context, name_ + ".state", {o_.heads, o_.head_dim, o_.state}, rows);
-    std::vector<at::Tensor> y;
-    for (size_t t = 0; t < keep.size(); ++t) {
-      h = keep[t] * h + add[t];
-      y.push_back((h * read[t]).sum(-1));
-    }
-    sequences.keep(context, name_ + ".state", h);
-    return y.empty() ? rows : sequences.gather(at::stack(y, 1));
+    const at::Tensor steps = sequences.spread(step);
+    const Scanned scanned = decayed_scan(sequences.spread(out), sequences.spread(in), sequences.spread(rows) * steps.unsqueeze(-1),
+                                         steps * -wide(context[decay_]).exp(),
+                                         sequences.held(context, name_ + ".state", {o_.heads, o_.state, o_.head_dim}, rows));
+    sequences.keep(context, name_ + ".state", scanned.state);
+    return sequences.gather(scanned.rows);
   }
 
   Mamba2Options o_;

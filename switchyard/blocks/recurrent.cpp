@@ -3,13 +3,14 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/silu.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
-#include "switchyard/kernels/permutation.h"
+#include "switchyard/experts/feed_forward/feed_forward.h"
 
 namespace switchyard {
 
@@ -48,13 +49,13 @@ at::Tensor PaddedSequences::held(const Context& context, const std::string& name
     const at::Tensor left = context.state ? context.state->get(name, segments_.sequence_of(s)) : at::Tensor();
     each.push_back(left.defined() ? left.to(like.scalar_type()) : nothing);
   }
-  return at::stack(each, 0);
+  return count_ == 1 ? each[0].unsqueeze(0) : at::stack(each, 0);
 }
 
 void PaddedSequences::keep(const Context& context, const std::string& name, const at::Tensor& values) const {
   if (context.state == nullptr) return;
   for (int64_t s = 0; s < count_; ++s)
-    if (segments_.length(s) > 0) context.state->put(name, segments_.sequence_of(s), values.select(0, s).clone());
+    if (segments_.length(s) > 0) context.state->put(name, segments_.sequence_of(s), count_ == 1 ? values.select(0, 0) : values.select(0, s).clone());
 }
 
 at::Tensor causal_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const PaddedSequences& sequences,
@@ -73,6 +74,10 @@ at::Tensor causal_convolution(const at::Tensor& x, const at::Tensor& weight, con
     sequences.keep(context, name, rows.gather(1, index));
   }
   return bias.defined() ? y + bias : y;
+}
+
+at::Tensor curve(const at::Tensor& x, const std::string& name) {
+  return name == "silu" ? at::silu(x) : kernels::activate(x, {}, {.kind = activation_named(name)});
 }
 
 StateSpec convolution_state(const std::string& name, int64_t channels, int64_t width) {

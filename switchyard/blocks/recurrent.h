@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "switchyard/base/options.h"
 #include "switchyard/contract/context.h"
 #include "switchyard/contract/state.h"
 
@@ -42,6 +43,13 @@ class PaddedSequences {
 /// undefined.
 at::Tensor causal_convolution(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const PaddedSequences& sequences,
                               const Context& context, const std::string& name);
+/// The activation of such bodies by name: silu in every published model; gelu, gelu-tanh and relu are kin.
+at::Tensor curve(const at::Tensor& x, const std::string& name);
+template <typename O>
+void describe_curve(Fields<O>& f, std::string O::*place, const char* what) {
+  f("activation", place, what).choices({"silu", "gelu", "gelu-tanh", "relu"});
+}
+
 /// What causal_convolution keeps.
 StateSpec convolution_state(const std::string& name, int64_t channels, int64_t width);
 

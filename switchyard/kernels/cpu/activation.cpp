@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "switchyard/kernels/cpu/exp.h"
 #include "switchyard/kernels/cpu/parallel.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
@@ -10,23 +11,6 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-/// e^x to 2 units in the last place, without branches: 2^n times a polynomial on [-ln2/2, ln2/2].
-inline float exp_fast(float x) {
-  x = std::min(std::max(x, -87.0f), 88.0f);
-  const float shifted = x * 1.44269504f + 12582912.0f;  // the sum's low bits are round(x / ln 2)
-  const float n = shifted - 12582912.0f;
-  float r = x - n * 0.693359375f;
-  r = r + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const int32_t exponent = (__builtin_bit_cast(int32_t, shifted) - 0x4b400000 + 127) << 23;
-  return p * __builtin_bit_cast(float, exponent);
-}
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
 inline float tanh_fast(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
 inline float normal_cdf(float x) { return 0.5f * (1.0f + std::erf(x * 0.70710678f)); }
