@@ -1,6 +1,8 @@
 #include "switchyard/blocks/attend.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -8,6 +10,7 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,14 +35,23 @@ at::Tensor visible(int64_t n, int64_t m, bool causal, const AttendOptions& optio
   return mask;
 }
 
+/// How many of m keys lie before all that n queries see.
+int64_t passed(int64_t n, int64_t m, bool causal, const AttendOptions& options) {
+  if (!causal || options.bias) return 0;
+  int64_t first = options.window > 0 ? std::max<int64_t>(0, m - n - options.window + 1) : 0;
+  if (options.chunk > 0) first = std::max(first, m - n) / options.chunk * options.chunk;  // chunks are counted from the first key
+  return first;
+}
+
+/// Query heads that share a key head as further queries of it: [B, H, n, d] → [B, Hk, H / Hk · n, d], and back.
+at::Tensor share_keys(const at::Tensor& q, int64_t kv_heads) { return q.reshape({q.size(0), kv_heads, -1, q.size(3)}); }
+at::Tensor by_heads(const at::Tensor& y, int64_t heads, int64_t n) { return y.reshape({y.size(0), heads, n, y.size(3)}); }
+
 /// The products written out, for what the fused form has no place for. q: [B, H, n, d]; k, v: [B, Hk, m, ·].
-at::Tensor attend_plainly(const at::Tensor& q, at::Tensor k, at::Tensor v, at::Tensor mask, bool causal, const AttendOptions& options) {
-  const int64_t group = q.size(1) / k.size(1), n = q.size(2), m = k.size(2);
-  if (group > 1) {
-    k = k.repeat_interleave(group, 1);
-    v = v.repeat_interleave(group, 1);
-  }
-  at::Tensor scores = at::matmul(q, k.transpose(-2, -1)) * options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(3))));
+at::Tensor attend_plainly(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor mask, bool causal, const AttendOptions& options) {
+  const int64_t heads = q.size(1), n = q.size(2), m = k.size(2);
+  at::Tensor scores = by_heads(at::matmul(share_keys(q, k.size(1)), k.transpose(-2, -1)), heads, n) *
+                      options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(3))));
   if (options.bias) scores = scores + options.bias(m - n, n, m).to(scores.scalar_type());
   if (options.cap > 0) scores = (scores / options.cap).tanh() * options.cap;
   if (!mask.defined() && causal && n > 1) mask = at::ones({n, m}, scores.options().dtype(at::kBool)).tril(m - n);
@@ -51,22 +63,47 @@ at::Tensor attend_plainly(const at::Tensor& q, at::Tensor k, at::Tensor v, at::T
   } else {
     scores = scores.softmax(-1);
   }
-  return at::matmul(scores.to(v.scalar_type()), v);
+  return by_heads(at::matmul(share_keys(scores.to(v.scalar_type()), v.size(1)), v), heads, n);
+}
+
+/// Sinks beside the fused form, which says how large the sum of the exponentials was: a sink takes its share of it.
+at::Tensor attend_with_sinks(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, at::Tensor mask, bool causal, const AttendOptions& options) {
+  const int64_t group = q.size(1) / k.size(1), n = q.size(2);
+  const bool triangle = causal && n > 1 && !mask.defined(), one = n == 1 && group > 1;
+  if (mask.defined()) mask = at::zeros(mask.sizes(), q.options()).masked_fill(mask.logical_not(), -INFINITY);
+  const auto every_head = [&](const at::Tensor& t) { return one || group == 1 ? t : t.repeat_interleave(group, 1); };
+  auto [y, sum] = at::_scaled_dot_product_flash_attention_for_cpu(one ? share_keys(q, k.size(1)) : q, every_head(k), every_head(v), /*dropout_p=*/0,
+                                                                  triangle, mask.defined() ? std::optional(mask) : std::nullopt, options.scale);
+  if (one) y = by_heads(y, q.size(1), n);
+  const at::Tensor share = (sum.to(at::kFloat).reshape({q.size(0), q.size(1), n, 1}) - options.sinks.to(at::kFloat).view({1, -1, 1, 1})).sigmoid();
+  return (y.to(at::kFloat) * share).to(v.scalar_type());
+}
+
+/// Whether the form above computes it: no gradient goes through the sum.
+bool fused_sinks(const at::Tensor& q, const at::Tensor& v, const AttendOptions& options) {
+  return options.sinks.defined() && options.cap == 0 && !options.bias && q.device().is_cpu() && q.scalar_type() != at::kDouble &&
+         q.size(3) == v.size(3) && q.numel() > 0 && !at::GradMode::is_enabled();
 }
 
 /// q: [B·n, H, d], k, v: [B·m, Hk, ·] of B sequences of n queries and m keys → [B·n, H, dv]. The last query of a
 /// sequence stands at its last key.
 at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t batch, bool causal,
                         const AttendOptions& options) {
-  const int64_t n = q.size(0) / batch, m = k.size(0) / batch;
+  const int64_t n = q.size(0) / batch, all = k.size(0) / batch, first = passed(n, all, causal, options), m = all - first;
   const auto heads_first = [batch](const at::Tensor& t, int64_t length) {
     return t.reshape({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
   };
   const at::Tensor mask = visible(n, m, causal, options, q.device());
-  const at::Tensor queries = heads_first(q, n), keys = heads_first(k, m), values = heads_first(v, m);
+  const at::Tensor queries = heads_first(q, n), keys = heads_first(k, all).narrow(2, first, m), values = heads_first(v, all).narrow(2, first, m);
   at::Tensor y;
-  if (options.cap > 0 || options.sinks.defined() || options.bias)
+  const bool one = n == 1 && q.size(1) != k.size(1);  // heads that share keys need no copies of them
+  if (fused_sinks(queries, values, options))
+    y = attend_with_sinks(queries, keys, values, mask, causal, options);
+  else if (options.cap > 0 || options.sinks.defined() || options.bias)
     y = attend_plainly(queries, keys, values, mask, causal, options);
+  else if (one)
+    y = by_heads(at::scaled_dot_product_attention(share_keys(queries, k.size(1)), keys, values, mask.defined() ? std::optional(mask) : std::nullopt,
+                                                  /*dropout_p=*/0, /*is_causal=*/false, options.scale), q.size(1), n);
   else
     y = at::scaled_dot_product_attention(queries, keys, values, mask.defined() ? std::optional(mask) : std::nullopt, /*dropout_p=*/0,
                                          /*is_causal=*/causal && n > 1 && !mask.defined(), options.scale,
