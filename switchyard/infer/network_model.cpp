@@ -5,6 +5,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <map>
 
 #include "switchyard/base/error.h"
 
@@ -13,8 +14,34 @@ namespace switchyard {
 /// Logits held at once when they are read in pieces: 64 MiB.
 static constexpr int64_t kPieceElements = int64_t{1} << 24;
 
+namespace {
+
+/// Weights of several types compute in one: in that of nearly all numbers (a few norms or routers may be wider), else in the widest,
+/// which loses none.
+void settle_type(const Schema& schema) {
+  std::map<at::ScalarType, int64_t> numbers;
+  int64_t all = 0;
+  const auto weighs = [](const Parameter& p) { return !p.packed() && p.bound() && !p.spec().buffer && !p.spec().dtype; };
+  for (const Parameter& parameter : schema.all())
+    if (weighs(parameter)) {
+      numbers[parameter.tensor().scalar_type()] += parameter.count();
+      all += parameter.count();
+    }
+  if (numbers.size() < 2) return;
+  at::ScalarType type = numbers.begin()->first;
+  for (const auto& [each, count] : numbers) type = c10::promoteTypes(type, each);
+  for (const auto& [each, count] : numbers)
+    if (count > all / 10 * 9) type = each;
+  const at::NoGradGuard guard;
+  for (const Parameter& parameter : schema.all())
+    if (weighs(parameter) && parameter.tensor().scalar_type() != type) parameter.bind(parameter.tensor().detach().to(type));
+}
+
+}  // namespace
+
 NetworkModel::NetworkModel(LoadedModel model) : model_(std::move(model)) {
   check(model_.decoder != nullptr, "infer.model", "a language model needs a decoder");
+  settle_type(model_.decoder->schema());
   const Reach reach = model_.decoder->reach(Context::none(), Phase::generate);
   again_ = reach.unit == Reach::Unit::sequence && !reach.future;
 }

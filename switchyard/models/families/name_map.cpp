@@ -42,6 +42,13 @@ bool is_plain_float(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
 }
 
+/// The same by a file's spelling; unset for all others.
+std::optional<at::ScalarType> plain_float(std::string_view dtype) {
+  for (const auto& [name, type] : {std::pair{"F32", at::kFloat}, std::pair{"F64", at::kDouble}, std::pair{"F16", at::kHalf}, std::pair{"BF16", at::kBFloat16}})
+    if (dtype == name) return type;
+  return std::nullopt;
+}
+
 /// Experts' matrices, wherever the files have them, as one stack [E, ...] without a copy; undefined when their pages cannot be so.
 at::Tensor stacked_in_place(const std::vector<at::Tensor>& experts, const FileMaps& maps) {
   const at::Tensor& first = experts.front();
@@ -152,9 +159,11 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   }
   check(unexpected.empty(), "model.unexpected_tensor", "{} has {} tensors that its config does not describe, the first is {}",
         where, unexpected.size(), unexpected.empty() ? "" : unexpected.front());
+  std::vector<std::optional<at::ScalarType>> types(theirs_.size());  // of those that lie as libtorch has them
   for (const TensorInfo& info : file.tensors()) {
     const auto found = theirs_at_.find(info.name);
     if (found == theirs_at_.end()) continue;
+    types[found->second] = plain_float(info.dtype);
     check(info.shape == theirs_[found->second].shape, "model.tensor_shape", "{}: {} has shape [{}], but the config says [{}]",
           where, info.name, fmt::join(info.shape, ", "), fmt::join(theirs_[found->second].shape, ", "));
   }
@@ -209,7 +218,10 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
       continue;
     }
     at::Tensor first = read(*parts[i].front());
-    const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(first.scalar_type()));
+    at::ScalarType stored = first.scalar_type();  // of a stack whose parts differ, the one that holds them all
+    for (const Link* link : parts[i])
+      if (const auto type = types[link->theirs]) stored = c10::promoteTypes(stored, *type);
+    const at::ScalarType type = parameter.spec().dtype.value_or(dtype.value_or(stored));
     const bool same = first.scalar_type() == type;
     const bool plain = file.packed(theirs_[parts[i].front()->theirs].name) == nullptr;  // what is unpacked has memory of its own
     if (parts[i].size() == 1 && parts[i][0]->ours_view.empty() && first.is_contiguous()) {
@@ -252,7 +264,10 @@ NamedTensors NameMap::collect(std::optional<at::ScalarType> dtype) const {
       tensors.emplace_back(theirs_[i].name, part(*parts[i][0]));
       continue;
     }
-    at::Tensor whole = at::empty(theirs_[i].shape, part(*parts[i].front()).options());
+    at::ScalarType type = part(*parts[i].front()).scalar_type();
+    for (const Link* link : parts[i])
+      if (!dtype) type = c10::promoteTypes(type, part(*link).scalar_type());
+    at::Tensor whole = at::empty(theirs_[i].shape, part(*parts[i].front()).options().dtype(type));
     for (const Link* link : parts[i]) view_of(whole, link->theirs_view).copy_(part(*link));
     tensors.emplace_back(theirs_[i].name, std::move(whole));
   }
