@@ -20,10 +20,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr uint64_t kLargestConfig = uint64_t{1} << 26;
+
 /// Files that go along unchanged.
 constexpr std::array kTokenizerFiles{
     "tokenizer.json", "tokenizer.model", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "generation_config.json"};
+
+/// Model types whose code came with their weights: where another one says the same, everybody reads that.
+constexpr std::array kOwnCode{"arctic", "deepseek", "grok-1", "llama_moe", "openmoe", "skywork", "yuan"};
+
+bool has_own_code(const std::string& model_type) {
+  return std::find(kOwnCode.begin(), kOwnCode.end(), model_type) != kOwnCode.end();
+}
 
 /// A family's attempt to say a composition.
 struct Attempt {
@@ -68,6 +77,26 @@ void write_vocabulary(const LoadedModel& model, const fs::path& folder) {
   }
 }
 
+/// What the model was read as; empty when that was no family.
+std::string own_type(const LoadedModel& model) {
+  if (!model.family || !fs::is_directory(model.folder)) return {};
+  const Node* type = parse_json(read_file(model.folder / "config.json", kLargestConfig), "config.json").find("model_type");
+  const std::vector<std::string> types = model.family->model_types();
+  return type && type->is_scalar() && std::find(types.begin(), types.end(), type->scalar()) != types.end() ? type->scalar() : std::string();
+}
+
+/// As the family that was asked for; else as what the model was read as, where that has a name for it; else as any.
+Node config_of(const Decoder& decoder, const LoadedModel& model, const std::string& asked) {
+  const std::string own = asked.empty() ? own_type(model) : std::string();
+  if (own.empty()) return export_config(decoder, asked);
+  try {
+    return export_config(decoder, own);
+  } catch (const Error& error) {
+    if (error.code() != "convert.export.option") throw;
+    return export_config(decoder);
+  }
+}
+
 Node token_id(std::optional<int64_t> id) { return id ? Node(std::to_string(*id)) : Node(); }
 
 }  // namespace
@@ -80,7 +109,9 @@ Node export_config(const Decoder& decoder, const std::string& model_type) {
       if (model_type.empty() || type == model_type) attempts.push_back(attempt(*family, type, wanted));
   check(!attempts.empty(), "convert.export.family", "'{}' is no family that can be written; these are: {}", model_type,
         fmt::join(known_model_types(), ", "));
-  std::stable_sort(attempts.begin(), attempts.end(), [](const Attempt& a, const Attempt& b) { return a.count < b.count; });
+  std::stable_sort(attempts.begin(), attempts.end(), [](const Attempt& a, const Attempt& b) {
+    return a.count != b.count ? a.count < b.count : has_own_code(a.family) < has_own_code(b.family);
+  });
   if (attempts.front().count == 0) return attempts.front().config;
   std::vector<std::string> obstacles;
   for (const Attempt& each : attempts) obstacles.push_back(each.obstacle);
@@ -94,14 +125,14 @@ std::string export_model(const LoadedModel& model, const fs::path& out, const Ex
   std::shared_ptr<const Decoder> said = model.decoder;
   Node config = [&] {
     try {
-      return export_config(*said, options.model_type);
+      return config_of(*said, model, options.model_type);
     } catch (const Error& error) {
       if (error.code() != "convert.export.option") throw;
       // What no option says, weights may.
       std::shared_ptr<const Decoder> folded = fold_combine_scales(*said);
       if (!folded) throw;
       said = std::move(folded);
-      return export_config(*said, options.model_type);
+      return config_of(*said, model, options.model_type);
     }
   }();
   const Decoder& decoder = *said;

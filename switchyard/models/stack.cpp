@@ -53,7 +53,7 @@ class Stack::Builder {
         body->prepare(place(layer, name, which));
         sub.body = std::move(body);
       }
-      form_norms(sub);
+      form_norms(sub, static_cast<bool>(options_.extra_of(layer)));
       subs.push_back(std::move(sub));
     };
     add("attention", options_.attention_of(layer), residual.attention_keep, residual.attention_add);
@@ -70,8 +70,8 @@ class Stack::Builder {
   }
 
  private:
-  /// Where the norms of a sub-layer stand.
-  void form_norms(Sub& sub) const {
+  /// Where the norms of a sub-layer stand. extra: the layer has a third one.
+  void form_norms(Sub& sub, bool extra) const {
     switch (options_.block) {
       case BlockForm::pre_norm: sub.pre = norm(); break;
       case BlockForm::parallel: sub.read = "normed"; break;
@@ -87,7 +87,7 @@ class Stack::Builder {
       case BlockForm::after_norm: sub.after = norm(); break;
       case BlockForm::beside:
         sub.pre = norm();
-        if (sub.name == "feed_forward") sub.read = "in";
+        if (sub.name == "feed_forward" && extra) sub.read = "in";  // a layer without a third one is pre_norm
         break;
     }
   }

@@ -178,8 +178,8 @@ TEST(Export, WhatStandsInTheWayIsNamed) {
   const auto expect_named = [](const std::string& message, const std::string& part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
-  expect_named(refusal(mixtral, "type: swiglu", "type: geglu", "mixtral"),
-               "mixtral: layers.0.mixtures.0.expert is geglu, there swiglu");
+  expect_named(refusal(mixtral, "type: swiglu", "type: relu", "mixtral"),
+               "mixtral: layers.0.mixtures.0.expert is relu, there swiglu");
   expect_named(refusal(mixtral, "k: 2}", "k: 2}, admission: {type: capacity}", "mixtral"), "layers.0.mixtures.0.admission is capacity");
   expect_named(refusal(mixtral, "k: 2}", "k: 2, softmax: all}", "mixtral"), "layers.0.mixtures.0.router.softmax is all");
   expect_named(refusal(mixtral, "context: 64", "context: 64\nblock: parallel", "mixtral"), "block is parallel, there pre_norm");

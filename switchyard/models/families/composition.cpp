@@ -109,6 +109,15 @@ void settle_router(Node& mixture) {
   if (text_at(router, "softmax") == "kept") combine["renormalise"] = Node("never");
 }
 
+/// Gated experts whose activation names a kind are of that kind.
+void settle_expert(Node& expert) {
+  if (!expert.is_map() || text_at(expert, "type") != "ffn-expert") return;
+  const std::string activation = text_at(expert, "activation");
+  if (activation != "swiglu" && activation != "geglu") return;
+  expert["type"] = Node(activation);
+  std::erase_if(expert.entries(), [](const auto& entry) { return entry.first == "activation"; });
+}
+
 Node mixture_of(const Part& part, const MixtureOptions& options, int64_t layer) {
   Node node = filled(write_options(options), described_defaults<MixtureOptions>());
   const CombineOptions combine = options.combine.value_or(options.router.make()->combine());
@@ -119,6 +128,8 @@ Node mixture_of(const Part& part, const MixtureOptions& options, int64_t layer) 
     node["admission"] = std::move(dropless);
   }
   settle_router(node);
+  settle_expert(node["expert"]);
+  for (Node& network : node["shared"].items()) settle_expert(network["expert"]);
   if (node["expert"].is_map() && node["expert"].find("hidden"))
     set_extent(node["expert"], "hidden", part.decoder, fmt::format("{}layers.{}.{}.experts.up", part.prefix, layer, options.at), 1);
   auto& entries = node.entries();

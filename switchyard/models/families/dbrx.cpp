@@ -40,11 +40,11 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
                               count_key("max_seq_len", "context"),
                               count_key("attn_config.kv_n_heads", "attention.kv_heads").absent("1"),
                               number_key("attn_config.clip_qkv", "attention.clip").or_null("0"),
-                              number_key("attn_config.rope_theta", "rope_theta").absent("10000.0"),
+                              number_key("attn_config.rope_theta|rope_parameters.rope_theta|rope_theta", "rope_theta").absent("10000.0"),
                               count_key("ffn_config.ffn_hidden_size", "mixture.expert.hidden").absent("3584"),
                               count_key("ffn_config.moe_num_experts", "mixture.experts").absent("4"),
                               count_key("ffn_config.moe_top_k", "mixture.router.k").absent("1"),
-                              text_key("ffn_config.ffn_act_fn.name", "mixture.expert.type").absent("silu").means({{"silu", "swiglu"}}),
+                              text_key("ffn_config.ffn_act_fn.name", "mixture.expert.type").absent("silu").means(gated_activations()),
                               flag_key("tie_word_embeddings", "tied_embeddings").absent("false"),
                               number_key("initializer_range", "init_deviation").absent("0.02")},
                      .names = switchyard::names(),
@@ -54,6 +54,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
 
  private:
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
+    config.only("ffn_config.uniform_expert_assignment", {"false"});
     // Weights are divided by their p-norm: their sum, or nothing.
     const Node* order = config.find("ffn_config.moe_normalize_expert_weights");
     check(order == nullptr || order->scalar() == "1" || order->scalar() == "1.0", "model.config",

@@ -85,11 +85,12 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
                       const int64_t groups = config.count("n_group", 1), chosen = config.count("topk_group", 1);
                       router["groups"] = hub_count(limited ? groups : 1);
                       router["chosen_groups"] = hub_count(limited ? chosen : 1);
-                      // Published code divides by the sum or scales, never both.
+                      // Published code divides by the sum of several or scales, never both.
+                      if (integer_at(draft.part("mixture"), "router.k") == 1) router["softmax"] = Node("all");
                       const double scale = config.number("routed_scaling_factor", 1);
                       if (text_at(router, "softmax") == "all") draft.parts.at("mixture")["combine"]["scale"] = hub_number(scale);
                       for (Draft::Layer& layer : draft.layers) layer.mixture = draft.part("mixture");
-                      arrange_fine_layers(config, draft);
+                      arrange_fine_layers(config, draft, {.shared = 2});
                       pass_heads(config);
                     },
                 .describe =
@@ -118,14 +119,17 @@ mixture: {expert: {type: swiglu}, router: {type: sigmoid-topk}}
 )",
                 .keys = joined(latent_keys(),
                                joined({flag_key("rope_interleave", "rope_pairs").absent("true")
-                                           .means({{"true", "adjacent"}, {"false", "half"}})},
+                                           .means({{"true", "adjacent"}, {"false", "half"}}),
+                                       count_key("n_group", "mixture.router.groups").absent("8"),
+                                       count_key("topk_group", "mixture.router.chosen_groups").absent("4"),
+                                       number_key("routed_scaling_factor", "mixture.combine.scale").absent("2.5")},
                                       joined(sigmoid_mixture_keys(), without_heads()))),
                 .names = switchyard::names(),
                 .arrange =
                     [](const HubReader& config, const std::string&, Draft& draft) {
                       config.only("scoring_func", {"sigmoid"});
                       config.only("topk_method", {"noaux_tc"});
-                      arrange_fine_layers(config, draft);
+                      arrange_fine_layers(config, draft, {.dense = 3, .shared = 1});
                       pass_heads(config);
                     },
                 .describe =

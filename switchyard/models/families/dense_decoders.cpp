@@ -11,16 +11,17 @@ bool switched(const std::string& type) { return type.starts_with("qwen"); }
 void arrange(const HubReader& config, const std::string& type, Draft& draft) {
   const bool all = config.flag("attention_bias", false), mlp = config.flag("mlp_bias", false);
   const bool acts = switched(type) ? config.flag("use_sliding_window", false) : type == "mistral";
-  const int64_t window = config.count("sliding_window", 0, 0);
+  const int64_t window = config.is_null("sliding_window") ? 0 : config.count("sliding_window", 4096, 0);
   const int64_t first = switched(type) ? config.count("max_window_layers", 28, 0) : 0;
-  const std::vector<std::string> types = config.texts("layer_types");  // newer files list what they mean
-  check(types.empty() || static_cast<int64_t>(types.size()) == draft.count(), "model.config", "{}: layer_types lists {} layers, but there are {}",
-        config.config().mark().source, types.size(), draft.count());
+  const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");  // newer files list what they mean
   for (int64_t i = 0; i < draft.count(); ++i) {
     Draft::Layer& layer = draft.layers[static_cast<size_t>(i)];
     layer.attention["bias"] = hub_flag(all || type == "qwen2");
     layer.attention["output_bias"] = hub_flag(all && type != "qwen2");
-    if (type == "qwen3") layer.attention["qk_norm"] = Node("head");
+    if (type == "qwen3") {
+      layer.attention["qk_norm"] = Node("head");
+      if (!config.find("head_dim")) layer.attention["head_dim"] = hub_count(128);
+    }
     const bool slides = types.empty() ? i >= first : types[static_cast<size_t>(i)] == "sliding_attention";
     if (acts && window > 0 && slides) layer.attention["window"] = hub_count(window);
     if (mlp) layer.dense["bias"] = hub_flag(true);
@@ -28,9 +29,8 @@ void arrange(const HubReader& config, const std::string& type, Draft& draft) {
 }
 
 void describe(const Node& composition, const std::string& type, Node& config) {
-  int64_t windowed = -1;
-  for (int64_t i = 0; i < layers_of(composition) && windowed < 0; ++i)
-    if (integer_at(composition, fmt::format("layers.{}.attention.window", i)) > 0) windowed = i;
+  int64_t windowed = first_layer(composition, has_window);
+  if (switched(type)) windowed = describe_late_windows(composition, config);
   if (type != "qwen2") config["attention_bias"] = hub_flag(flag_at(composition, "layers.0.attention.bias"));
   config["mlp_bias"] = hub_flag(flag_at(composition, "layers.0.feed_forward.bias"));
   if (switched(type)) {

@@ -41,8 +41,11 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all, sele
 
  private:
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
-    for (const char* key : {"moe_use_aux_free", "moe_capacity", "moe_norm_min", "moe_dropout_prob", "moe_gate", "fuse_rms_norm", "moe_gate_act"}) config.pass(key);
+    for (const char* key : {"moe_use_aux_free", "moe_capacity", "moe_dropout_prob", "moe_gate", "fuse_rms_norm", "moe_gate_act"}) config.pass(key);
     config.only("moe_gate_act", {"softmax"});
+    const double least = config.number("moe_norm_min", 1e-12);
+    check(least <= 1e-6, "model.config", "{}: moe_norm_min is {}; weights are divided by their sum here, however small it is (1e-12)",
+          config.config().mark().source, least);
     const int64_t first = config.count("moe_layer_start_index", 1, 0), step = config.count("moe_layer_interval", 1);
     int64_t last = config.count("moe_layer_end_index", -1, -1);
     if (last < 0) last = draft.count() - 1;
@@ -52,11 +55,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all, sele
       if (i < first || i > last || (i + 1) % step != 0) {
         draft.make_dense(i);
       } else if (shared > 0) {
-        Node network = Node::map();
-        network["expert"]["type"] = Node("swiglu");
-        network["expert"]["hidden"] = hub_count(shared * integer_at(mixture, "expert.hidden"));
-        network["expert"]["bias"] = hub_flag(config.flag("use_bias", false));
-        mixture["shared"].append(std::move(network));
+        add_shared(mixture, shared * integer_at(mixture, "expert.hidden"));
       }
     }
   }

@@ -28,6 +28,7 @@ mixture: {expert: {type: clamped-swiglu, bias: true}, router: {type: sparse-topk
                                      count_key("num_experts_per_tok|experts_per_token", "mixture.router.k"),
                                      count_key("intermediate_size", "mixture.expert.hidden"),
                                      number_key("swiglu_limit", "mixture.expert.limit").absent("7.0"),
+                                     number_key("swiglu_alpha", "mixture.expert.alpha").absent("1.702"),
                                      flag_key("attention_bias", "attention.bias attention.output_bias").absent("true"),
                                      text_key("hidden_act", "").absent("silu").means({{"silu", "silu"}}),
                                      count_key("head_dim", "attention.head_dim").absent("64"),
@@ -39,10 +40,15 @@ mixture: {expert: {type: clamped-swiglu, bias: true}, router: {type: sparse-topk
                          [](const HubReader& config, const std::string&, Draft& draft) {
                            config.pass("initial_context_length");
                            config.pass("experts_per_token");
-                           arrange_windows(config, draft, [](int64_t i) { return i % 2 == 0; });
+                           // A file that says nothing of the stretch has that of the published models; null is none.
+                           const auto says = [&](const char* key) { return config.find(key) != nullptr || config.is_null(key); };
+                           if (!says("rope_scaling") && !says("rope_parameters"))
+                             draft.model["rope_scaling"] = parse_yaml("{kind: yarn, factor: 32, original: 4096, truncate: false}", "family gpt_oss");
+                           arrange_windows(config, draft, 128, [](int64_t i) { return i % 2 == 0; });
                          },
                      .describe = [](const Node& composition, const std::string&, Node& config) {
                        describe_windows(composition, config);
+                       if (config["sliding_window"].is_null()) config["sliding_window"] = hub_count(128);  // readers want a number
                        config["experts_per_token"] = Node(config["num_experts_per_tok"]);
                      }}) {}
 };

@@ -70,14 +70,9 @@ class GraniteMoeShared : public TableFamily {
 
 void arrange_granite_shared(const HubReader& config, const std::string& type, Draft& draft) {
   arrange(config, type, draft);
-  const int64_t width = config.count("shared_intermediate_size", 1024, 0);
+  const int64_t width = config.count("shared_intermediate_size", type == "granitemoeshared" ? 0 : 1024, 0);
   if (width == 0) return;
-  for (Draft::Layer& layer : draft.layers) {
-    Node network = Node::map();
-    network["expert"]["type"] = Node("swiglu");
-    network["expert"]["hidden"] = hub_count(width);
-    layer.mixture["shared"].append(std::move(network));
-  }
+  for (Draft::Layer& layer : draft.layers) add_shared(layer.mixture, width);
 }
 
 void describe_granite_shared(const Node& composition, const std::string& type, Node& config) {

@@ -29,7 +29,11 @@ const std::vector<std::pair<std::string, std::vector<std::string>>> kActing{
     {"clip_qkv", {"0", "0.0"}}, {"attn_logit_softcapping", {"0", "0.0"}}, {"final_logit_softcapping", {"0", "0.0"}},
     {"embedding_multiplier", {"1", "1.0"}}, {"residual_multiplier", {"1", "1.0"}}, {"logits_scaling", {"1", "1.0"}},
     {"attention_multiplier", {}}, {"partial_rotary_factor", {"1", "1.0"}}, {"attention_chunk_size", {}}, {"swiglu_limit", {}},
-    {"lm_head_bias", {"false"}}, {"use_alibi", {"false"}}, {"index_topk", {}}, {"num_zero_experts", {"0"}}};
+    {"lm_head_bias", {"false"}}, {"use_alibi", {"false"}}, {"alibi", {"false"}}, {"index_topk", {}}, {"num_zero_experts", {"0"}},
+    {"scoring_func", {"softmax"}}, {"topk_method", {"greedy"}}, {"n_group", {"1"}}, {"topk_group", {"1"}}, {"routed_scaling_factor", {"1", "1.0"}},
+    {"use_sliding_window", {"false"}}, {"sliding_window_pattern", {"1"}}, {"layer_types", {"full_attention"}}, {"use_parallel_residual", {"false"}},
+    {"parallel_attn", {"false"}}, {"logit_scale", {"1", "1.0"}}, {"query_pre_attn_scalar", {}}, {"scale_emb", {"1", "1.0"}},
+    {"attn_output_gate", {"false"}}, {"time_step_limit", {}}, {"rotary_dim", {}}, {"use_qk_norm", {"false"}}, {"qk_layernorm", {"false"}}};
 
 std::vector<std::string> split(const std::string& text, char at) {
   std::vector<std::string> parts;
@@ -77,6 +81,12 @@ const Node* HubReader::find(const std::string& key) const {
     if (found == nullptr && node != nullptr && !node->is_null()) found = node;
   }
   return found;
+}
+
+bool HubReader::is_null(const std::string& key) const {
+  known_.insert(key);
+  const Node* node = find_at(config_, key);
+  return node != nullptr && node->is_null();
 }
 
 std::optional<Node> HubReader::value(const HubKey& key) const {
@@ -135,6 +145,8 @@ bool HubReader::flag(const std::string& key, bool standard) const {
   const Node* node = find(key);
   Field field;
   field.name = key;
+  // Some files count what others switch on.
+  if (node && node->is_scalar() && node->scalar().find_first_not_of("0123456789") == std::string::npos) return read_as<int64_t>(*node, field) != 0;
   return node ? read_as<bool>(*node, field) : standard;
 }
 
@@ -181,10 +193,14 @@ void HubReader::finish() const {
   for (const auto& [key, value] : config_.entries()) {
     if (known_.contains(key) || std::find(kInert.begin(), kInert.end(), key) != kInert.end()) continue;
     for (const auto& [acting, neutral] : kActing)
-      if (key == acting && !value.is_null())
-        check(value.is_scalar() && std::find(neutral.begin(), neutral.end(), value.scalar()) != neutral.end(), "model.config",
-              "{}: {} is {}, which changes what a model computes, and this family has no such key", value.where(), key,
+      if (key == acting && !value.is_null()) {
+        const auto changes = [&neutral](const Node& said) {
+          return !said.is_scalar() || std::find(neutral.begin(), neutral.end(), said.scalar()) == neutral.end();
+        };
+        const bool acts = value.is_list() ? std::any_of(value.items().begin(), value.items().end(), changes) : changes(value);
+        check(!acts, "model.config", "{}: {} is {}, which changes what a model computes, and this family has no such key", value.where(), key,
               value.is_scalar() ? value.scalar() : "set");
+      }
     unknown.push_back(key);
   }
   if (!unknown.empty())

@@ -43,6 +43,8 @@ class HubReader {
 
   /// Null when absent or null. The key counts as known.
   const Node* find(const std::string& key) const;
+  /// Whether a file says null, which in many keys is no absence.
+  bool is_null(const std::string& key) const;
   /// Throws options.missing, options.type, options.range, options.choice naming file, line and key.
   std::optional<Node> value(const HubKey& key) const;
   int64_t count(const std::string& key, std::optional<int64_t> standard = {}, int64_t lowest = 1) const;

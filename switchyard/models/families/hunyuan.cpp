@@ -56,11 +56,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
       mixture["experts"] = hub_count(in_layer(experts, i, 1));
       mixture["router"]["k"] = hub_count(in_layer(k, i, 1));
       mixture["expert"]["hidden"] = hub_count(in_layer(hidden, i, width));
-      if (beside == 0) continue;
-      Node network = Node::map();
-      network["expert"]["type"] = Node("swiglu");
-      network["expert"]["hidden"] = hub_count(beside * width);
-      mixture["shared"].append(std::move(network));
+      if (beside > 0) add_shared(mixture, beside * width);
     }
   }
 

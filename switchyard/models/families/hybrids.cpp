@@ -20,7 +20,19 @@ std::pair<int64_t, int64_t> stride(const Node& composition, const std::function<
   if (first < 0) return {layers_of(composition) + 1, layers_of(composition)};
   int64_t next = first + 1;
   while (next < layers_of(composition) && !which(layers[static_cast<size_t>(next)])) ++next;
-  return {next - first, first};
+  // An offset lies below its period, also where no second layer says one.
+  return {next < layers_of(composition) ? next - first : std::max(next - first, first + 1), first};
+}
+
+/// The activation of a mixer is that of the feed-forward networks.
+const std::vector<std::pair<std::string, std::string>> kCurves{
+    {"silu", "silu"}, {"gelu", "gelu"}, {"gelu_pytorch_tanh", "gelu-tanh"}, {"relu", "relu"}, {"swish", "silu"}, {"gelu_new", "gelu-tanh"}};
+
+void arrange_curve(const HubReader& config, Draft& draft, const char* body) {
+  const std::string name = config.text("hidden_act", "silu");
+  const auto found = std::find_if(kCurves.begin(), kCurves.end(), [&](const auto& curve) { return curve.first == name; });
+  check(found != kCurves.end(), "model.config", "{}: hidden_act is {}, which this family's mixers do not have", config.config().mark().source, name);
+  draft.parts.at(body)["activation"] = Node(found->second);
 }
 
 // --- Jamba -----------------------------------------------------------------------------------------
@@ -76,7 +88,8 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all}}
  private:
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
     config.only("sliding_window", {});
-    config.pass("use_mamba_kernels");
+    for (const char* key : {"use_mamba_kernels", "use_mambapy", "use_associative_scan", "layer_types", "layers_block_type"}) config.pass(key);
+    arrange_curve(config, draft, "mamba");
     const int64_t period = config.count("attn_layer_period", 8), offset = config.count("attn_layer_offset", 4, 0);
     const int64_t expert_period = config.count("expert_layer_period", 2), expert_offset = config.count("expert_layer_offset", 1, 0);
     const Node* rank = config.find("mamba_dt_rank");  // "auto" = width / 16
@@ -117,6 +130,23 @@ std::vector<NameRule> granite_hybrid_names() {
   return joined(rules, granite_names());
 }
 
+/// Infinity as library 5 writes it.
+Node endless() {
+  Node node = Node::map();
+  node["__float__"] = hub_text("Infinity");
+  return node;
+}
+
+/// time_step_limit: the lowest and the highest step size.
+void limit_steps(const HubReader& config, Node& mamba) {
+  const Node* limit = config.find("time_step_limit");
+  if (limit == nullptr) return;
+  check(limit->is_list() && limit->items().size() == 2, "model.config", "{}: time_step_limit is no list of two numbers", limit->where());
+  const Node &lowest = limit->items()[0], &highest = limit->items()[1];
+  if (lowest.is_scalar()) mamba["step_lowest"] = lowest;
+  if (highest.is_scalar() && highest.scalar() != "Infinity") mamba["step_highest"] = highest;
+}
+
 class GraniteHybrid : public TableFamily {
  public:
   GraniteHybrid()
@@ -128,6 +158,8 @@ dense: {type: feed-forward, activation: swiglu}
 mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
 )",
                      .keys = joined({count_key("num_local_experts|num_experts", "mixture.experts").absent("0").from(0),
+                                     count_key("num_experts_per_tok", "mixture.router.k").absent("0").from(0),
+                                     count_key("intermediate_size", "mixture.expert.hidden").absent(""),  // no experts, no width
                                      count_key("mamba_n_heads", "mamba.heads").absent("128"),
                                      count_key("mamba_d_state", "mamba.state").absent("256"),
                                      count_key("mamba_d_conv", "mamba.convolution").absent("4"),
@@ -143,20 +175,25 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
  private:
   static void arrange(const HubReader& config, const std::string& type, Draft& draft) {
     arrange_granite_shared(config, type, draft);
+    arrange_curve(config, draft, "mamba");
     config.pass("mamba_chunk_size");
+    limit_steps(config, draft.parts.at("mamba"));
+    const std::vector<std::string> older = texts_by_layer(config, draft, "layers_block_type"), newer = texts_by_layer(config, draft, "layer_types");
+    const std::vector<std::string>& types = newer.empty() ? older : newer;
+    const auto runs = [](const std::string& kind) { return kind == "mamba" || kind == "linear_attention"; };  // library 5 has one name for all
     const int64_t inner = config.count("mamba_expand", 2) * integer_at(draft.model, "width"), heads = integer_at(draft.part("mamba"), "heads");
     const Node* given = config.find("mamba_d_head");
-    check(inner % heads == 0 && (!given || given->scalar() == "auto" || config.count("mamba_d_head", 1) == inner / heads), "model.config",
+    const bool none = !types.empty() && std::none_of(types.begin(), types.end(), runs);
+    check(none || (inner % heads == 0 && (!given || given->scalar() == "auto" || config.count("mamba_d_head", 1) == inner / heads)), "model.config",
           "{}: mamba_n_heads {} times mamba_d_head is not mamba_expand times hidden_size, {}", config.config().mark().source, heads, inner);
-    draft.parts.at("mamba")["head_dim"] = hub_count(inner / heads);
-    const std::vector<std::string> types = config.texts("layer_types").empty() ? config.texts("layers_block_type") : config.texts("layer_types");
-    config.pass("layers_block_type");
+    draft.parts.at("mamba")["head_dim"] = hub_count(std::max<int64_t>(1, inner / heads));
     for (int64_t i = 0; i < draft.count(); ++i) {
       Draft::Layer& layer = draft.layers[static_cast<size_t>(i)];
       const std::string kind = types.empty() ? "mamba" : types.at(static_cast<size_t>(i));
-      check(kind == "mamba" || kind == "attention", "model.config", "{}: layer_types names '{}'; mamba and attention are known",
+      const bool mamba = runs(kind);
+      check(mamba || kind == "attention" || kind == "full_attention", "model.config", "{}: layer_types names '{}'; mamba and attention are known",
             config.config().mark().source, kind);
-      if (kind == "mamba") layer.attention = draft.part("mamba");
+      if (mamba) layer.attention = draft.part("mamba");
       if (integer_at(draft.part("mixture"), "experts") == 0) {
         // Without experts the shared network is the layer's.
         draft.parts.at("dense")["hidden"] = hub_count(config.count("shared_intermediate_size", 1024));
@@ -166,6 +203,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
   }
   static void describe(const Node& composition, const std::string& type, Node& config) {
     describe_granite_shared(composition, type, config);
+    if (!config.find("intermediate_size")) config["intermediate_size"] = Node(config["shared_intermediate_size"]);
     config["layer_types"] = Node::list();
     for (const Node& layer : find_at(composition, "layers")->items())
       config["layer_types"].append(hub_text(is_body(layer, "mamba2") ? "mamba" : "attention"));
@@ -175,6 +213,11 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
     if (at >= 0) {
       config["mamba_d_head"] = hub_count(integer_at(composition, mamba + "head_dim"));
       config["mamba_expand"] = hub_count(integer_at(composition, mamba + "head_dim") * integer_at(composition, mamba + "heads") / width);
+      const double lowest = number_at(composition, mamba + "step_lowest"), highest = number_at(composition, mamba + "step_highest");
+      if (lowest > 0 || highest > 0) {
+        config["time_step_limit"].append(hub_number(lowest));
+        config["time_step_limit"].append(highest > 0 ? hub_number(highest) : endless());
+      }
     }
   }
 };
@@ -241,8 +284,9 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}, shared: [{expert:
 
  private:
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
+    arrange_curve(config, draft, "delta");
     const int64_t interval = config.count("full_attention_interval", 4), step = config.count("decoder_sparse_step", 1);
-    const std::vector<std::string> types = config.texts("layer_types");
+    const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");
     const std::vector<int64_t> listed = config.counts("mlp_only_layers");
     const bool any = integer_at(draft.part("mixture"), "experts") > 0;
     for (int64_t i = 0; i < draft.count(); ++i) {
@@ -299,9 +343,12 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
                   llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3", .down = "w2"}));
   }
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
+    arrange_curve(config, draft, "lightning");
     config.pass("block_size");
-    const std::vector<std::string> types = config.texts("layer_types");
+    const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");
     const std::vector<int64_t> full_types = config.counts("attn_type_list");  // of the first files: 1 = full
+    check(full_types.empty() || static_cast<int64_t>(full_types.size()) == draft.count(), "model.config", "{}: attn_type_list lists {} layers, but there are {}",
+          config.config().mark().source, full_types.size(), draft.count());
     const int64_t heads = integer_at(draft.part("attention"), "heads"), given = integer_at(draft.part("attention"), "head_dim");
     if (config.find("rotary_dim")) {
       const int64_t width = given > 0 ? given : integer_at(draft.model, "width") / heads;

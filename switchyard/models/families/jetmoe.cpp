@@ -37,7 +37,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}, sh
                               count_key("num_experts_per_tok|moe_top_k", "attention.router.k mixture.router.k").absent("2"),
                               count_key("intermediate_size|ffn_hidden_size", "mixture.expert.hidden"),
                               count_key("max_position_embeddings|n_positions", "context"),
-                              text_key("activation_function", "mixture.expert.type").absent("silu").means({{"silu", "swiglu"}}),
+                              text_key("activation_function", "mixture.expert.type").absent("silu").means(gated_activations()),
                               number_key("rms_norm_eps|layer_norm_epsilon", "final_norm_eps").absent("1e-6"),
                               flag_key("tie_word_embeddings", "tied_embeddings").absent("true"),
                               number_key("initializer_range", "init_deviation").absent("0.01")},

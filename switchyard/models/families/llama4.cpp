@@ -22,7 +22,7 @@ void arrange(const HubReader& config, const std::string&, Draft& draft) {
   config.pass("layer_types");
   std::vector<int64_t> turning = config.counts("no_rope_layers"), mixed = config.counts("moe_layers");
   const int64_t every = config.count("no_rope_layer_interval", 4), step = config.count("interleave_moe_layer_step", 1);
-  const int64_t chunk = config.count("attention_chunk_size", 8192, 0);
+  const int64_t chunk = config.is_null("attention_chunk_size") ? 0 : config.count("attention_chunk_size", 8192, 0);
   const bool unit = config.flag("use_qk_norm", true), tuned = config.flag("attn_temperature_tuning", true);
   check(turning.empty() || static_cast<int64_t>(turning.size()) == draft.count(), "model.config",
         "{}: no_rope_layers lists {} layers, but there are {}", config.config().mark().source, turning.size(), draft.count());
@@ -45,10 +45,7 @@ void arrange(const HubReader& config, const std::string&, Draft& draft) {
     if (std::find(mixed.begin(), mixed.end(), i) == mixed.end()) {
       draft.make_dense(i);
     } else {
-      Node network = Node::map();
-      network["expert"]["type"] = Node("swiglu");
-      network["expert"]["hidden"] = hub_count(integer_at(layer.mixture, "expert.hidden"));
-      layer.mixture["shared"].append(std::move(network));
+      add_shared(layer.mixture, integer_at(layer.mixture, "expert.hidden"));
     }
   }
 }
@@ -84,7 +81,7 @@ mixture: {expert: {type: swiglu}, router: {type: sigmoid-topk, bias: false}, com
                           count_key("num_experts_per_tok", "mixture.router.k").absent("1"),
                           count_key("intermediate_size", "mixture.expert.hidden"),
                           count_key("intermediate_size_mlp", "dense.hidden").absent("16384"),
-                          count_key("head_dim", "attention.head_dim").absent("0"),
+                          count_key("head_dim", "attention.head_dim").absent("128"),
                           flag_key("attention_bias", "attention.bias attention.output_bias").absent("false"),
                           number_key("rms_norm_eps", "norm_eps").absent("1e-5")},
                          decoder_keys()),

@@ -25,10 +25,12 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
           .keys = joined({count_key("num_local_experts|num_experts", "mixture.experts").absent("8"),
                           count_key("num_experts_per_tok", "mixture.router.k").absent("2"),
                           count_key("intermediate_size", "mixture.expert.hidden"),
-                          count_key("sliding_window", "attention.window").or_null("0")},
+                          count_key("sliding_window", "attention.window").or_null("0"),
+                          number_key("rms_norm_eps", "norm_eps").absent("1e-5")},
                          decoder_keys()),
           .names = joined(renamed(), llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts",
-                                                  .gate = "w1", .up = "w3", .down = "w2"}))};
+                                                  .gate = "w1", .up = "w3", .down = "w2"})),
+          .rope_theta = "1000000"};
 }
 
 class Mixtral : public TableFamily {

@@ -89,7 +89,10 @@ class NllbMoe : public TableFamily {
                      .rope_theta = "",
                      .arrange = arrange,
                      .describe = describe}) {}
-  using TableFamily::names;
+  void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override {
+    TableFamily::names(map, options, has);
+    copy_embedding(map, "model.", has);
+  }
 
  private:
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {

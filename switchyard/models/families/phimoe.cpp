@@ -24,6 +24,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparsemixer}}
                                     decoder_keys()),
                      .names = llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts",
                                            .gate = "w1", .up = "w3", .down = "w2"}),
+                     .rope_theta = "1000000",
                      .arrange =
                          [](const HubReader& config, const std::string&, Draft& draft) {
                            config.only("num_experts_per_tok", {"2"});

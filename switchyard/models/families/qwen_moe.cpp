@@ -18,22 +18,23 @@ void arrange(const HubReader& config, const std::string& type, Draft& draft) {
   const bool biased = type == "qwen2_moe" ? config.flag("qkv_bias", true) : config.flag("attention_bias", false);
   const bool windowed = config.flag("use_sliding_window", false);
   const int64_t window = config.count("sliding_window", 0, 0), first = type == "qwen2_moe" ? config.count("max_window_layers", 28, 0) : 0;
+  const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");  // newer files list what they mean
   for (int64_t i = 0; i < draft.count(); ++i) {
     Node& attention = draft.layers[static_cast<size_t>(i)].attention;
     attention["bias"] = hub_flag(biased);
     if (type == "qwen3_moe") attention["output_bias"] = hub_flag(biased);
-    if (windowed && window > 0 && i >= first) attention["window"] = hub_count(window);
+    const bool slides = types.empty() ? i >= first : types[static_cast<size_t>(i)] == "sliding_attention";
+    if (windowed && window > 0 && slides) attention["window"] = hub_count(window);
   }
 }
 
 void describe(const Node& composition, const std::string& type, Node& config) {
   config["mlp_only_layers"] = Node::list();
-  int64_t windowed = -1;
   for (int64_t i = 0; i < layers_of(composition); ++i) {
     const std::string layer = fmt::format("layers.{}.", i);
     if (!find_at(composition, layer + "mixtures.0")) config["mlp_only_layers"].append(hub_count(i));
-    if (windowed < 0 && integer_at(composition, layer + "attention.window") > 0) windowed = i;
   }
+  const int64_t windowed = describe_late_windows(composition, config);
   config[type == "qwen2_moe" ? "qkv_bias" : "attention_bias"] = hub_flag(flag_at(composition, "layers.0.attention.bias"));
   config["use_sliding_window"] = hub_flag(windowed >= 0);
   if (windowed >= 0) config["sliding_window"] = hub_count(integer_at(composition, fmt::format("layers.{}.attention.window", windowed)));
@@ -76,7 +77,7 @@ dense: {type: feed-forward, activation: swiglu}
 mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
 )",
                      .keys = joined(keys("128", "8", "768"),
-                                    joined({count_key("head_dim", "attention.head_dim").absent("128")}, decoder_keys())),
+                                    decoder_keys()),
                      .names = llama_names(),
                      .arrange = arrange,
                      .describe = describe}) {}

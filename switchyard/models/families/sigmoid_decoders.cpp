@@ -34,7 +34,12 @@ mixture: {expert: {type: swiglu}, router: {type: sigmoid-topk}}
                                      number_key("rms_norm_eps", "norm_eps").absent("1e-5")},
                                     joined(fine_keys(), decoder_keys())),
                      .names = switchyard::names(),
-                     .arrange = [](const HubReader& config, const std::string&, Draft& draft) { arrange_fine_layers(config, draft); },
+                     .arrange =
+                         [](const HubReader& config, const std::string&, Draft& draft) {
+                           config.only("scoring_func", {"sigmoid"});
+                           config.only("topk_method", {"noaux_tc"});
+                           arrange_fine_layers(config, draft, {.dense = 1, .shared = 1});
+                         },
                      .describe =
                          [](const Node& composition, const std::string&, Node& config) {
                            describe_fine_layers(composition, config);
@@ -51,15 +56,15 @@ attention: {type: gqa, qk_norm: head}
 dense: {type: feed-forward, activation: swiglu}
 mixture: {expert: {type: swiglu}, router: {type: sigmoid-topk}}
 )",
-                     .keys = joined({flag_key("attention_bias", "attention.bias attention.output_bias").absent("false")},
+                     .keys = joined({flag_key("attention_bias", "attention.bias attention.output_bias").absent("false"), normalised_key("false")},
                                     joined(fine_keys(), decoder_keys())),
                      .names = switchyard::names(),
                      .arrange =
                          [](const HubReader& config, const std::string&, Draft& draft) {
                            config.only("scoring_func", {"noaux_tc", "sigmoid"});
-                           arrange_fine_layers(config, draft);
+                           arrange_fine_layers(config, draft, {});
                            const int64_t first = config.count("max_window_layers", 62, 0);
-                           arrange_windows(config, draft, [first](int64_t i) { return i >= first; });
+                           arrange_windows(config, draft, 4096, [first](int64_t i) { return i >= first; });
                          },
                      .describe =
                          [](const Node& composition, const std::string&, Node& config) {
@@ -81,11 +86,13 @@ mixture: {expert: {type: swiglu}, router: {type: sigmoid-topk}, combine: {renorm
                                      count_key("num_experts_per_tok", "mixture.router.k"),
                                      count_key("intermediate_size", "mixture.expert.hidden"),
                                      flag_key("use_qk_norm", "attention.qk_norm").absent("true").means({{"true", "full"}, {"false", "none"}}),
-                                     flag_key("use_routing_bias", "mixture.router.bias").absent("true")},
+                                     flag_key("use_routing_bias", "mixture.router.bias").absent("true"),
+                                     count_key("head_dim", "attention.head_dim").absent("128")},
                                     decoder_keys()),
                      .names = joined({{{"layers.{i}.feed_forward.router.bias"}, "model.layers.{i}.block_sparse_moe.e_score_correction_bias"}},
                                      llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts",
                                                   .gate = "w1", .up = "w3", .down = "w2"})),
+                     .rope_theta = "5000000",
                      .arrange =
                          [](const HubReader& config, const std::string&, Draft& draft) {
                            config.only("scoring_func", {"sigmoid"});

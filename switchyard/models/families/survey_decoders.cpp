@@ -27,12 +27,14 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
                      .arrange =
                          [](const HubReader& config, const std::string&, Draft& draft) {
                            config.only("scoring_func", {"softmax"});
-                           arrange_fine_layers(config, draft);
+                           // One expert's weight is not divided by itself.
+                           if (integer_at(draft.part("mixture"), "router.k") == 1)
+                             for (Draft::Layer& layer : draft.layers) layer.mixture["router"]["softmax"] = Node("all");
+                           arrange_fine_layers(config, draft, {});
                          },
                      .describe =
                          [](const Node& composition, const std::string&, Node& config) {
                            describe_fine_layers(composition, config);
-                           check(config["n_shared_experts"].scalar() != "0", "model.family_option", "the model has no shared experts, which deepseek has");
                            config["scoring_func"] = hub_text("softmax");
                          }}) {}
 };
@@ -44,7 +46,7 @@ class Grok : public TableFamily {
                      .fixed = R"(
 model: {block: sandwich}
 attention: {type: gqa}
-mixture: {expert: {type: ffn-expert}, router: {type: sparse-topk, softmax: all}}
+mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all}}
 )",
                      .keys = joined({count_key("num_experts|num_local_experts", "mixture.experts").absent("8"),
                                      count_key("num_experts_per_tok|top_k", "mixture.router.k").absent("2"),
@@ -54,7 +56,7 @@ mixture: {expert: {type: ffn-expert}, router: {type: sparse-topk, softmax: all}}
                                      number_key("attn_output_multiplier", "attention.scale").absent("1.0"),
                                      number_key("max_attn_value", "attention.cap").absent("30.0"),
                                      // The original's is the tanh form; the port with exact erf says so.
-                                     text_key("hidden_act", "mixture.expert.activation")
+                                     text_key("hidden_act", "mixture.expert.type")
                                          .absent("gelu_pytorch_tanh")
                                          .means({{"gelu_pytorch_tanh", "geglu-tanh"}, {"gelu_new", "geglu-tanh"}, {"gelu", "geglu-tanh"}, {"gelu_erf", "geglu"}}),
                                      number_key("rms_norm_eps|norm_eps", "norm_eps").absent("1e-5"),
@@ -115,10 +117,10 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
       config.pass(key);
     const bool beside = config.flag("parallel_attn_mlp_res", false);
     const int64_t frequency = config.count("moe_layer_frequency", 2);
-    check(!beside || frequency == 1, "model.config", "{}: moe_layer_frequency is {} with parallel_attn_mlp_res; both can be computed only when every "
-          "layer has a mixture", config.config().mark().source, frequency);
     if (beside) draft.model["block"] = Node("beside");
+    const bool one = integer_at(draft.part("mixture"), "router.k") == 1;  // whose weight is not divided by itself
     for (int64_t i = 0; i < draft.count(); ++i) {
+      if (one) draft.layers[static_cast<size_t>(i)].mixture["router"]["softmax"] = Node("all");
       if ((i + 1) % frequency != 0) {
         draft.make_dense(i);
       } else if (beside) {
@@ -129,8 +131,6 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
     }
   }
   static void describe(const Node& composition, const std::string&, Node& config) {
-    // Without it the composition is Mixtral's, which everybody reads.
-    check(text_at(composition, "block") == "beside", "model.family_option", "the model has no dense network beside its experts, which arctic has");
     const int64_t first = first_layer(composition, has_mixture);
     config["moe_layer_frequency"] = hub_count(first < 0 ? layers_of(composition) + 1 : first + 1);
     config["parallel_attn_mlp_res"] = hub_flag(text_at(composition, "block") == "beside");
@@ -154,11 +154,16 @@ mixture: {expert: {type: swiglu}, router: {type: noisy-topk, floor: 0.01}}
                      .arrange = arrange,
                      .describe = describe}) {}
 
+  void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override {
+    // A gate of one map has another name than the last of a gate of two, also where no file says so.
+    const bool one = options.layers > 0 && !map.declares("layers.0.feed_forward.router.inner");
+    TableFamily::names(map, options, [&](const std::string& name) { return name.ends_with("gate.gate_network.weight") ? one : has && has(name); });
+  }
+
  private:
   static std::vector<NameRule> names_of_llama_moe() {
     const std::string ours = "layers.{i}.feed_forward.", theirs = "model.layers.{i}.mlp.", experts = theirs + "calculator.experts.weight_";
     return joined({{{ours + "router.inner"}, theirs + "gate.gate_network.0.weight"},
-                   // With one map it stands alone, with two it is the second.
                    where_present({{ours + "router.weight"}, theirs + "gate.gate_network.weight"}),
                    {{ours + "router.weight"}, theirs + "gate.gate_network.2.weight"},
                    {{ours + "router.noise"}, theirs + "gate.weight_noise.weight"},
@@ -180,6 +185,8 @@ mixture: {expert: {type: swiglu}, router: {type: noisy-topk, floor: 0.01}}
     const int64_t experts = integer_at(draft.part("mixture"), "experts"), whole = config.count("intermediate_size");
     const Node* sizes = config.find("size_experts");
     const Node* scales = config.find("score_scale_factor");
+    check(!scales || !scales->is_list() || static_cast<int64_t>(scales->items().size()) == draft.count(), "model.config",
+          "{}: score_scale_factor lists {} layers, but there are {}", config.config().mark().source, scales ? scales->items().size() : 0, draft.count());
     for (int64_t i = 0; i < draft.count(); ++i) {
       Node& mixture = draft.layers[static_cast<size_t>(i)].mixture;
       int64_t width = whole / experts;
@@ -192,7 +199,7 @@ mixture: {expert: {type: swiglu}, router: {type: noisy-topk, floor: 0.01}}
       }
       mixture["expert"]["hidden"] = hub_count(width);
       mixture["router"]["scorer"]["type"] = Node(network == "mlp" ? "tanh-scorer" : "linear");
-      if (scales) mixture["combine"]["scale"] = scales->is_list() ? scales->items().at(static_cast<size_t>(i)) : *scales;
+      if (scales) mixture["combine"]["scale"] = scales->is_list() ? scales->items()[static_cast<size_t>(i)] : *scales;
     }
   }
   static void describe(const Node& composition, const std::string&, Node& config) {
@@ -201,8 +208,18 @@ mixture: {expert: {type: swiglu}, router: {type: noisy-topk, floor: 0.01}}
     config["gate_type"] = hub_text("TopKBalancedNoisyGate");
     config["gate_network"] = hub_text(text_at(composition, mixture + "router.scorer.type") == "tanh-scorer" ? "mlp" : "linear");
     config["score_scale_factor"] = Node::list();
-    for (int64_t i = 0; i < layers_of(composition); ++i)
-      config["score_scale_factor"].append(hub_number(number_at(composition, fmt::format("layers.{}.mixtures.0.combine.scale", i))));
+    Node sizes = Node::list();
+    bool alike = true;
+    for (int64_t i = 0; i < layers_of(composition); ++i) {
+      const std::string of_layer = fmt::format("layers.{}.mixtures.0.", i);
+      config["score_scale_factor"].append(hub_number(number_at(composition, of_layer + "combine.scale")));
+      const int64_t width = integer_at(composition, of_layer + "expert.hidden");
+      alike = alike && width == integer_at(composition, mixture + "expert.hidden");
+      Node widths = Node::list();
+      for (int64_t e = 0; e < integer_at(composition, of_layer + "experts"); ++e) widths.append(hub_count(width));
+      sizes.append(std::move(widths));
+    }
+    if (!alike) config["size_experts"] = std::move(sizes);
   }
 };
 

@@ -107,6 +107,7 @@ class T5 : public TableFamily {
     }
     link_names(map, std::max(options.layers, options.encoder->layers), rules, has);
     TableFamily::names(map, options, has);
+    copy_embedding(map, "", has);
   }
 
  private:
@@ -144,12 +145,15 @@ class SwitchTransformers : public TableFamily {
                                      text_key("dense_act_fn", "dense.activation encoder_dense.activation " + both("expert.activation"))
                                          .absent("relu").means(activations())},
                                     common_keys()),
-                     .names = names(),
+                     .names = table_of_names(),
                      .ignored = kIgnored,
                      .rope_theta = "",
                      .arrange = arrange,
                      .describe = describe}) {}
-  using TableFamily::names;
+  void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override {
+    TableFamily::names(map, options, has);
+    copy_embedding(map, "", has);
+  }
 
  private:
   static std::string both(const std::string& place) { return "mixture." + place + " encoder_mixture." + place; }
@@ -163,7 +167,7 @@ class SwitchTransformers : public TableFamily {
     for (const auto& [name, ours] : kActivations) words.emplace_back(name, ours.first);
     return words;
   }
-  static std::vector<NameRule> names() {
+  static std::vector<NameRule> table_of_names() {
     return joined({{{"encoder.layers.{i}.feed_forward.up.weight"}, std::string(kEncoder) + "1.mlp.wi.weight"},
                    {{"layers.{i}.feed_forward.up.weight"}, std::string(kDecoder) + "2.mlp.wi.weight"}},
                   names_of("mlp"));

@@ -161,6 +161,12 @@ void link_names(NameMap& map, int64_t layers, const std::vector<NameRule>& rules
       if (rule.ours.front().find("{i}") != std::string::npos) at(rule, i);
 }
 
+void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has) {
+  if (has || !map.declares("head.weight")) return;
+  for (const char* stack : {"encoder", "decoder"})
+    map.link("embedding.weight", {}, fmt::format("{}{}.embed_tokens.weight", prefix, stack), map.shape("embedding.weight"), {});
+}
+
 std::vector<NameRule> llama_names(const LlamaNames& names) {
   const std::string& p = names.prefix;
   const std::string ours = "layers.{i}.", theirs = p + "layers.{i}.", experts = theirs + names.experts, shared = theirs + names.shared;
@@ -202,9 +208,11 @@ std::vector<NameRule> joined(std::vector<NameRule> first, const std::vector<Name
   return first;
 }
 std::vector<HubKey> joined(std::vector<HubKey> first, const std::vector<HubKey>& rest) {
-  // A family's own description of a key comes before the common one.
+  // A family's own description of a key comes before the common one, whatever other spellings it adds.
+  const auto spells = [](const HubKey& own, const std::string& name) { return ("|" + own.key + "|").find("|" + name + "|") != std::string::npos; };
   for (const HubKey& key : rest)
-    if (std::none_of(first.begin(), first.end(), [&](const HubKey& own) { return own.key == key.key; })) first.push_back(key);
+    if (std::none_of(first.begin(), first.end(), [&](const HubKey& own) { return spells(own, key.key.substr(0, key.key.find('|'))); }))
+      first.push_back(key);
   return first;
 }
 
@@ -217,7 +225,7 @@ std::vector<HubKey> decoder_keys() {
           count_key("num_attention_heads", "attention.heads"),
           count_key("num_key_value_heads", "attention.kv_heads").absent("0"),
           count_key("head_dim", "attention.head_dim").absent("0"),
-          text_key("hidden_act", "mixture.expert.type dense.activation").absent("silu").means({{"silu", "swiglu"}}),
+          text_key("hidden_act", "mixture.expert.type dense.activation mixture.shared.0.expert.type").absent("silu").means(gated_activations()),
           count_key("max_position_embeddings", "context"),
           number_key("rms_norm_eps", "norm_eps").absent("1e-6"),
           flag_key("tie_word_embeddings", "tied_embeddings").absent("false"),
@@ -232,18 +240,34 @@ HubKey norm_topk_key(const std::string& standard) {
   return flag_key("norm_topk_prob", "mixture.router.softmax").absent(standard).means({{"true", "kept"}, {"false", "all"}});
 }
 
+HubKey normalised_key(const std::string& standard) {
+  return flag_key("norm_topk_prob", "mixture.combine.renormalise").absent(standard).means({{"true", "before_drop"}, {"false", "never"}});
+}
+
 std::vector<HubKey> sigmoid_mixture_keys() {
   return {count_key("n_group", "mixture.router.groups").absent("1"),
           count_key("topk_group", "mixture.router.chosen_groups").absent("1"),
           number_key("routed_scaling_factor", "mixture.combine.scale").absent("1.0"),
-          flag_key("norm_topk_prob", "mixture.combine.renormalise").absent("true").means({{"true", "before_drop"}, {"false", "never"}})};
+          normalised_key("true")};
+}
+
+std::vector<std::pair<std::string, std::string>> gated_activations() {
+  return {{"silu", "swiglu"}, {"gelu", "geglu"}, {"gelu_pytorch_tanh", "geglu-tanh"}, {"relu", "reglu"}, {"sigmoid", "glu"},
+          {"swish", "swiglu"}, {"gelu_new", "geglu-tanh"}, {"gelu_fast", "geglu-tanh"}};
 }
 
 // --- arrangements of layers ------------------------------------------------------------------------
 
-void arrange_fine_layers(const HubReader& config, Draft& draft) {
-  const int64_t first = config.count("first_k_dense_replace", 0, 0), frequency = config.count("moe_layer_freq", 1);
-  const int64_t shared = config.count("n_shared_experts", 0, 0);
+void add_shared(Node& mixture, int64_t hidden) {
+  Node network = Node::map();
+  network["expert"] = Node(*mixture.find("expert"));
+  network["expert"]["hidden"] = hub_count(hidden);
+  mixture["shared"].append(std::move(network));
+}
+
+void arrange_fine_layers(const HubReader& config, Draft& draft, const FineLayers& standard) {
+  const int64_t first = config.count("first_k_dense_replace", standard.dense, 0), frequency = config.count("moe_layer_freq", 1);
+  const int64_t shared = config.is_null("n_shared_experts") ? 0 : config.count("n_shared_experts", standard.shared, 0);
   for (int64_t i = 0; i < draft.count(); ++i) {
     Node& mixture = draft.layers[static_cast<size_t>(i)].mixture;
     if (i < first || i % frequency != 0) {
@@ -252,11 +276,7 @@ void arrange_fine_layers(const HubReader& config, Draft& draft) {
     }
     Node& router = mixture["router"];
     if (text_at(router, "type") == "sigmoid-topk" && integer_at(router, "groups") > 1) router["group_best"] = hub_count(2);
-    if (shared == 0) continue;
-    Node network = Node::map();
-    network["expert"]["type"] = Node("swiglu");
-    network["expert"]["hidden"] = hub_count(shared * integer_at(mixture, "expert.hidden"));
-    mixture["shared"].append(std::move(network));
+    if (shared > 0) add_shared(mixture, shared * integer_at(mixture, "expert.hidden"));
   }
 }
 
@@ -274,11 +294,16 @@ void describe_fine_layers(const Node& composition, Node& config) {
       hub_count(shared ? integer_at(composition, mixture + "shared.0.expert.hidden") / integer_at(composition, mixture + "expert.hidden") : 0);
 }
 
-void arrange_windows(const HubReader& config, Draft& draft, const std::function<bool(int64_t)>& slides) {
-  const int64_t window = config.count("sliding_window", 0, 0);
-  const std::vector<std::string> types = config.texts("layer_types");
-  check(types.empty() || static_cast<int64_t>(types.size()) == draft.count(), "model.config",
-        "{}: layer_types lists {} layers, but there are {}", config.config().mark().source, types.size(), draft.count());
+std::vector<std::string> texts_by_layer(const HubReader& config, const Draft& draft, const char* key) {
+  std::vector<std::string> list = config.texts(key);
+  check(list.empty() || static_cast<int64_t>(list.size()) == draft.count(), "model.config", "{}: {} lists {} layers, but there are {}",
+        config.config().mark().source, key, list.size(), draft.count());
+  return list;
+}
+
+void arrange_windows(const HubReader& config, Draft& draft, int64_t standard, const std::function<bool(int64_t)>& slides) {
+  const int64_t window = config.is_null("sliding_window") ? 0 : config.count("sliding_window", standard, 0);
+  const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");
   for (int64_t i = 0; i < draft.count(); ++i) {
     const bool sliding = types.empty() ? slides(i) : types[static_cast<size_t>(i)] == "sliding_attention";
     check(types.empty() || sliding || types[static_cast<size_t>(i)] == "full_attention", "model.config",
@@ -296,6 +321,17 @@ void describe_windows(const Node& composition, Node& config) {
     config["layer_types"].append(hub_text(window > 0 ? "sliding_attention" : "full_attention"));
     if (window > 0) config["sliding_window"] = hub_count(window);
   }
+}
+
+bool has_window(const Node& layer) { return integer_at(layer, "attention.window") > 0; }
+
+int64_t describe_late_windows(const Node& composition, Node& config) {
+  const auto& layers = find_at(composition, "layers")->items();
+  const auto first = std::find_if(layers.begin(), layers.end(), has_window);
+  if (first == layers.end()) return -1;
+  if (!std::all_of(first, layers.end(), has_window))
+    for (const Node& layer : layers) config["layer_types"].append(hub_text(has_window(layer) ? "sliding_attention" : "full_attention"));
+  return first - layers.begin();
 }
 
 // --- the family ------------------------------------------------------------------------------------
@@ -328,6 +364,21 @@ const FamilyTable::Kind& TableFamily::kind(const std::string& model_type) const 
   return *found;
 }
 
+namespace {
+
+constexpr std::string_view kExpertType = "expert.type";
+
+/// A value at its place in a part, if the part has that: kinds of experts without a name of their own are named by their activation.
+void put(Node& part, const std::string& place, const Node& value) {
+  if (place.starts_with("shared.") && part.find("shared") == nullptr) return;
+  place_at(part, place) = value;
+  if (!place.ends_with(kExpertType) || value.scalar() == "swiglu" || value.scalar() == "geglu") return;
+  place_at(part, place) = Node("ffn-expert");
+  place_at(part, place.substr(0, place.size() - 4) + "activation") = value;
+}
+
+}  // namespace
+
 ModelOptions TableFamily::read(const Node& node) const {
   const Node* type = node.find("model_type");
   check(type != nullptr && type->is_scalar(), "model.config", "{}: there is no model_type", node.where());
@@ -352,9 +403,9 @@ ModelOptions TableFamily::read(const Node& node) const {
     const std::optional<Node> value = config.value(key);
     if (!value) continue;
     for (const std::string& place : words_of(key.places)) {
-      const std::string head = head_of(place);
-      if (head == place) place_at(draft.model, place) = *value;
-      else if (draft.parts.contains(head)) place_at(draft.parts[head], place.substr(head.size() + 1)) = *value;
+      const std::string head = head_of(place), rest = head == place ? "" : place.substr(head.size() + 1);
+      if (rest.empty()) place_at(draft.model, place) = *value;
+      else if (draft.parts.contains(head)) put(draft.parts[head], rest, *value);
       else if (draft.model.find(head) || head == "residual" || head == "rope_scaling" || head == "patches") place_at(draft.model, place) = *value;
     }
   }
@@ -427,10 +478,13 @@ Node TableFamily::write(const Node& composition, const std::string& model_type) 
       if (key.standard->empty()) continue;
       Node standard(*key.standard);
       standard.set_quoted(key.kind == HubKey::Kind::text);
-      place_at(config, name) = std::move(standard);
+      place_at(config, name) = key.null_is_standard ? Node() : std::move(standard);
       continue;
     }
     std::string text = value->scalar();
+    for (const std::string& place : words_of(key.places))
+      if (text == "ffn-expert" && place.ends_with(kExpertType))
+        if (const Node* activation = said_at(composition, fixed, place.substr(0, place.size() - 4) + "activation")) text = activation->scalar();
     bool null = key.null_is_standard && text == *key.standard;
     if (!key.words.empty()) {
       const auto found = std::find_if(key.words.begin(), key.words.end(), [&](const auto& word) { return word.second == text; });

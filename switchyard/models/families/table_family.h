@@ -59,6 +59,9 @@ struct LlamaNames {
   std::string prefix = "model.";
 };
 std::vector<NameRule> llama_names(const LlamaNames& names = {});
+/// An encoder's and a decoder's copies of the embedding below `prefix`, where files are written with a head of its own: library 5 then
+/// reads them, and fills them at random when they are missing.
+void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has);
 /// `first`, then those of `rest`.
 std::vector<NameRule> joined(std::vector<NameRule> first, const std::vector<NameRule>& rest);
 std::vector<HubKey> joined(std::vector<HubKey> first, const std::vector<HubKey>& rest);
@@ -70,6 +73,11 @@ std::vector<HubKey> softmax_mixture_keys(const std::string& experts, const std::
 /// Whether the weights that a softmax gave a token are divided by their sum, which is a softmax over the kept logits.
 HubKey norm_topk_key(const std::string& standard);
 
+/// What gated networks are by the activation of their gates.
+std::vector<std::pair<std::string, std::string>> gated_activations();
+
+/// Whether sigmoids are divided by the sum of those that were chosen.
+HubKey normalised_key(const std::string& standard);
 /// DeepSeek-V3's choice by sigmoids within groups, for "sigmoid-topk".
 std::vector<HubKey> sigmoid_mixture_keys();
 
@@ -102,13 +110,21 @@ class TableFamily : public Family {
   FamilyTable table_;
 };
 
+/// Adds a network that every token passes: one of the mixture's experts, but so wide.
+void add_shared(Node& mixture, int64_t hidden);
 /// DeepSeek's arrangement of layers: the first ones dense, then every n-th with a mixture and one shared network as wide as all
 /// shared experts; a group of experts is as good as its two best.
-void arrange_fine_layers(const HubReader& config, Draft& draft);
+struct FineLayers { int64_t dense = 0, shared = 0; };  ///< of files that do not say them
+void arrange_fine_layers(const HubReader& config, Draft& draft, const FineLayers& standard);
 void describe_fine_layers(const Node& composition, Node& config);
-/// layer_types with sliding_window; types: of files that do not say them.
-void arrange_windows(const HubReader& config, Draft& draft, const std::function<bool(int64_t)>& slides);
+/// What a file lists layer by layer, or nothing; throws model.config when it lists another number of layers.
+std::vector<std::string> texts_by_layer(const HubReader& config, const Draft& draft, const char* key);
+/// layer_types with sliding_window; window, slides: of files that do not say them (a null is no window).
+void arrange_windows(const HubReader& config, Draft& draft, int64_t window, const std::function<bool(int64_t)>& slides);
 void describe_windows(const Node& composition, Node& config);
+/// Windows from a layer on: that layer, -1 when there are none. Others than all behind it are listed in layer_types.
+int64_t describe_late_windows(const Node& composition, Node& config);
+bool has_window(const Node& layer);
 
 /// The first layer whose `what` ("attention", "mixtures") satisfies; -1 when none does.
 int64_t first_layer(const Node& composition, const std::function<bool(const Node& layer)>& which);
