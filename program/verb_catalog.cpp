@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/models/families/family.h"
+#include "switchyard/models/families/gguf_names.h"
 
 namespace switchyard::program {
 
@@ -118,12 +120,20 @@ std::string models_markdown() {
       "Models with an encoder read the prompt with it, write from the config's start token, and train by `span-corruption`; Switch and NLLB-MoE, and "
       "OpenMoE, limit places in evaluation too, so each step of theirs computes its sequence again. BERT and ViT do not write: they are asked by "
       "`logits`, and BERT trains by `masked-lm`; recipes have no images for ViT.\n\n"
-      "| family | `model_type` | what is its own | source | survey |\n| --- | --- | --- | --- | --- |\n";
+      "Where a container's architecture is named, GGUF files of it load, `switchyard convert gguf` writes them, and `convert quantize` packs "
+      "their weights.\n\n"
+      "| family | `model_type` | GGUF | what is its own | source | survey |\n| --- | --- | --- | --- | --- | --- |\n";
   for (const Method* method : Registry::instance().of(Family::kInterface)) {
     const Card& card = method->card;
-    std::vector<std::string> types;
-    for (const std::string& type : Registry::instance().make<Family>(card.slug, Node::map())->model_types()) types.push_back("`" + type + "`");
-    out += fmt::format("| {} | {} | {} | {} | {} |\n", cell(card.name), fmt::join(types, ", "), cell(card.line), cell(source(card)), card.section);
+    std::vector<std::string> types, containers;
+    for (const std::string& type : Registry::instance().make<Family>(card.slug, Node::map())->model_types()) {
+      types.push_back("`" + type + "`");
+      const gguf::Architecture* architecture = gguf::architecture_of(type);
+      const std::string name = architecture ? "`" + architecture->name + "`" : "";
+      if (architecture && std::find(containers.begin(), containers.end(), name) == containers.end()) containers.push_back(name);
+    }
+    out += fmt::format("| {} | {} | {} | {} | {} | {} |\n", cell(card.name), fmt::join(types, ", "), fmt::join(containers, ", "), cell(card.line),
+                       cell(source(card)), card.section);
   }
   return out;
 }
