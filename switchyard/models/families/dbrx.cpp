@@ -55,6 +55,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
  private:
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
     config.only("ffn_config.uniform_expert_assignment", {"false"});
+    config.pass("num_key_value_heads");  // beside attn_config.kv_n_heads
     // Weights are divided by their p-norm: their sum, or nothing.
     const Node* order = config.find("ffn_config.moe_normalize_expert_weights");
     check(order == nullptr || order->scalar() == "1" || order->scalar() == "1.0", "model.config",
@@ -65,7 +66,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
 
   static void describe(const Node& composition, const std::string&, Node& config) {
     const bool divided = text_at(composition, "layers.0.mixtures.0.router.softmax") == "kept";
-    config["ffn_config"]["moe_normalize_expert_weights"] = divided ? hub_count(1) : Node();
+    config["ffn_config"]["moe_normalize_expert_weights"] = divided ? hub_number(1) : Node();
     // Newer readers look for it here.
     config["rope_theta"] = Node(*find_at(config, "attn_config.rope_theta"));
   }

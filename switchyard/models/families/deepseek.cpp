@@ -85,6 +85,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
                       const int64_t groups = config.count("n_group", 1), chosen = config.count("topk_group", 1);
                       router["groups"] = hub_count(limited ? groups : 1);
                       router["chosen_groups"] = hub_count(limited ? chosen : 1);
+                      config.only("mlp_bias", {"false"});
                       // Published code divides by the sum of several or scales, never both.
                       if (integer_at(draft.part("mixture"), "router.k") == 1) router["softmax"] = Node("all");
                       const double scale = config.number("routed_scaling_factor", 1);
