@@ -346,7 +346,7 @@ TEST(Families, AnUnknownFamilyAndRotaryScalingAreRefused) {
   EXPECT_EQ(unknown.code(), "model.family");
   EXPECT_NE(unknown.message().find("mixtral"), std::string::npos) << unknown.what();
   EXPECT_EQ(error_with("\"rope_theta\"", "\"rope_scaling\": {\"type\": \"twisted\", \"factor\": 4}, \"rope_theta\"").code(), "model.config");
-  EXPECT_EQ(error_with("\"silu\"", "\"gelu\"").code(), "options.choice");
+  EXPECT_EQ(error_with("\"silu\"", "\"mish\"").code(), "options.choice");
 }
 
 }  // namespace
