@@ -92,7 +92,7 @@ struct Data::Impl {
     return Shuffle(key, domains[domain].training->documents());
   }
 
-  void append_training_run(PackedRows& rows, size_t domain) {
+  void append_training_run(RunRows& rows, size_t domain) {
     Shuffle shuffle = order(domain, position.epoch[domain]);
     DocumentCursor cursor{position.document[domain], position.token[domain]};
     append_run(rows, *domains[domain].training, static_cast<int64_t>(domain), options.sequence,
@@ -172,7 +172,7 @@ Batch Data::next(int64_t sequences) {
   const double start = static_cast<double>(impl_->random.word(key) >> 11) * 0x1p-53;
   const std::vector<int64_t> drawn = draw_domains(impl_->weights, sequences, start);
   const at::Tensor order = impl_->random.permutation(sequences, {.purpose = "data.run", .step = position.step});
-  PackedRows rows;
+  RunRows rows;
   for (int64_t i = 0; i < sequences; ++i)
     impl_->append_training_run(rows, static_cast<size_t>(drawn[static_cast<size_t>(order.const_data_ptr<int64_t>()[i])]));
   ++position.step;
@@ -187,7 +187,7 @@ std::vector<Batch> Data::held_out(int64_t domain, int64_t sequences, int64_t tok
   if (domain >= 0) (void)impl_->domain(domain);
   std::vector<DocumentCursor> cursors(wanted.size());
   std::vector<Batch> batches;
-  PackedRows rows;
+  RunRows rows;
   int64_t runs = 0;
   for (bool more = true; more && tokens > 0;) {
     more = false;

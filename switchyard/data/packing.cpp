@@ -43,7 +43,7 @@ int64_t Shuffle::operator()(int64_t i) const {
   return static_cast<int64_t>(x);
 }
 
-Batch PackedRows::batch() const {
+Batch RunRows::batch() const {
   Segments segments;
   segments.begin = begin;
   Batch batch{to_tensor(ids), to_tensor(targets), Facts(std::move(segments)), rows()};
@@ -51,7 +51,7 @@ Batch PackedRows::batch() const {
   return batch;
 }
 
-void append_run(PackedRows& rows, const TokenFile& file, int64_t domain, int64_t length,
+void append_run(RunRows& rows, const TokenFile& file, int64_t domain, int64_t length,
                 const std::function<int64_t(int64_t)>& order, DocumentCursor& cursor, const std::function<bool()>& again) {
   std::vector<int64_t> piece;
   while (length > 0) {

@@ -30,7 +30,7 @@ struct DocumentCursor {
 };
 
 /// Rows put together run by run.
-struct PackedRows {
+struct RunRows {
   std::vector<int64_t> ids, targets;   ///< [rows]
   std::vector<int64_t> begin{0};       ///< [segments + 1]
   std::vector<int64_t> domain;         ///< [segments]
@@ -40,7 +40,7 @@ struct PackedRows {
 
 /// Appends one run of at most `length` rows, document after document from the cursor on; `order` maps a position to a
 /// document. Stops at the last document unless `again`, called there, begins a new pass and returns true.
-void append_run(PackedRows& rows, const TokenFile& file, int64_t domain, int64_t length,
+void append_run(RunRows& rows, const TokenFile& file, int64_t domain, int64_t length,
                 const std::function<int64_t(int64_t)>& order, DocumentCursor& cursor, const std::function<bool()>& again);
 
 /// The domain of each of `runs` runs in proportion to `weights`: run counts differ from their expectation by less

@@ -87,7 +87,7 @@ ProbeText file_probe(const std::vector<std::string>& paths, const Tokenizer& tok
     }
     longest = std::max(longest, pieces[d].size());
   }
-  PackedRows rows;
+  RunRows rows;
   for (size_t i = 0; i < longest; ++i)
     for (size_t d = 0; d < paths.size(); ++d) {
       if (i >= pieces[d].size()) continue;

@@ -133,7 +133,7 @@ TokenFile three_documents(const TemporaryFolder& folder) {
 TEST(Packing, DocumentsFollowOneAnother) {
   TemporaryFolder folder;
   const TokenFile file = three_documents(folder);
-  PackedRows rows;
+  RunRows rows;
   DocumentCursor cursor;
   const auto same = [](int64_t i) { return i; };
   const auto no = [] { return false; };
@@ -160,7 +160,7 @@ TEST(Packing, DocumentsFollowOneAnother) {
 TEST(Packing, BeginsANewPassWhenAsked) {
   TemporaryFolder folder;
   const TokenFile file = three_documents(folder);
-  PackedRows rows;
+  RunRows rows;
   DocumentCursor cursor;
   int passes = 0;
   append_run(rows, file, 0, 20, [&](int64_t i) { return passes % 2 ? 2 - i : i; }, cursor, [&] { return ++passes, true; });
