@@ -1,6 +1,5 @@
 #include "switchyard/formats/quantised_layouts.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <fmt/ranges.h>
@@ -11,6 +10,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/codecs/float8.h"
+#include "switchyard/kernels/packed_views.h"
 
 namespace switchyard {
 namespace {
@@ -63,33 +63,23 @@ struct ScaleGrid {
   bool each_matrix = true;  ///< or the same for all matrices of a stack
 };
 
-class ScaledFloat8 : public PackedTensor {
+class ScaledFloat8 : public PackedRows {
  public:
   ScaledFloat8(const std::string& name, const at::Tensor& weight, const std::array<float, 256>& values, const at::Tensor& scale, ScaleGrid grid)
-      : PackedTensor(weight.sizes().vec(), "fp8", weight.nbytes() + scale.nbytes()),
-        weight_(weight.contiguous()), scale_(name, scale), values_(values), grid_(grid), out_(weight.dim() > 1 ? weight.size(-2) : weight.size(0)),
-        in_(weight.dim() > 1 ? weight.size(-1) : 1) {}
+      : PackedRows(weight.sizes().vec(), "fp8", weight.nbytes() + scale.nbytes()),
+        weight_(weight.contiguous()), scale_(name, scale), values_(values), grid_(grid), out_(weight.dim() > 1 ? weight.size(-2) : 1),
+        in_(weight.size(-1)) {}
 
- protected:
-  at::Tensor rows(int64_t first, int64_t count) const override {
-    std::vector<int64_t> shape = this->shape();
-    shape.front() = count;
-    at::Tensor result = at::empty(shape, at::kFloat);
-    float* to = result.mutable_data_ptr<float>();
+  void unpack(int64_t first, int64_t count, float* to) const override {
     const float* scale = scale_.values();
-    const uint8_t* from = bytes_of(weight_);
-    const int64_t each = result.numel() / count / in_;  // rows of one entry of the leading axis
+    const uint8_t* from = bytes_of(weight_) + first * in_;
     const int64_t down = ceil_divide(out_, grid_.block_rows), across = ceil_divide(in_, grid_.block_columns);
-    at::parallel_for(0, count * each, std::max<int64_t>(1, 16384 / in_), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t whole = first * each + row, matrix = grid_.each_matrix ? whole / out_ : 0, line = whole % out_;
-        const float* scales = scale + (matrix * down + line / grid_.block_rows) * across;
-        for (int64_t column = 0; column < in_; column += grid_.block_columns, ++scales)
-          for (int64_t i = column; i < std::min(column + grid_.block_columns, in_); ++i)
-            to[row * in_ + i] = values_[from[whole * in_ + i]] * *scales;
-      }
-    });
-    return result;
+    for (int64_t row = first; row < first + count; ++row, from += in_, to += in_) {
+      const int64_t matrix = grid_.each_matrix ? row / out_ : 0;
+      const float* scales = scale + (matrix * down + row % out_ / grid_.block_rows) * across;
+      for (int64_t column = 0; column < in_; column += grid_.block_columns, ++scales)
+        for (int64_t i = column; i < std::min(column + grid_.block_columns, in_); ++i) to[i] = values_[from[i]] * *scales;
+    }
   }
 
  private:
@@ -112,33 +102,44 @@ const std::array<float, 256>* table_of(at::ScalarType type) {
 
 // ---- mxfp4
 
-class Mxfp4Experts : public PackedTensor {
+/// As the blocks lie, outputs before inputs.
+class Mxfp4Experts : public PackedRows {
  public:
   Mxfp4Experts(const at::Tensor& blocks, const at::Tensor& scales)
-      : PackedTensor({blocks.size(0), blocks.size(2) * 32, blocks.size(1)}, "mxfp4", blocks.nbytes() + scales.nbytes()),
-        blocks_(blocks.contiguous()), scales_(scales.contiguous()), out_(blocks.size(1)), groups_(blocks.size(2)) {}
+      : PackedRows({blocks.size(0), blocks.size(1), blocks.size(2) * kGroup}, "mxfp4", blocks.nbytes() + scales.nbytes()),
+        blocks_(blocks.contiguous()), scales_(scales.contiguous()), groups_(blocks.size(2)) {}
 
- protected:
-  at::Tensor rows(int64_t first, int64_t count) const override {
-    at::Tensor result = at::empty({count, out_, groups_ * 32}, at::kFloat);
-    float* to = result.mutable_data_ptr<float>();
-    const int64_t before = first * out_ * groups_;
-    at::parallel_for(0, count * out_ * groups_, 512, [&](int64_t begin, int64_t end) {
-      for (int64_t group = begin; group < end; ++group) {
-        const float scale = e8m0_values()[bytes_of(scales_)[before + group]];
-        const uint8_t* codes = bytes_of(blocks_) + 16 * (before + group);
-        for (int i = 0; i < 16; ++i) {  // neighbours share a byte, unlike in GGUF's blocks
-          to[32 * group + 2 * i] = scale * codecs::kFloat4[codes[i] & 15];
-          to[32 * group + 2 * i + 1] = scale * codecs::kFloat4[codes[i] >> 4];
-        }
+  void unpack(int64_t first, int64_t count, float* to) const override {
+    for (int64_t group = first * groups_; group < (first + count) * groups_; ++group, to += kGroup) {
+      const float scale = e8m0_values()[bytes_of(scales_)[group]];
+      const uint8_t* codes = bytes_of(blocks_) + kBytes * group;
+      for (int i = 0; i < kBytes; ++i) {  // neighbours share a byte, unlike in GGUF's blocks
+        to[2 * i] = scale * codecs::kFloat4[codes[i] & 15];
+        to[2 * i + 1] = scale * codecs::kFloat4[codes[i] >> 4];
       }
-    });
-    return result.transpose(1, 2).contiguous();
+    }
+  }
+  const BlockCodec* block_form() const override {  // there the code that means no number is a power of two
+    const uint8_t* scales = bytes_of(scales_);
+    const bool numbers = std::find(scales, scales + scales_.numel(), uint8_t{255}) == scales + scales_.numel();
+    return numbers ? block_codec_named("MXFP4") : nullptr;
+  }
+  void write_blocks(int64_t first, int64_t count, uint8_t* to) const override {
+    for (int64_t group = first * groups_; group < (first + count) * groups_; ++group, to += 1 + kBytes) {
+      const uint8_t* codes = bytes_of(blocks_) + kBytes * group;
+      const auto code = [&](int i) { return codes[i / 2] >> (i % 2 * 4) & 15; };
+      to[0] = bytes_of(scales_)[group];
+      for (int i = 0; i < kBytes; ++i) to[1 + i] = static_cast<uint8_t>(code(i) | code(kBytes + i) << 4);
+    }
+  }
+  std::vector<std::span<const uint8_t>> memory() const override {
+    return {{bytes_of(blocks_), blocks_.nbytes()}, {bytes_of(scales_), scales_.nbytes()}};
   }
 
  private:
+  static constexpr int kGroup = 32, kBytes = 16;
   at::Tensor blocks_, scales_;
-  int64_t out_, groups_;
+  int64_t groups_;
 };
 
 // ---- gptq and awq
@@ -159,40 +160,36 @@ void from_streams(const int32_t* words, int64_t stride, int64_t place, int bits,
 }
 
 /// [out, in] from integers that lie with inputs before outputs, in whatever packing.
-class PackedIntegers : public PackedTensor {
+class PackedIntegers : public PackedRows {
  public:
   PackedIntegers(const std::string& name, std::string layout, int64_t out, int64_t in, uint64_t bytes, const at::Tensor& scales,
                  at::Tensor group_of)
-      : PackedTensor({out, in}, std::move(layout), bytes), name_(name), scales_(name, scales), groups_(scales.size(0)),
+      : PackedRows({out, in}, std::move(layout), bytes), name_(name), scales_(name, scales), groups_(scales.size(0)),
         group_of_(std::move(group_of)) {}
+
+  int64_t together() const override { return kTile; }
+  void unpack(int64_t first, int64_t count, float* to) const override {
+    const int64_t in = shape()[1], out = shape()[0], groups = groups_;
+    const std::vector<int32_t>& group_of = this->group_of();
+    const float* scales = scales_.values();
+    std::vector<float> zero(static_cast<size_t>(groups * kTile));
+    for (int64_t row = 0; row < count; row += kTile) {
+      const int64_t output = first + row, here = std::min(kTile, count - row);
+      for (int64_t g = 0; g < groups; ++g) zeros(g, output, here, zero.data() + g * kTile);
+      for (int64_t i = 0; i < in; ++i) {
+        float q[kTile];
+        integers(i, output, here, q);
+        const int64_t g = group_of[static_cast<size_t>(i)];
+        for (int64_t k = 0; k < here; ++k)
+          to[(row + k) * in + i] = scales[g * out + output + k] * (q[k] - zero[static_cast<size_t>(g * kTile + k)]);
+      }
+    }
+  }
 
  protected:
   /// The integers of one input, and the zeros of one group, for outputs first to first + count - 1.
   virtual void integers(int64_t input, int64_t first, int64_t count, float* values) const = 0;
   virtual void zeros(int64_t group, int64_t first, int64_t count, float* values) const = 0;
-
-  at::Tensor rows(int64_t first, int64_t count) const override {
-    const int64_t in = shape()[1], out = shape()[0], groups = groups_;
-    const std::vector<int32_t>& group_of = this->group_of();
-    at::Tensor result = at::empty({count, in}, at::kFloat);
-    float* to = result.mutable_data_ptr<float>();
-    const float* scales = scales_.values();
-    at::parallel_for(0, ceil_divide(count, kTile), 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> zero(static_cast<size_t>(groups * kTile));
-      for (int64_t tile = begin; tile < end; ++tile) {
-        const int64_t row = tile * kTile, output = first + row, here = std::min(kTile, count - row);
-        for (int64_t g = 0; g < groups; ++g) zeros(g, output, here, zero.data() + g * kTile);
-        for (int64_t i = 0; i < in; ++i) {
-          float q[kTile];
-          integers(i, output, here, q);
-          const int64_t g = group_of[static_cast<size_t>(i)];
-          for (int64_t k = 0; k < here; ++k)
-            to[(row + k) * in + i] = scales[g * out + output + k] * (q[k] - zero[static_cast<size_t>(g * kTile + k)]);
-        }
-      }
-    });
-    return result;
-  }
 
  private:
   /// The group of each input, read and checked once.
@@ -278,7 +275,7 @@ std::shared_ptr<const PackedTensor> packed_fp8(const std::string& name, const at
   const bool flat = weight.dim() == 1 && (!scale.defined() || scale.numel() == 1);
   if (weight.dim() < 2 && !flat) fail_shape(name, "weight", weight, "[.., outputs, inputs]");
   check(block_rows >= 0 && block_columns >= 0, "formats.quantised.shape", "{}: blocks of {} × {}", name, block_rows, block_columns);
-  const int64_t out = weight.size(flat ? -1 : -2), in = flat ? 1 : weight.size(-1), matrices = weight.numel() == 0 ? 0 : weight.numel() / (out * in);
+  const int64_t out = flat ? 1 : weight.size(-2), in = weight.size(-1), matrices = weight.numel() == 0 ? 0 : weight.numel() / (out * in);
   const auto make = [&](const at::Tensor& numbers, ScaleGrid grid) -> std::shared_ptr<const PackedTensor> {
     grid.block_rows = std::max<int64_t>(grid.block_rows, 1), grid.block_columns = std::max<int64_t>(grid.block_columns, 1);
     return std::make_shared<ScaledFloat8>(name, weight, *values, numbers, grid);
@@ -306,7 +303,7 @@ std::shared_ptr<const PackedTensor> packed_mxfp4(const std::string& name, const 
   if (blocks.dim() != 4 || blocks.size(3) != 16) fail_shape(name, "blocks", blocks, "[experts, outputs, inputs / 32, 16]");
   if (scales.sizes() != blocks.sizes().slice(0, 3))
     fail_shape(name, "scales", scales, fmt::format("[{}]", fmt::join(blocks.sizes().slice(0, 3), ", ")));
-  return std::make_shared<Mxfp4Experts>(blocks, scales);
+  return packed_transposed(std::make_shared<Mxfp4Experts>(blocks, scales));
 }
 
 std::shared_ptr<const PackedTensor> packed_gptq(const std::string& name, const GptqParts& parts) {

@@ -277,14 +277,15 @@ struct Map {
   const std::shared_ptr<const PackedTensor>& packed;
   explicit operator bool() const { return packed || plain.defined(); }
   std::vector<int64_t> shape() const { return packed ? packed->shape() : plain.sizes().vec(); }
-  bool is_blocks() const { return !packed || dynamic_cast<const BlockTensor*>(packed.get()) != nullptr; }
+  const PackedRows* rows() const { return dynamic_cast<const PackedRows*>(packed.get()); }
+  bool fuses() const { return !packed || rows() != nullptr; }
   at::Tensor times(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& bias) const {
     return packed ? grouped_linear_packed(x, packed, offset, bias) : grouped_linear(x, plain, offset, bias);
   }
   template <typename T>
   cpu::Stack<T> stack(const at::Tensor& read) const {
     if (!packed) return stack_of<T>(read);
-    return {.m = packed->shape()[1], .k = packed->shape()[2], .blocks = dynamic_cast<const BlockTensor*>(packed.get())};
+    return cpu::packed_stack<T>(*rows(), packed->shape()[1], packed->shape()[2]);
   }
 };
 
@@ -304,7 +305,7 @@ at::Tensor packed_ffn(const at::Tensor& x, const at::Tensor& offset, const at::T
   const bool grad = at::GradMode::is_enabled() &&
                     (wants(x) || wants(weight) || wants(weights.up_bias) || wants(weights.gate_bias) || wants(weights.down_bias) ||
                      wants(weights.up) || wants(weights.gate) || wants(weights.down));
-  if (grad || options.weigh_on == WeighOn::input || !up.is_blocks() || !gate.is_blocks() || !down.is_blocks() ||
+  if (grad || options.weigh_on == WeighOn::input || !up.fuses() || !gate.fuses() || !down.fuses() ||
       !fast_type(x, type, {x.size(1), inner[1], out})) {
     const auto scaled = [&](const at::Tensor& t) { return weight.defined() ? t * weight.unsqueeze(1).to(t.scalar_type()) : t; };
     at::Tensor sorted = row.defined() ? gather_rows(x, row) : x;

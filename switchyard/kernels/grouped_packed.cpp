@@ -47,7 +47,7 @@ at::Tensor plain(const at::Tensor& x, const PackedTensor& weight, const Sizes& s
   return y;
 }
 
-at::Tensor fast(const at::Tensor& x, const BlockTensor& weight, const Sizes& sizes, const at::Tensor& offset, const at::Tensor& bias) {
+at::Tensor fast(const at::Tensor& x, const PackedRows& weight, const Sizes& sizes, const at::Tensor& offset, const at::Tensor& bias) {
   const at::Tensor rows = x.contiguous(), wide = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
   at::Tensor y = at::empty({rows.size(0), sizes.out}, rows.options());
   const auto run = [&](auto t) {
@@ -74,13 +74,13 @@ at::Tensor grouped_linear_packed(const at::Tensor& x, const std::shared_ptr<cons
         c10::toString(x.scalar_type()));
   detail::check_offset(offset, sizes.experts, x.size(0), "grouped_linear_packed");
   const at::Tensor rows = x.to(detail::product_type(x)), begin = offset.cpu().contiguous();
-  const auto* blocks = dynamic_cast<const BlockTensor*>(&weight);
+  const auto* by_rows = dynamic_cast<const PackedRows*>(&weight);
   const at::ScalarType type = rows.scalar_type();
-  const bool native = blocks && blocks->codec().dequantise && rows.device().is_cpu() &&
+  const bool native = by_rows && rows.device().is_cpu() &&
                       (type == at::kFloat || (type == at::kBFloat16 && sizes.in % 2 == 0));
   const detail::NoAutocast no_autocast(detail::autocast_keys());
   return differentiable({rows, bias}, [&] {
-    return Computed{{native ? fast(rows, *blocks, sizes, begin, bias) : plain(rows, weight, sizes, begin, bias)},
+    return Computed{{native ? fast(rows, *by_rows, sizes, begin, bias) : plain(rows, weight, sizes, begin, bias)},
                     {begin, bias},
                     [packed, sizes, type](const std::vector<at::Tensor>& saved, const std::vector<at::Tensor>& grads) {
                       const at::Tensor grad = grads[0].to(type);

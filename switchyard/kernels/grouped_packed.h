@@ -8,7 +8,7 @@ namespace switchyard::kernels {
 
 /// x: [A, I] float32, float64 or bfloat16, sorted by expert; weight: stands for [E, O, I], or [O, I] as one expert; offset: [E+1]
 /// int64; bias: [E, O] or undefined. Returns [A, O] of x's type; sums are float32 (float64 of float64).
-/// Block formats on the CPU are unpacked slab by slab inside the product; other layouts expert by expert, before it.
+/// On the CPU what can be had by rows is unpacked slab by slab inside the product; the rest expert by expert, before it.
 /// Differentiable in x and bias; the weights have no gradient. Results do not depend on the thread count.
 /// Throws kernels.shape, kernels.dtype, kernels.offset.
 at::Tensor grouped_linear_packed(const at::Tensor& x, const std::shared_ptr<const PackedTensor>& weight, const at::Tensor& offset,

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "switchyard/base/error.h"
 
@@ -14,6 +15,7 @@ namespace switchyard {
 namespace {
 
 constexpr int64_t kChunkValues = int64_t{1} << 20;  ///< floats that are made at a time on the way to another type
+constexpr int64_t kPieceValues = int64_t{1} << 15;  ///< floats a task unpacks at least
 
 }  // namespace
 
@@ -37,29 +39,41 @@ at::Tensor PackedTensor::dequantise(int64_t first, int64_t count, at::ScalarType
   return whole;
 }
 
+at::Tensor PackedRows::rows(int64_t first, int64_t count) const {
+  std::vector<int64_t> shape = this->shape();
+  const bool flat = shape.size() == 1;  // its entries are values, of which no row is made
+  if (!flat) shape.front() = count;
+  int64_t each = 1;  // rows of one entry of the leading axis
+  for (size_t i = 1; i + 1 < shape.size(); ++i) each *= shape[i];
+  at::Tensor values = at::empty(shape, at::kFloat);
+  float* out = values.mutable_data_ptr<float>();
+  const int64_t begin = flat ? 0 : first * each, rows = flat ? 1 : count * each, width = row_values();
+  const int64_t piece = std::max<int64_t>(1, kPieceValues / width / together()) * together(), pieces = (rows + piece - 1) / piece;
+  at::parallel_for(0, pieces, 1, [&](int64_t from, int64_t to) {
+    for (int64_t row = from * piece; row < std::min(to * piece, rows); row += piece)
+      unpack(begin + row, std::min(piece, rows - row), out + row * width);
+  });
+  return flat ? values.narrow(0, first, count) : values;
+}
+
+void PackedRows::write_blocks(int64_t, int64_t, uint8_t*) const { TORCH_INTERNAL_ASSERT(false, layout(), " has no blocks"); }
+
 BlockTensor::BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner)
-    : PackedTensor(shape, std::string(codec.name), [&] {
+    : PackedRows(shape, std::string(codec.name), [&] {
         int64_t values = 1;
         for (const int64_t extent : shape) values *= extent;
         return static_cast<uint64_t>(values / codec.length * codec.bytes);
       }()),
-      codec_(codec), row_values_(shape.back()), rows_each_(1), data_(data), owner_(std::move(owner)) {
-  TORCH_INTERNAL_ASSERT(row_values_ % codec.length == 0 && codec.dequantise != nullptr);
-  for (size_t i = 1; i + 1 < shape.size(); ++i) rows_each_ *= shape[i];
+      codec_(codec), data_(data), owner_(std::move(owner)) {
+  TORCH_INTERNAL_ASSERT(row_values() % codec.length == 0 && codec.dequantise != nullptr);
 }
 
-at::Tensor BlockTensor::rows(int64_t first, int64_t count) const {
-  std::vector<int64_t> shape = this->shape();
-  const bool flat = shape.size() == 1;  // its entries are values, of which blocks are no whole number
-  if (!flat) shape.front() = count;
-  at::Tensor values = at::empty(shape, at::kFloat);
-  float* out = values.mutable_data_ptr<float>();
-  const int64_t begin = flat ? 0 : first * rows_each_, rows = flat ? 1 : count * rows_each_;
-  const int64_t blocks = row_values_ / codec_.length;
-  at::parallel_for(0, rows, std::max<int64_t>(1, (int64_t{1} << 15) / row_values_), [&](int64_t from, int64_t to) {
-    codec_.dequantise(row(begin + from), out + from * row_values_, (to - from) * blocks);
-  });
-  return flat ? values.narrow(0, first, count) : values;
+void BlockTensor::unpack(int64_t first, int64_t count, float* values) const {
+  codec_.dequantise(row(first), values, count * (row_values() / codec_.length));
+}
+
+void BlockTensor::write_blocks(int64_t first, int64_t count, uint8_t* blocks) const {
+  std::memcpy(blocks, row(first), static_cast<size_t>(count * row_bytes()));
 }
 
 at::Tensor quantise_blocks(const BlockCodec& codec, const at::Tensor& values, const at::Tensor& importance) {

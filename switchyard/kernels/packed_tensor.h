@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,23 +40,43 @@ class PackedTensor {
   uint64_t bytes_;
 };
 
+/// One whose rows can be had by themselves, a row being the last axis: what products take. Row i is that of the shape flattened to
+/// [rows, row_values]; a shape with one axis is one row.
+class PackedRows : public PackedTensor {
+ public:
+  int64_t row_values() const { return shape().back(); }
+  /// Rows first to first + count - 1, which are there, as floats. Any number of threads may call it at once.
+  virtual void unpack(int64_t first, int64_t count, float* values) const = 0;
+  /// How many rows lie so that unpacking them together costs little more than one.
+  virtual int64_t together() const { return 1; }
+  /// The codec whose blocks say the same bit for bit, for fast products; null where there is none.
+  virtual const BlockCodec* block_form() const { return nullptr; }
+  /// The rows in those blocks. Only where block_form() is not null.
+  virtual void write_blocks(int64_t first, int64_t count, uint8_t* blocks) const;
+  /// Where its bytes lie, as far as a reader of all rows may give back what it has read of a file's pages.
+  virtual std::vector<std::span<const uint8_t>> memory() const { return {}; }
+
+ protected:
+  using PackedTensor::PackedTensor;
+  at::Tensor rows(int64_t first, int64_t count) const override;
+};
+
 /// Rows of blocks of one codec, one row after another: a tensor of a GGUF file.
-class BlockTensor : public PackedTensor {
+class BlockTensor : public PackedRows {
  public:
   /// data: the packed rows; `owner` keeps them alive. shape.back() is a multiple of codec.length.
   BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner);
   const BlockCodec& codec() const { return codec_; }
-  int64_t row_values() const { return row_values_; }
-  int64_t row_bytes() const { return row_values_ / codec_.length * codec_.bytes; }
-  /// Row i of shape flattened to [rows, row_values].
+  int64_t row_bytes() const { return row_values() / codec_.length * codec_.bytes; }
   const uint8_t* row(int64_t i) const { return data_ + i * row_bytes(); }
 
- protected:
-  at::Tensor rows(int64_t first, int64_t count) const override;
+  void unpack(int64_t first, int64_t count, float* values) const override;
+  const BlockCodec* block_form() const override { return &codec_; }
+  void write_blocks(int64_t first, int64_t count, uint8_t* blocks) const override;
+  std::vector<std::span<const uint8_t>> memory() const override { return {{data_, static_cast<size_t>(bytes())}}; }
 
  private:
   const BlockCodec& codec_;
-  int64_t row_values_, rows_each_;  ///< rows_each_: rows of one entry of the leading axis
   const uint8_t* data_;
   std::shared_ptr<const void> owner_;
 };

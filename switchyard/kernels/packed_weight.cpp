@@ -4,8 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 
-#include <cstring>
-
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/grouped_packed.h"
 
@@ -40,28 +38,6 @@ at::Tensor PackedParameter::rows(const at::Tensor& ids) const {
 std::shared_ptr<const PackedTensor> packed_tensor_of(const std::shared_ptr<const PackedWeight>& weight) {
   const auto parameter = std::dynamic_pointer_cast<const PackedParameter>(weight);
   return parameter ? parameter->tensor() : nullptr;
-}
-
-std::shared_ptr<const PackedTensor> stack_packed(const std::vector<std::shared_ptr<const PackedTensor>>& entries) {
-  std::vector<std::shared_ptr<const BlockTensor>> parts;
-  for (const auto& entry : entries) {
-    parts.push_back(std::dynamic_pointer_cast<const BlockTensor>(entry));
-    if (!parts.back() || &parts.back()->codec() != &parts.front()->codec() || parts.back()->shape() != parts.front()->shape())
-      return nullptr;
-  }
-  if (parts.empty()) return nullptr;
-  std::vector<int64_t> shape{static_cast<int64_t>(parts.size())};
-  shape.insert(shape.end(), parts.front()->shape().begin(), parts.front()->shape().end());
-  const size_t bytes = parts.front()->bytes();
-  bool in_one_piece = true;
-  for (size_t e = 1; e < parts.size(); ++e)
-    in_one_piece = in_one_piece && reinterpret_cast<uintptr_t>(parts[e]->row(0)) == reinterpret_cast<uintptr_t>(parts[e - 1]->row(0)) + bytes;
-  if (in_one_piece)
-    return std::make_shared<BlockTensor>(parts.front()->codec(), shape, parts.front()->row(0),
-                                         std::make_shared<std::vector<std::shared_ptr<const BlockTensor>>>(parts));
-  const auto copy = std::make_shared<std::vector<uint8_t>>(bytes * parts.size());
-  for (size_t e = 0; e < parts.size(); ++e) std::memcpy(copy->data() + e * bytes, parts[e]->row(0), bytes);
-  return std::make_shared<BlockTensor>(parts.front()->codec(), shape, copy->data(), copy);
 }
 
 }  // namespace switchyard::kernels

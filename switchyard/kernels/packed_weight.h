@@ -28,8 +28,4 @@ class PackedParameter : public PackedWeight {
 /// The packed tensor inside a parameter's packed weight; null for none, and for one that is not of this class.
 std::shared_ptr<const PackedTensor> packed_tensor_of(const std::shared_ptr<const PackedWeight>& weight);
 
-/// One stack [E, ...] from the packed tensors of its entries: without a copy where they lie one after another, as in a file that
-/// has them stacked. Null when they are not blocks of one codec and one shape.
-std::shared_ptr<const PackedTensor> stack_packed(const std::vector<std::shared_ptr<const PackedTensor>>& entries);
-
 }  // namespace switchyard::kernels

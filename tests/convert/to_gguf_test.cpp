@@ -79,7 +79,10 @@ TEST(ToGguf, FilesComputeWhatTheirFoldersDo) {
     EXPECT_GE(report.notices.size(), expected);
     const LoadedModel before = load_model(golden(family), at::kFloat), after = load_model(folder / (family + ".gguf"), at::kFloat);
     const at::Tensor ids = testing::some_ids(11, 90);
-    EXPECT_TRUE(run_logits(*after.decoder, ids, {11}).equal(run_logits(*before.decoder, ids, {11})));
+    const at::Tensor there = run_logits(*after.decoder, ids, {11}), here = run_logits(*before.decoder, ids, {11});
+    // The folder multiplies by its eight-bit floats as they lie, whose sums run in another order than those of plain floats.
+    if (family == "deepseek_v3_fp8") EXPECT_LT(testing::difference(there, here), 1e-5);
+    else EXPECT_TRUE(there.equal(here));
     EXPECT_EQ(after.end_ids, before.end_ids);
   }
   // Blocks of four-bit floats stay such blocks.

@@ -9,6 +9,7 @@
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/dispatch.h"
 #include "switchyard/kernels/grouped_ffn.h"
+#include "switchyard/kernels/packed_views.h"
 #include "switchyard/kernels/packed_weight.h"
 #include "switchyard/kernels/reference/reference.h"
 #include "tests/support.h"
@@ -211,20 +212,69 @@ TEST(GroupedPacked, AParameterMultipliesAsItLiesAndUnpacksWhenRead) {
 
 TEST(GroupedPacked, EntriesAreStackedWithoutACopyWhereTheyLieTogether) {
   const auto stack = pack("Q8_0", {3, 4, 32}, 1);
-  std::vector<std::shared_ptr<const PackedTensor>> entries;
+  std::vector<Packed> entries;
   for (int64_t e = 0; e < 3; ++e)
     entries.push_back(std::make_shared<BlockTensor>(stack->codec(), std::vector<int64_t>{4, 32}, stack->row(4 * e), stack));
-  const auto together = std::dynamic_pointer_cast<const BlockTensor>(stack_packed(entries));
+  const auto together = std::dynamic_pointer_cast<const BlockTensor>(packed_stack(entries));
   ASSERT_TRUE(together);
   EXPECT_EQ(together->row(0), stack->row(0));
   EXPECT_TRUE(together->dequantise().equal(stack->dequantise()));
   std::swap(entries[0], entries[2]);
-  const auto apart = stack_packed(entries);
-  ASSERT_TRUE(apart);
+  const auto apart = packed_for_products(packed_stack(entries));
+  ASSERT_TRUE(std::dynamic_pointer_cast<const BlockTensor>(apart));
   EXPECT_TRUE(apart->dequantise().equal(stack->dequantise().flip(0)));
   entries[1] = pack("Q4_0", {4, 32}, 1);
-  EXPECT_EQ(stack_packed(entries), nullptr);
-  EXPECT_EQ(stack_packed({}), nullptr);
+  const auto mixed = packed_for_products(packed_stack(entries));
+  ASSERT_TRUE(mixed);
+  EXPECT_TRUE(mixed->dequantise(1, 1)[0].equal(entries[1]->dequantise()));
+  entries[1] = pack("Q4_0", {5, 32}, 1);
+  EXPECT_EQ(packed_stack(entries), nullptr);
+  entries[1] = nullptr;
+  EXPECT_EQ(packed_stack(entries), nullptr);
+  EXPECT_EQ(packed_stack({}), nullptr);
+}
+
+TEST(GroupedPacked, ViewsAreThoseOfThePlainTensor) {
+  const Packed stack = pack("Q8_0", {3, 8, 32}, 1), matrix = pack("Q4_0", {24, 64}, 2);
+  const at::Tensor s = stack->dequantise(), m = matrix->dequantise();
+  const auto expect_view = [](const Packed& view, const at::Tensor& plain) {
+    ASSERT_TRUE(view);
+    EXPECT_EQ(view->shape(), plain.sizes().vec());
+    EXPECT_TRUE(view->dequantise().equal(plain));
+    EXPECT_TRUE(view->dequantise(1, plain.size(0) - 1).equal(plain.narrow(0, 1, plain.size(0) - 1)));
+    EXPECT_LT(view->bytes(), plain.nbytes());
+    if (const auto ready = packed_for_products(view)) {
+      EXPECT_TRUE(std::dynamic_pointer_cast<const BlockTensor>(ready)) << "blocks stay blocks";
+      EXPECT_TRUE(ready->dequantise().equal(plain));
+    }
+  };
+  expect_view(packed_slice(stack, 1, 1, 3, 2), s.slice(1, 1, 6, 2));
+  expect_view(packed_slice(packed_slice(stack, 1, 1, 6, 1), 1, 2, 2, 3), s.slice(1, 3, 7, 3));
+  expect_view(packed_slice(stack, 0, 1, 2, 1), s.slice(0, 1, 3));
+  expect_view(packed_select(stack, 0, 2), s.select(0, 2));
+  expect_view(packed_select(packed_slice(stack, 1, 1, 3, 2), 0, 1), s.select(0, 1).slice(0, 1, 6, 2));
+  expect_view(packed_slice(matrix, 0, 5, 4, 4), m.slice(0, 5, 18, 4));
+  expect_view(packed_transposed(stack), s.transpose(1, 2));
+  expect_view(packed_transposed(matrix), m.t());
+  expect_view(packed_slice(packed_transposed(stack), 2, 0, 4, 2), s.transpose(1, 2).slice(2, 0, 8, 2));
+  expect_view(packed_transposed(packed_select(packed_transposed(stack), 0, 1)), s.select(0, 1));
+  EXPECT_EQ(packed_transposed(packed_transposed(stack)), stack);
+  EXPECT_EQ(packed_for_products(packed_transposed(stack)), nullptr) << "columns cannot be had one by one";
+  EXPECT_EQ(packed_slice(stack, 2, 0, 16, 1), nullptr) << "a part of a row";
+  EXPECT_EQ(packed_select(stack, 1, 0), nullptr);
+  EXPECT_EQ(expect_error([&] { packed_slice(stack, 1, 4, 3, 2); }).code(), "formats.packed_range");
+  const at::Tensor pairs = m.view({3, 4, 2, 64}).transpose(1, 2).reshape({24, 64});
+  expect_view(packed_halves(matrix, 3), pairs);
+  expect_view(packed_pairs(packed_halves(matrix, 3), 3), m);
+  expect_view(packed_slice(packed_halves(matrix, 3), 0, 3, 9, 2), pairs.slice(0, 3, 20, 2));
+  EXPECT_EQ(packed_halves(matrix, 5), nullptr);
+  const Packed other = pack("Q8_0", {3, 8, 32}, 4);
+  const Packed turns = packed_interleaved({stack, other});
+  expect_view(turns, at::stack({s, other->dequantise()}, 2).reshape({3, 16, 32}));
+  EXPECT_EQ(packed_slice(turns, 1, 0, 8, 2), stack);
+  EXPECT_EQ(packed_slice(packed_transposed(packed_transposed(turns)), 1, 1, 8, 2), other);
+  expect_view(packed_slice(turns, 1, 1, 5, 3), at::stack({s, other->dequantise()}, 2).reshape({3, 16, 32}).slice(1, 1, 14, 3));
+  EXPECT_EQ(packed_interleaved({stack, matrix}), nullptr);
 }
 
 }  // namespace

@@ -240,6 +240,105 @@ TEST(Families, PackedWeightsLoadAsWhatTheyStandFor) {
   for (const std::string folder : {"deepseek_v3_fp8", "gpt_oss_mxfp4"}) expect_golden(golden(folder), golden(folder + "/golden.safetensors"));
 }
 
+/// Parameters of a loaded model that are packed, and those that are matrices and are not.
+std::pair<std::set<std::string>, std::set<std::string>> packed_and_plain(const LoadedModel& model) {
+  std::set<std::string> packed, plain;
+  for (const Parameter& parameter : model.decoder->schema().all()) {
+    if (parameter.spec().shape.size() < 2 || parameter.spec().buffer) continue;
+    (parameter.packed() ? packed : plain).insert(parameter.name());
+  }
+  return {packed, plain};
+}
+
+TEST(Families, WhatAFileHasPackedStaysSoWhenLoaded) {
+  using Names = std::set<std::string>;
+  const auto plain_of = [](const fs::path& path) { return packed_and_plain(load_model(path, at::kFloat)).second; };
+  // Outside of the experts gpt-oss is bfloat16; each of DeepSeek's maps but router, table and head has eight bits.
+  const auto [blocks, others] = packed_and_plain(load_model(golden("gpt_oss_mxfp4"), at::kFloat));
+  for (const char* name : {"gate", "up", "down"}) EXPECT_TRUE(blocks.contains(fmt::format("layers.0.feed_forward.experts.{}", name))) << name;
+  const Names plain = plain_of(golden("deepseek_v3_fp8"));
+  for (const std::string& name : plain)
+    EXPECT_TRUE(name.find("router") != std::string::npos || name.starts_with("embedding") || name.starts_with("head")) << name;
+  // Rows that a GGUF file has in another order: pairs of positions in mixtral's queries and keys, gates and maps of gpt-oss.
+  for (const std::string& name : plain_of(golden("gguf/mixtral-mixed.gguf"))) EXPECT_NE(name.find("router"), std::string::npos) << name;
+  const Names gpt_oss = packed_and_plain(load_model(golden("gguf/gpt_oss-mxfp4.gguf"), at::kFloat)).first;
+  for (const char* name : {"gate", "up", "down"}) EXPECT_TRUE(gpt_oss.contains(fmt::format("layers.1.feed_forward.experts.{}", name))) << name;
+}
+
+/// GPTQ's and AWQ's parts of random integers for a map [out, in], and the floats that they stand for.
+struct PackedMap { NamedTensors parts; at::Tensor floats; };
+PackedMap packed_map(const std::string& stem, int64_t out, int64_t in, bool awq, uint64_t seed) {
+  const Streams random(seed);
+  const int64_t groups = 2, run = in / groups;
+  const at::Tensor q = random.integers(16, {in, out}, {.purpose = "q"}), zeros = random.integers(15, {groups, out}, {.purpose = "z"}) + 1;
+  const at::Tensor scales = (random.uniform({groups, out}, {.purpose = "s"}, at::kFloat) * 0.02).to(at::kHalf);
+  at::Tensor group = at::arange(in, at::kLong).div(run, "floor");
+  if (!awq) group = group.flip(0).contiguous();  // an order of activations
+  // Eight values of four bits a word: GPTQ's along inputs and, for zeros, along outputs; AWQ's along outputs, in its own order.
+  const auto words = [](const at::Tensor& eights) {  // [.., 8]
+    return (eights << (at::arange(8, at::kLong) * 4)).sum(-1).to(at::kInt);
+  };
+  const auto along_outputs = [&](const at::Tensor& values) {
+    at::Tensor eights = values.reshape({values.size(0), -1, 8});
+    if (awq) eights = eights.index_select(2, at::tensor({0, 2, 4, 6, 1, 3, 5, 7}, at::kLong));
+    return words(eights);
+  };
+  PackedMap map;
+  map.parts = {{stem + ".qweight", awq ? along_outputs(q) : words(q.reshape({-1, 8, out}).transpose(1, 2))},
+               {stem + ".qzeros", along_outputs(awq ? zeros : zeros - 1)},
+               {stem + ".scales", scales}};
+  if (!awq) map.parts.emplace_back(stem + ".g_idx", group.to(at::kInt));
+  map.floats = (scales.to(at::kFloat).index_select(0, group) * (q - zeros.index_select(0, group)).to(at::kFloat)).t().contiguous();
+  return map;
+}
+
+TEST(Families, GptqAndAwqComputeAsTheirFloatsDo) {
+  const Safetensors file(golden("qwen3_moe"));
+  for (const bool awq : {false, true}) {
+    SCOPED_TRACE(awq ? "awq" : "gptq");
+    TemporaryFolder packed, floats;
+    NamedTensors parts, plain;
+    uint64_t seed = 1;
+    for (const TensorInfo& info : file.tensors()) {
+      const bool map = info.name.ends_with("_proj.weight");
+      if (!map) {
+        parts.emplace_back(info.name, file.get(info.name));
+        plain.emplace_back(info.name, file.get(info.name));
+        continue;
+      }
+      const PackedMap made = packed_map(info.name.substr(0, info.name.size() - 7), info.shape[0], info.shape[1], awq, seed++);
+      parts.insert(parts.end(), made.parts.begin(), made.parts.end());
+      plain.emplace_back(info.name, made.floats);
+    }
+    write_safetensors_folder(packed.path(), parts);
+    write_safetensors_folder(floats.path(), plain);
+    const std::string config = read_file(golden("qwen3_moe/config.json"));
+    write_text(floats / "config.json", config);
+    Node with = parse_json(config, "config");
+    with["quantization_config"] = parse_json(awq ? R"({"quant_method": "awq", "bits": 4})" : R"({"quant_method": "gptq", "bits": 4, "desc_act": true})", "q");
+    write_text(packed / "config.json", to_json(with));
+    EXPECT_LT(difference(some_logits(packed.path()), some_logits(floats.path())), 1e-4);
+    for (const std::string& name : packed_and_plain(load_model(packed.path(), at::kFloat)).second)
+      EXPECT_TRUE(name.find("router") != std::string::npos || name.starts_with("embedding") || name.starts_with("head")) << name;
+  }
+}
+
+TEST(Families, LayersWithoutEndAreOneErrorAndNoMemory) {
+  TemporaryFolder folder;
+  copy_model("llama", folder.path());
+  const std::string config = read_file(golden("llama/config.json"));
+  const Node tree = parse_json(config, "config");
+  const std::string from = "\"num_hidden_layers\": " + tree.find("num_hidden_layers")->scalar();
+  for (const std::string count : {"65537", "2000000000", "9223372036854775807", "99999999999999999999", "1e9", "-1"}) {
+    write_text(folder / "config.json", replaced(config, from, "\"num_hidden_layers\": " + count));
+    const Error error = expect_error([&] { load_model(folder.path()); });
+    EXPECT_TRUE(error.code().starts_with("options.") || error.code().starts_with("model.")) << count << ": " << error.what();
+  }
+  // As many as are allowed are declared, and found to be missing.
+  write_text(folder / "config.json", replaced(config, from, "\"num_hidden_layers\": 4000"));
+  EXPECT_EQ(expect_error([&] { load_model(folder.path()); }).code(), "model.missing_tensor");
+}
+
 TEST(Families, EveryModelTypeIsHeldToARecordingOrAVector) {
   // By hand: types whose tests stand above or in check_vectors_test.cpp.
   std::set<std::string> proven{"llama4_text", "kimi_k2", "llama_moe", "deepseek", "grok-1", "skywork", "arctic", "yuan", "openmoe"};

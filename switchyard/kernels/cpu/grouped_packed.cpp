@@ -48,9 +48,9 @@ std::vector<Slab> slabs(const std::vector<RowTile>& tiles, int64_t m) {
 }  // namespace
 
 template <typename T>
-void map_packed(const BlockTensor& stack, int64_t experts, int64_t m, int64_t k, const T* x, const int64_t* offset, const float* bias,
+void map_packed(const PackedRows& stack, int64_t experts, int64_t m, int64_t k, const T* x, const int64_t* offset, const float* bias,
                 T* y) {
-  const Stack<T> matrices{.m = m, .k = k, .blocks = &stack};
+  const Stack<T> matrices = packed_stack<T>(stack, m, k);
   std::vector<RowTile> tiles = row_tiles(offset, experts, kRows);
   const std::vector<RowTile> few = take_few(tiles, offset, kSkinnyRows);
   if (!few.empty()) map_few(matrices, few, x, bias, y);
@@ -88,8 +88,8 @@ void map_packed(const BlockTensor& stack, int64_t experts, int64_t m, int64_t k,
   });
 }
 
-template void map_packed<float>(const BlockTensor&, int64_t, int64_t, int64_t, const float*, const int64_t*, const float*, float*);
-template void map_packed<c10::BFloat16>(const BlockTensor&, int64_t, int64_t, int64_t, const c10::BFloat16*, const int64_t*,
+template void map_packed<float>(const PackedRows&, int64_t, int64_t, int64_t, const float*, const int64_t*, const float*, float*);
+template void map_packed<c10::BFloat16>(const PackedRows&, int64_t, int64_t, int64_t, const c10::BFloat16*, const int64_t*,
                                         const float*, c10::BFloat16*);
 
 }  // namespace switchyard::kernels::cpu

@@ -15,7 +15,9 @@ constexpr int64_t kTasks = 32;            ///< tasks that there should be, so th
 /// Rows of weights a task takes of experts with so many rows.
 template <typename T>
 int64_t piece_of(const Stack<T>& w, int64_t rows, int64_t experts) {
-  const int64_t bytes = w.blocks ? w.blocks->row_bytes() : w.k * static_cast<int64_t>(w.wide ? sizeof(float) : sizeof(T));
+  const int64_t bytes = w.blocks  ? w.blocks->row_bytes()
+                        : w.other ? w.k
+                                  : w.k * static_cast<int64_t>(w.wide ? sizeof(float) : sizeof(T));
   const int64_t most = std::min({kPiece, kPieceBytes / bytes, round_up(rows * experts / kTasks, 32)});
   return std::min(rows, std::max<int64_t>(most, 32));
 }
@@ -99,6 +101,13 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
     plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.wide) {
     plain_dots(w.wide + at * w.k, rows, w.k, n, x.x, out, ld);
+  } else if (w.other) {
+    const int64_t step = w.together();
+    for (int64_t r = 0; r < rows; r += step) {
+      const int64_t here = std::min(step, rows - r);
+      w.other->unpack(at + r, here, space);
+      plain_dots(space, here, w.k, n, x.x, out + r, ld);
+    }
   } else {
     const int64_t blocks = w.k / w.blocks->codec().length;
     const BlockPath* path = block_path(w.blocks->codec());
@@ -147,13 +156,13 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
   for (size_t t = 0; t < tiles.size(); ++t)
     for (int64_t i = 0; i < tiles[t].count * k; ++i) wide[place[t] * k + i] = to_float(x[tiles[t].begin * k + i]);
   const FewRows<T> all{wide, plain_rows(stack, wide, total, k, plain), ints ? quantised(wide, total, k, scratch) : IntColumns{}};
-  const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece;
+  const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece, space = stack.together() * k;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, total * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / pieces];
     const int64_t m0 = i % pieces * piece, mc = std::min(piece, m - m0);
-    Scratch<For::task> task(bytes_of<float>(k));
+    Scratch<For::task> task(bytes_of<float>(space));
     float out[kSkinnyRows * kPiece];
-    dots(stack, tile.expert, m0, mc, tile.count, all.from(place[i / pieces], k), bias, task.template take<float>(k), out, kPiece);
+    dots(stack, tile.expert, m0, mc, tile.count, all.from(place[i / pieces], k), bias, task.template take<float>(space), out, kPiece);
     narrow_rows(out, kPiece, tile.count, mc, y + tile.begin * m + m0, m);
   });
 }
@@ -192,11 +201,12 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
 
   const FewRows<T> all{x, plain_rows(w.up, x, total, D, plain_x), ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
   const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
+  const int64_t up_space = std::max(w.up.together(), w.gate.together()) * D;
   parallel_tasks(count * up_pieces, total * F * D * 2, [&](int64_t i) {
     const RowTile& tile = tiles[i / up_pieces];
     const int64_t f0 = i % up_pieces * up_piece, fc = std::min(up_piece, F - f0), n = tile.count, at = place[i / up_pieces];
-    Scratch<For::task> task(bytes_of<float>(D));
-    float* space = task.template take<float>(D);
+    Scratch<For::task> task(bytes_of<float>(up_space));
+    float* space = task.template take<float>(up_space);
     float gate[kSkinnyRows * kPiece], up[kSkinnyRows * kPiece];
     if (w.gate) dots(w.gate, tile.expert, f0, fc, n, all.from(at, D), w.gate_bias, space, gate, kPiece);
     dots(w.up, tile.expert, f0, fc, n, all.from(at, D), w.up_bias, space, up, kPiece);
@@ -209,13 +219,14 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
 
   const FewRows<T> hidden{h, plain_rows(w.down, h, total, F, plain_h), ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
+  const int64_t down_space = w.down.together() * F;
   parallel_tasks(count * down_pieces, total * F * O, [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];
     const int64_t o0 = i % down_pieces * down_piece, oc = std::min(down_piece, O - o0);
-    Scratch<For::task> task(bytes_of<float>(F));
+    Scratch<For::task> task(bytes_of<float>(down_space));
     float out[kSkinnyRows * kPiece];
-    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(place[i / down_pieces], F), w.down_bias, task.template take<float>(F), out,
-         kPiece);
+    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(place[i / down_pieces], F), w.down_bias,
+         task.template take<float>(down_space), out, kPiece);
     narrow_rows(out, kPiece, tile.count, oc, y + tile.begin * O + o0, O);
   });
 }

@@ -49,7 +49,7 @@ IntColumns quantised(const float* x, int64_t n, int64_t k, Scratch<use>& scratch
 }
 
 /// out[j * ld + r] = <w[r], x[j]> (+ bias[r]) for r < rows, j < n <= kSkinnyRows: w rows first ... first + rows of expert e of the
-/// stack; space [k] floats, for stacks in blocks.
+/// stack; space [together, k] floats, for packed ones.
 template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld);

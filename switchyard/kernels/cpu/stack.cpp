@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/parallel.h"
@@ -48,6 +49,16 @@ template <typename T>
 typename Stack<T>::Panel Stack<T>::rows(int64_t e, int64_t first, int64_t count, int64_t columns, T* space) const {
   const int64_t at = e * m + first, ld = panel_stride(k);
   if (same && (columns > kCopied || !clashing(k))) return {same + at * k, k};
+  if (other) {
+    const int64_t step = std::min(other->together(), count);
+    std::vector<float> floats(static_cast<size_t>(step * k));
+    for (int64_t r = 0; r < count; r += step) {
+      const int64_t here = std::min(step, count - r);
+      other->unpack(at + r, here, floats.data());
+      for (int64_t i = 0; i < here; ++i) narrow(floats.data() + i * k, k, space + (r + i) * ld);
+    }
+    return {space, ld};
+  }
   for (int64_t r = 0; r < count; ++r) {
     if (same) std::memcpy(static_cast<void*>(space + r * ld), same + (at + r) * k, sizeof(T) * k);
     else if (wide) narrow(wide + (at + r) * k, k, space + r * ld);

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "switchyard/base/error.h"
+#include "switchyard/kernels/packed_views.h"
 #include "switchyard/models/families/derived_weights.h"
 #include "switchyard/models/families/gguf_names.h"
 
@@ -51,6 +52,7 @@ class HubTensors : public DerivedWeights {
     const auto narrowed = narrowed_.find(name);
     return narrowed == narrowed_.end() ? file_->get(name) : file_->get(name).to(narrowed->second);
   }
+  Packed packed_in_file(const std::string& name) const { return file_->packed(name); }
   /// Marks one of the file's tensors as accounted for.
   void use(const std::string& name) { used_.insert(name); }
 
@@ -116,6 +118,7 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
         const int64_t half = stored.size(0) / heads / 2;
         return stored.reshape({heads, half, 2, -1}).transpose(1, 2).reshape(stored.sizes());
       };
+      recipe.packed = [this, name = info->name, heads] { return packed_halves(file_->packed(name), heads); };
       break;
     }
     case Move::row:
@@ -126,6 +129,7 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
       check(info->shape.size() == 3, "model.gguf", "{}: {} is no stack of experts", where(), info->name);
       recipe.info.shape = {info->shape[0], info->shape[2], info->shape[1]};
       recipe.get = [read] { return read().transpose(1, 2); };
+      recipe.packed = [this, name = info->name] { return packed_transposed(file_->packed(name)); };
       break;
     default:
       recipe.get = read;
@@ -151,6 +155,9 @@ void add_alternating(HubTensors& tensors, const std::string& prefix, const std::
                  [&tensors, gate = gate->name, up = up->name, experts, width] {
                    const at::Tensor both = at::stack({tensors.read(gate), tensors.read(up)}, 2);  // [E, F, 2, ..]
                    return both.dim() == 4 ? both.reshape({experts, width, -1}).transpose(1, 2) : both.reshape({experts, width});
+                 },
+                 [&tensors, gate = gate->name, up = up->name] {
+                   return packed_transposed(packed_interleaved({tensors.packed_in_file(gate), tensors.packed_in_file(up)}));
                  }});
   }
   tensors.add(prefix, hub, {"ffn_down_exps.weight", "down_proj", Move::transposed});

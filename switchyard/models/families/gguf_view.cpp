@@ -12,6 +12,7 @@
 #include <set>
 
 #include "switchyard/base/error.h"
+#include "switchyard/kernels/packed_views.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/derived_weights.h"
 #include "switchyard/models/families/family.h"
@@ -218,6 +219,8 @@ bool needs_float(const std::string& name, const std::vector<int64_t>& shape) {
 class GgufTensors : public DerivedWeights {
  public:
   using Make = std::function<at::Tensor(const std::vector<at::Tensor>& parts)>;
+  /// The same of parts that are all packed; null where that is no choice of their rows.
+  using MakePacked = std::function<Packed(const std::vector<Packed>& parts)>;
 
   GgufTensors(std::shared_ptr<const WeightSource> hub, const Node& config)
       : DerivedWeights(config.mark().source), hub_(std::move(hub)), config_(config) {
@@ -234,7 +237,7 @@ class GgufTensors : public DerivedWeights {
   using DerivedWeights::add;
   void add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule);
   /// A tensor made of some of the hub's, all of one type.
-  void add(const std::string& name, const std::vector<std::string>& parts, std::vector<int64_t> shape, Make make);
+  void add(const std::string& name, const std::vector<std::string>& parts, std::vector<int64_t> shape, Make make, MakePacked pack = {});
 
  private:
   std::shared_ptr<const WeightSource> hub_;
@@ -244,12 +247,14 @@ class GgufTensors : public DerivedWeights {
   std::map<std::string, std::vector<std::string>> narrowed_;  ///< type → tensors that had it
 };
 
-void GgufTensors::add(const std::string& name, const std::vector<std::string>& parts, std::vector<int64_t> shape, Make make) {
+void GgufTensors::add(const std::string& name, const std::vector<std::string>& parts, std::vector<int64_t> shape, Make make, MakePacked pack) {
   std::string type;
+  bool all_packed = true;
   for (const std::string& part : parts) {
     used_.insert(part);
     const TensorInfo& info = infos_.at(part);
     const auto packed = hub_->packed(part);
+    all_packed = all_packed && packed != nullptr;
     // Packed weights without a type of the container's become the numbers that they stand for.
     std::string here = packed == nullptr ? info.dtype : packed->layout() == "mxfp4" && shape.back() % 32 == 0 ? "MXFP4" : "F32";
     type = type.empty() || type == here ? here : "F32";
@@ -269,6 +274,11 @@ void GgufTensors::add(const std::string& name, const std::vector<std::string>& p
          for (const std::string& part : parts) tensors.push_back(hub->get(part));
          const at::Tensor made = make(tensors);
          return (as_float ? made.to(at::kFloat) : made).contiguous();
+       },
+       !all_packed || !pack ? std::function<Packed()>() : [hub = hub_, parts, pack = std::move(pack)] {
+         std::vector<Packed> tensors;
+         for (const std::string& part : parts) tensors.push_back(hub->packed(part));
+         return packed_for_products(pack(tensors));
        }});
 }
 
@@ -281,7 +291,7 @@ void GgufTensors::add(const std::string& prefix, const std::string& hub_prefix, 
     if (parts.empty()) return;
     std::vector<int64_t> shape = hub(parts.front())->shape;
     shape.insert(shape.begin(), static_cast<int64_t>(parts.size()));
-    return add(name, parts, std::move(shape), [](const std::vector<at::Tensor>& each) { return at::stack(each); });
+    return add(name, parts, std::move(shape), [](const std::vector<at::Tensor>& each) { return at::stack(each); }, packed_stack);
   }
   const TensorInfo* info = hub(of);
   if (info == nullptr || has(name) || used(of)) return;
@@ -296,12 +306,15 @@ void GgufTensors::add(const std::string& prefix, const std::string& hub_prefix, 
       return add(name, {of}, shape, [heads](const std::vector<at::Tensor>& one) {
         const int64_t half = one[0].size(0) / heads / 2;
         return one[0].reshape({heads, 2, half, -1}).transpose(1, 2).reshape(one[0].sizes());
-      });
+      }, [heads](const std::vector<Packed>& one) { return packed_pairs(one[0], heads); });
     }
     case Move::transposed:
       std::swap(shape[1], shape[2]);
-      return add(name, {of}, shape, [](const std::vector<at::Tensor>& one) { return one[0].transpose(1, 2); });
-    default: return add(name, {of}, std::move(shape), [](const std::vector<at::Tensor>& one) { return one[0]; });
+      return add(name, {of}, shape, [](const std::vector<at::Tensor>& one) { return one[0].transpose(1, 2); },
+                 [](const std::vector<Packed>& one) { return packed_transposed(one[0]); });
+    default:
+      return add(name, {of}, std::move(shape), [](const std::vector<at::Tensor>& one) { return one[0]; },
+                 [](const std::vector<Packed>& one) { return one[0]; });
   }
 }
 
@@ -318,7 +331,7 @@ void add_alternating(GgufTensors& tensors, const std::string& prefix, const std:
       tensors.add(fmt::format("{}ffn_{}_exps{}", prefix, which == 0 ? "gate" : "up", end), {of}, shape, [which](const std::vector<at::Tensor>& one) {
         const at::Tensor rows = one[0].dim() == 3 ? one[0].transpose(1, 2) : one[0];
         return rows.slice(1, which, std::nullopt, 2);
-      });
+      }, [which, rows = shape[1]](const std::vector<Packed>& one) { return packed_slice(packed_transposed(one[0]), 1, which, rows, 2); });
   }
   if (tensors.hub(hub + "down_proj")) tensors.add(prefix, hub, {"ffn_down_exps.weight", "down_proj", Move::transposed});
   tensors.add(prefix, hub, {"ffn_down_exps.bias", "down_proj_bias"});
@@ -331,7 +344,8 @@ void add_fused(GgufTensors& tensors, const std::string& prefix, const std::strin
   const std::vector<int64_t> shape{info->shape[0], info->shape[1] / 2, info->shape[2]};
   for (const int64_t which : {0, 1})
     tensors.add(fmt::format("{}ffn_{}_exps.weight", prefix, which == 0 ? "gate" : "up"), {info->name}, shape,
-                [which, rows = shape[1]](const std::vector<at::Tensor>& one) { return one[0].narrow(1, which * rows, rows); });
+                [which, rows = shape[1]](const std::vector<at::Tensor>& one) { return one[0].narrow(1, which * rows, rows); },
+                [which, rows = shape[1]](const std::vector<Packed>& one) { return packed_slice(one[0], 1, which * rows, rows, 1); });
   tensors.add(prefix, hub, {"ffn_down_exps.weight", "down_proj"});
 }
 

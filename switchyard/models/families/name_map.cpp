@@ -11,6 +11,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/mapped_pages.h"
 #include "switchyard/base/options.h"
+#include "switchyard/kernels/packed_views.h"
 #include "switchyard/kernels/packed_weight.h"
 
 namespace switchyard {
@@ -79,6 +80,26 @@ at::Tensor view_of(at::Tensor tensor, const View& view) {
   }
   return tensor;
 }
+
+namespace {
+
+/// The same of a packed tensor; null where that is no choice of its rows.
+Packed view_of_packed(Packed tensor, const View& view) {
+  for (const ViewStep& step : view) {
+    if (!tensor) return nullptr;
+    const auto last = static_cast<int64_t>(tensor->shape().size()) - 1;
+    switch (step.kind) {
+      case ViewStep::Kind::select: tensor = packed_select(tensor, step.dim, step.index); break;
+      case ViewStep::Kind::slice: tensor = packed_slice(tensor, step.dim, step.index, step.length, step.step); break;
+      case ViewStep::Kind::transpose:
+        tensor = std::min(step.dim, step.index) == last - 1 && std::max(step.dim, step.index) == last ? packed_transposed(tensor) : nullptr;
+        break;
+    }
+  }
+  return tensor;
+}
+
+}  // namespace
 
 NameMap::NameMap(const Schema& schema) : parameters_(schema.all()) {
   for (size_t i = 0; i < parameters_.size(); ++i) ours_at_[parameters_[i].name()] = i;
@@ -178,21 +199,22 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   };
   std::vector<std::vector<const Link*>> parts(parameters_.size());
   for (const Link& link : links_) parts[link.ours].push_back(&link);
-  // Packed weights stay packed where a whole tensor of theirs is a whole tensor of ours, or an entry of a stack.
-  const auto packed = [&](size_t i) -> std::shared_ptr<const PackedTensor> {
+  // Packed weights stay packed where whole rows of theirs are a whole tensor of ours, or the entries of a stack.
+  const auto packed = [&](size_t i) -> Packed {
     const std::vector<const Link*>& links = parts[i];
     const ParamSpec& spec = parameters_[i].spec();
     if (spec.dtype || spec.buffer || spec.shape.size() < 2) return nullptr;
     const bool whole = links.size() == 1 && links[0]->ours_view.empty();
     if (!whole && static_cast<int64_t>(links.size()) != spec.shape[0]) return nullptr;
-    std::vector<std::shared_ptr<const PackedTensor>> entries(links.size());
+    std::vector<Packed> entries(links.size());
     for (const Link* link : links) {
       const bool entry = link->ours_view.size() == 1 && link->ours_view[0].kind == ViewStep::Kind::select && link->ours_view[0].dim == 0;
-      if (!link->theirs_view.empty() || (!whole && !entry)) return nullptr;
-      entries[whole ? 0 : static_cast<size_t>(link->ours_view[0].index)] = file.packed(theirs_[link->theirs].name);
+      if (!whole && !entry) return nullptr;
+      Packed theirs = view_of_packed(file.packed(theirs_[link->theirs].name), link->theirs_view);
+      if (!theirs) return nullptr;
+      entries[whole ? 0 : static_cast<size_t>(link->ours_view[0].index)] = std::move(theirs);
     }
-    if (!whole) return kernels::stack_packed(entries);
-    return std::dynamic_pointer_cast<const BlockTensor>(entries[0]);
+    return whole ? entries[0] : packed_stack(entries);
   };
   const FileMaps maps;
   // The matrices that make up a stack of experts in their order: one tensor each, or slices of a fused one; empty when it is made
@@ -213,8 +235,11 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   };
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Parameter& parameter = parameters_[i];
-    if (auto lying = packed(i)) {
-      parameter.bind(std::make_shared<kernels::PackedParameter>(std::move(lying), dtype.value_or(at::kFloat)));
+    if (const auto lying = std::dynamic_pointer_cast<const PackedRows>(packed(i))) {
+      Packed ready = packed_for_products(lying);
+      if (ready != lying)
+        for (const std::span<const uint8_t> read_now : lying->memory()) maps.give_back(read_now.data(), read_now.size());
+      parameter.bind(std::make_shared<kernels::PackedParameter>(std::move(ready), dtype.value_or(at::kFloat)));
       continue;
     }
     at::Tensor first = read(*parts[i].front());
