@@ -32,13 +32,6 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kLargestFile = uint64_t{1} << 28;
 
-/// A rank file is lines of base64 and a number; a sentencepiece model begins with a byte that no such line has.
-bool is_rank_file(std::string_view bytes) {
-  const std::string_view line = bytes.substr(0, bytes.find('\n'));
-  return line.find(' ') != std::string_view::npos && line.size() < 4096 &&
-         std::all_of(line.begin(), line.end(), [](char c) { return c == '\r' || (c >= ' ' && c <= '~'); });
-}
-
 bool is_json(std::string_view bytes) {
   const size_t first = bytes.find_first_not_of(" \t\r\n");
   return first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[');

@@ -10,6 +10,7 @@
 #include "switchyard/formats/tokenizer.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
 #include "switchyard/formats/tokenizers/known_patterns.h"
+#include "switchyard/formats/tokenizers/long_lists.h"
 #include "switchyard/formats/tokenizers/pipeline.h"
 #include "switchyard/formats/tokenizers/published_patterns.h"
 #include "switchyard/formats/tokenizers/regex.h"
@@ -24,6 +25,8 @@ namespace {
 using nlohmann::json;
 using testing::expect_error;
 using testing::golden;
+using testing::TemporaryFolder;
+using testing::write_text;
 
 std::vector<json> lines_of(const std::filesystem::path& file) {
   std::vector<json> lines;
@@ -245,6 +248,89 @@ TEST(GgufVocabulary, SentencePieceAsTheModelFile) {
 }
 
 // The hand-written matchers find what the engine finds. Characters that the engine's tables do not know yet are left out.
+/// A tokenizer.json of whole words with the given parts.
+std::shared_ptr<Tokenizer> word_tokenizer(const TemporaryFolder& folder, const std::string& pre_tokenizer, const std::vector<std::string>& words,
+                                          const std::string& added = "[]") {
+  json vocabulary = {{"[UNK]", 0}};
+  for (const std::string& word : words) vocabulary[word] = vocabulary.size();
+  write_text(folder / "tokenizer.json", R"({"pre_tokenizer": )" + pre_tokenizer + R"(, "added_tokens": )" + added +
+                                            R"(, "model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": )" + json_text(vocabulary) + "}}");
+  return load_tokenizer(folder.path());
+}
+
+TEST(TokenizerParts, PatternsMayHaveGroupsAndScriptsMayBeUnknown) {
+  TemporaryFolder folder;
+  const auto grouped = word_tokenizer(folder, R"({"type": "Split", "pattern": {"Regex": "(a|b)(c)?"}, "behavior": "Isolated", "invert": false})", {"ac", "b", "x"});
+  EXPECT_EQ(grouped->encode("acbx", EncodeOptions{}).tokens, (std::vector<std::string>{"ac", "b", "x"}));
+  // What no script has, as characters for private use, stays with the script before it.
+  const auto scripts = word_tokenizer(folder, R"({"type": "UnicodeScripts"})", {"a\uE001" "b", "\u0436"});
+  EXPECT_EQ(scripts->encode("a\uE001" "b\u0436", EncodeOptions{}).ids, (std::vector<int64_t>{1, 2}));
+}
+
+TEST(TokenizerParts, ATokenWhoseBlanksAreTakenIsNoSecondToken) {
+  TemporaryFolder folder;
+  const auto tokenizer = word_tokenizer(folder, "null", {"a", "b"},
+                                        R"([{"id": 3, "content": "  ", "lstrip": true, "rstrip": true, "normalized": false, "special": false}])");
+  EXPECT_EQ(tokenizer->encode("a     b", EncodeOptions{}).ids, (std::vector<int64_t>{1, 3, 2}));
+}
+
+TEST(TokenizerParts, LongListsAreWhatTheParserReads) {
+  const auto lists = take_long_lists(R"( {"other": {"vocab": {"no": 1}}, "model": {"type": "BPE", "vocab": {"a\"\u00e9\ud83d\ude00": 0 , "\\" :12},
+    "merges": ["a b", ["c d", "e"]], "more": [1, {"vocab": 2}]}, "end": "}]"} )");
+  ASSERT_TRUE(lists && lists->ids && lists->merges && !lists->scores);
+  EXPECT_EQ(*lists->ids, (std::vector<std::pair<std::string, int64_t>>{{"a\"\u00e9\U0001F600", 0}, {"\\", 12}}));
+  EXPECT_EQ(*lists->merges, (std::vector<std::pair<std::string, std::string>>{{"a", "b"}, {"c d", "e"}}));
+  EXPECT_EQ(json_from(lists->rest), json_from(R"({"other": {"vocab": {"no": 1}}, "model": {"type": "BPE", "vocab": {}, "merges": [], "more": [1, {"vocab": 2}]}, "end": "}]"})"));
+  const auto scores = take_long_lists(R"({"model": {"vocab": [["a", -1.5e-3], ["b", 0]]}})");
+  ASSERT_TRUE(scores && scores->scores);
+  EXPECT_EQ(*scores->scores, (std::vector<std::pair<std::string, double>>{{"a", -1.5e-3}, {"b", 0}}));
+  for (const char* doubtful : {R"({"model": {"vocab": {"a": 0}})", R"({"model": {"vocab": {"a": 0, }}})", R"({"model": {"vocab": {"a": 1.0}}})", R"({"model": {"vocab": {"a": 01}}})",
+                               R"({"model": {"vocab": {"a": -1}}})", R"({"model": {"vocab": {"\ud800": 1}}})", "{\"model\": {\"vocab\": {\"\xff\": 1}}}",
+                               R"({"model": {"vocab": {}, "vocab": {}}})", R"({"model": {}, "model": {}})", R"({"model": {"merges": ["ab"]}})", R"({"model": {"merges": [1]}})",
+                               R"({"model": {"vocab": [["a", 1.]]}})", R"({"model": {"vocab": [["a", .5]]}})", R"({"model": {"vocab": [["a", inf]]}})", R"({"model": {}} x)",
+                               "{\"model\": {\"vocab\": {\"a\nb\": 1}}}", "[]", ""})
+    EXPECT_FALSE(take_long_lists(doubtful)) << doubtful;
+}
+
+TEST(MalformedTokenizers, VocabulariesAreText) {
+  const auto code = [](const std::filesystem::path& file, const std::string& content) {
+    write_text(file, content);
+    const Error error = expect_error([&] { (void)load_tokenizer(file); });
+    EXPECT_NE(error.message().find(file.string()), std::string::npos) << error.message();
+    return error.code();
+  };
+  TemporaryFolder folder;
+  EXPECT_EQ(code(folder / "tokenizer.json", "{\"model\": {\"type\": \"WordLevel\", \"unk_token\": \"a\", \"vocab\": {\"a\": 0, \"\xC3\": 1}}}"), "tokenizer.format");
+  EXPECT_EQ(code(folder / "a.model", std::string("\x0a\x05\x0a\x01" "a\x18\x02" "\x0a\x03\x0a\x01\xC3", 12)), "tokenizer.format");
+  GgufMetadata metadata("x.gguf");
+  metadata.set("tokenizer.ggml.model", GgufValue::text("gpt2"));
+  metadata.set("tokenizer.ggml.tokens", GgufValue::texts({"a", "\xC3"}));
+  metadata.set("tokenizer.ggml.merges", GgufValue::texts({}));
+  EXPECT_EQ(expect_error([&] { (void)parts_from_gguf(metadata); }).code(), "tokenizer.format");
+  metadata.set("tokenizer.ggml.model", GgufValue::text("llama"));
+  metadata.set("tokenizer.ggml.scores", GgufValue::floats({0, 0}));
+  metadata.set("tokenizer.ggml.token_type", GgufValue::ints({2, 1}));
+  EXPECT_EQ(expect_error([&] { (void)parts_from_gguf(metadata); }).code(), "tokenizer.format");
+}
+
+TEST(GgufVocabulary, RanksBecomeMerges) {
+  const std::filesystem::path folder = golden("tokenizers") / "kimi-tiktoken";
+  GgufMetadata metadata("kimi.gguf");
+  std::vector<std::string> notices;
+  put_vocabulary(metadata, folder, Node::map(), notices);
+  EXPECT_TRUE(notices.empty()) << notices.front();
+  EXPECT_EQ(metadata.text("tokenizer.ggml.pre"), "kimi-k2");
+  const auto ranks = load_tokenizer(folder), merges = make_tokenizer(parts_from_gguf(metadata));
+  EXPECT_EQ(merges->vocabulary(), ranks->vocabulary());
+  for (const json& row : lines_of(folder / "cases.jsonl")) {
+    if (!row.contains("text")) continue;
+    const EncodeOptions options{.parse_special = row.value("parse_special", true)};
+    const std::string text = row["text"];
+    EXPECT_EQ(merges->encode(text, options).ids, ranks->encode(text, options).ids) << text;
+    EXPECT_EQ(merges->decode(ranks->encode(text), false), ranks->decode(ranks->encode(text), false)) << text;
+  }
+}
+
 TEST(KnownPatterns, MatchAsPcre2Does) {
   const std::vector<std::string> parts = {" ", "  ", "\n", "\r", "\t", "\r\n", "a", "B", "Ab", "aB", "é", "E\xCC\x81", "\xCC\x81", "ʰ", "漢", "あ", "ǅ", "ª", "1",
       "23", "456", "٣", "½", "'", "'s", "'S", "'ll", "'LL", "'\xC5\xBF", "'re", "/", ".", "!!", "$", "+", "_", "-", "\xC2\xA0", "\xE2\x80\xA8", "\xE2\x80\x8D",

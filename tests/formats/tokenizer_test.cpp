@@ -7,6 +7,7 @@
 #include "switchyard/base/files.h"
 #include "switchyard/formats/tokenizers/byte_symbols.h"
 #include "switchyard/formats/tokenizers/piece_table.h"
+#include "switchyard/formats/tokenizers/sentencepiece.h"
 #include "switchyard/formats/utf8.h"
 #include "tests/files.h"
 #include "tests/support.h"
@@ -395,6 +396,48 @@ TEST(TokenizerFiles, RefusesWhatItCannotRead) {
   const Error error = expect_error([] { (void)load_tokenizer("/nowhere"); });
   EXPECT_EQ(error.code(), "tokenizer.missing");
   EXPECT_EQ(error.message(), "/nowhere holds no tokenizer.json");
+}
+
+// What the library decodes with rules for decoded text: at once, and as the ids come.
+TEST(SentencePieceFiles, DecodedTextIsChangedAsTheLibraryDoes) {
+  SentencePieceTable table = read_sentencepiece_model(read_file(testing::golden("tokenizers/t5/tokenizer.model")), "t5");
+  for (const bool blanks : {false, true}) {
+    auto rules = std::make_shared<SentencePieceTable>();
+    rules->character_map = table.character_map;  // compatibility forms, letters with their marks, blanks of every kind
+    rules->add_dummy_prefix = rules->remove_extra_whitespaces = blanks;
+    rules->escape_whitespaces = false;
+    table.denormaliser = rules;
+    for (const char* piece : {"e", "\xCC\x81", "\xEF\xAC\x81", "\xE2\x91\xA0"})  // e, acute, fi, 1 in a circle
+      if (std::find(table.pieces.begin(), table.pieces.end(), piece) == table.pieces.end()) {
+        table.pieces.push_back(piece);
+        table.scores.push_back(-20);
+        table.types.push_back(SentencePieceTable::kUserDefined);
+      }
+    TemporaryFolder folder;
+    const std::string model = write_sentencepiece_model(table);
+    write_text(folder / "x.model", model);
+    const auto ours = load_tokenizer(folder / "x.model");
+    sentencepiece::SentencePieceProcessor library;
+    ASSERT_TRUE(library.LoadFromSerializedProto(model).ok());
+    const auto size = static_cast<int64_t>(table.pieces.size());
+    for (uint64_t round = 0; round < 100; ++round) {
+      const at::Tensor draw = Streams(round).integers(24, {12}, {.purpose = "ids"});
+      std::vector<int64_t> ids;
+      std::vector<int> same;
+      for (int64_t i = 0; i < 12; ++i) {  // half of them among the last pieces
+        const int64_t n = draw[i].item<int64_t>();
+        ids.push_back(n < 12 ? size - 1 - n % 6 : 3 + (n * 37 + i * 11) % (size - 3));
+        same.push_back(static_cast<int>(ids.back()));
+      }
+      std::string wanted;
+      ASSERT_TRUE(library.Decode(same, &wanted).ok());
+      EXPECT_EQ(ours->decode(ids, false), wanted);
+      TextStream stream(*ours, false);
+      std::string together;
+      for (const int64_t id : ids) together += stream.push(id);
+      EXPECT_EQ(together + stream.flush(), wanted);
+    }
+  }
 }
 
 TEST(TokenizerFiles, WithoutBeginOrEnd) {

@@ -82,10 +82,13 @@ std::vector<AddedTokens::Part> AddedTokens::find(std::string_view text, bool aft
       const bool word_after = end < text.size() && unicode::is_word(code_at(text, end));
       if (word_before || word_after) continue;
     }
-    if (token.left_strip)
+    if (token.left_strip) {
       while (begin > done && unicode::is(code_at(text, previous(text, begin)), unicode::kSpace)) begin = previous(text, begin);
+      begin = std::max(begin, done);
+    }
     if (token.right_strip)
       while (end < text.size() && unicode::is(code_at(text, end), unicode::kSpace)) end += utf8_length(text[end]);
+    if (begin >= end) continue;  // blanks that the token before has taken
     if (done < begin) parts.push_back({done, begin, -1});
     parts.push_back({begin, end, id});
     done = end;

@@ -20,23 +20,33 @@ CharacterMap::CharacterMap(std::string_view bytes) {
   check(utf8_repair(texts_) == texts_, "tokenizer.format", "the precompiled character map holds text that is not UTF-8");
 }
 
+constexpr uint32_t kLabel = (1u << 31) | 0xFF;
+
 // A unit: bits 0 to 7 the label (bit 31 set: a value), bit 8 whether a value hangs here, bits 9 up the offset of its children.
 template <typename F>
-void CharacterMap::walk(std::string_view text, F&& each) const {
+size_t CharacterMap::walk(std::string_view text, F&& each) const {
   const auto offset = [](uint32_t unit) { return (unit >> 10) << ((unit & (1u << 9)) >> 6); };
-  if (units_.empty()) return;
+  if (units_.empty()) return 0;
   size_t node = offset(units_[0]);
-  for (size_t i = 0; i < text.size() && text[i] != '\0'; ++i) {
+  for (size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     node ^= byte;
-    if (node >= units_.size()) return;
+    if (byte == 0 || node >= units_.size()) return 0;
     const uint32_t unit = units_[node];
-    if ((unit & ((1u << 31) | 0xFF)) != byte) return;
+    if ((unit & kLabel) != byte) return 0;
     node ^= offset(unit);
     if ((unit >> 8 & 1) == 0) continue;
-    if (node >= units_.size()) return;
-    if (!each(i + 1, units_[node] & 0x7FFFFFFFu)) return;
+    if (node >= units_.size()) return 0;
+    if (!each(i + 1, units_[node] & 0x7FFFFFFFu)) return 0;
   }
+  return node;
+}
+
+bool CharacterMap::goes_on(std::string_view text) const {
+  const size_t node = walk(text, [](size_t, uint32_t) { return true; });
+  for (size_t byte = 1; node != 0 && byte < 256; ++byte)
+    if ((node ^ byte) < units_.size() && (units_[node ^ byte] & kLabel) == byte) return true;
+  return false;
 }
 
 std::string_view CharacterMap::text_at(uint32_t place) const {

@@ -22,10 +22,13 @@ class CharacterMap {
   };
   Match longest(std::string_view text) const;   ///< the longest entry at the beginning of the text, as sentencepiece takes
   Match shortest(std::string_view text) const;  ///< the shortest one, as the Hugging Face library takes
+  /// Whether an entry goes on where the text ends, so that more text could match more.
+  bool goes_on(std::string_view text) const;
 
  private:
+  /// Calls each(bytes, value) for the entries that begin the text; returns where those that go on behind it have their units, or 0.
   template <typename F>
-  void walk(std::string_view text, F&& each) const;
+  size_t walk(std::string_view text, F&& each) const;
   std::string_view text_at(uint32_t place) const;
   std::vector<uint32_t> units_;
   std::string texts_;  ///< each ends in a zero byte

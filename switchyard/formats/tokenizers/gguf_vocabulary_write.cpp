@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <unordered_map>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
 #include "switchyard/formats/tokenizer.h"
+#include "switchyard/formats/tokenizers/byte_symbols.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
 #include "switchyard/formats/tokenizers/published_patterns.h"
 #include "switchyard/formats/tokenizers/sentencepiece.h"
@@ -88,13 +90,16 @@ class Writer {
   }
 
   void write() {
-    const std::string pieces = files_.contains("tokenizer.model") ? files_["tokenizer.model"] : files_.contains("spiece.model") ? files_["spiece.model"] : "";
-    if (!files_.contains("tokenizer.json") && pieces.empty()) {
-      notices_.push_back("the folder has no tokenizer.json and no sentencepiece model, so the file holds no vocabulary");
+    std::string pieces = files_.contains("tokenizer.model") ? files_["tokenizer.model"] : files_.contains("spiece.model") ? files_["spiece.model"] : "";
+    const bool ranks = has_ranks() || is_rank_file(pieces);
+    if (ranks) pieces.clear();
+    if (!files_.contains("tokenizer.json") && pieces.empty() && !ranks) {
+      notices_.push_back("the folder has no tokenizer.json, no sentencepiece model and no tiktoken ranks, so the file holds no vocabulary");
       metadata_.set("tokenizer.ggml.model", GgufValue::text("none"));
       return common();
     }
     tokenizer_ = load_tokenizer(folder_);  // checks the files too
+    if (!files_.contains("tokenizer.json") && ranks) return write_ranks();
     if (!files_.contains("tokenizer.json")) return write_pieces(pieces);
     const Json root = Json::parse(files_["tokenizer.json"]);
     const std::string kind = root["model"].value("type", root["model"].contains("merges") ? "BPE" : "");
@@ -179,6 +184,62 @@ class Writer {
     name_pre_tokenizer(root);
   }
 
+  bool has_ranks() const {
+    for (const auto& entry : fs::directory_iterator(folder_))
+      if (entry.path().extension() == ".tiktoken" || entry.path().filename() == "tiktoken.model") return true;
+    return false;
+  }
+
+  /// Rank files have no merges. A token's is found by merging its own bytes with the tokens before it until two are left.
+  void write_ranks() {
+    constexpr size_t kLongest = 256;  // bytes of a token; published ones have up to 128
+    Tokens tokens;
+    std::vector<std::pair<std::string, int64_t>> ordinary;
+    for (int64_t id = 0; id < tokenizer_->vocabulary(); ++id) {
+      const std::string text = tokenizer_->token(id);
+      if (text.empty()) continue;
+      tokens.put(id, text, tokenizer_->special(id) ? Table::kControl : Table::kNormal, 0);
+      if (!tokenizer_->special(id)) ordinary.emplace_back(from_byte_symbols(text), id);
+    }
+    std::unordered_map<std::string_view, int64_t> rank_of;
+    for (const auto& [bytes, id] : ordinary) rank_of.emplace(bytes, id);
+    std::vector<std::string> merges;
+    int64_t unreachable = 0;
+    for (const auto& [bytes, id] : ordinary) {
+      if (bytes.size() == 1) continue;
+      check(bytes.size() <= kLongest, "tokenizer.unsupported", "{}: token {} has {} bytes; up to {} are turned into merges", folder_.string(), id,
+            bytes.size(), kLongest);
+      const std::vector<std::string_view> parts = merged_before(bytes, id, rank_of);
+      if (parts.size() == 2) merges.push_back(to_byte_symbols(parts[0]) + " " + to_byte_symbols(parts[1]));
+      else ++unreachable;
+    }
+    if (unreachable > 0) notices_.push_back(fmt::format("{} tokens are no pair of others, and stand only for whole words", unreachable));
+    tokens.grow(id_in(config_, "vocab_size").value_or(0));
+    metadata_.set("tokenizer.ggml.merges", GgufValue::texts(std::move(merges)));
+    metadata_.set("tokenizer.ggml.add_space_prefix", GgufValue::flag(false));
+    put_tokens(tokens, "gpt2", "default", false);
+    name_pre_tokenizer({{"model", {{"ignore_merges", true}}}});
+  }
+
+  /// What a token's bytes become when only tokens of lower rank exist.
+  static std::vector<std::string_view> merged_before(std::string_view bytes, int64_t rank,
+                                                     const std::unordered_map<std::string_view, int64_t>& rank_of) {
+    std::vector<std::string_view> parts;
+    for (size_t i = 0; i < bytes.size(); ++i) parts.push_back(bytes.substr(i, 1));
+    while (parts.size() > 2) {
+      int64_t best = rank;
+      size_t at = 0;
+      for (size_t i = 0; i + 1 < parts.size(); ++i) {
+        const auto found = rank_of.find(std::string_view(parts[i].data(), parts[i].size() + parts[i + 1].size()));
+        if (found != rank_of.end() && found->second < best) best = found->second, at = i;
+      }
+      if (best == rank) break;
+      parts[at] = std::string_view(parts[at].data(), parts[at].size() + parts[at + 1].size());
+      parts.erase(parts.begin() + static_cast<std::ptrdiff_t>(at) + 1);
+    }
+    return parts;
+  }
+
   static bool prefixed(const Json& tree) {
     if (tree.is_object() && tree.value("type", "") == "ByteLevel") return tree.value("add_prefix_space", false);
     if (tree.is_object() && tree.contains("pretokenizers") && tree["pretokenizers"].is_array())
@@ -241,6 +302,7 @@ class Writer {
       if (id >= static_cast<int64_t>(table.pieces.size())) tokens.put(id, token.content, token.special ? Table::kControl : Table::kUserDefined, -1000);
     tokens.grow(id_in(config_, "vocab_size").value_or(0));
     put_layout(table.add_dummy_prefix, table.remove_extra_whitespaces, table.character_map);
+    if (table.denormaliser) notices_.push_back("the container has no key for the rules by which the tokenizer changes decoded text (denormalizer_spec)");
     put_tokens(tokens, table.kind == Table::Kind::bpe ? "llama" : "t5", "default", true);
   }
 

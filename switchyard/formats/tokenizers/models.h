@@ -23,6 +23,8 @@ class Vocabulary {
   /// twice, or one that is not UTF-8.
   explicit Vocabulary(std::vector<std::pair<std::string, int64_t>> tokens);
   static Vocabulary of_list(std::vector<std::string> tokens);  ///< ids in order
+  /// The same where a token may stand twice, and means its last id.
+  static Vocabulary of_list_with_repeats(std::vector<std::string> tokens);
 
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }  ///< the highest id plus one
   int64_t count() const { return count_; }                                ///< tokens
@@ -31,7 +33,8 @@ class Vocabulary {
   const std::string& token(int64_t id) const { return tokens_[static_cast<size_t>(id)]; }
 
  private:
-  void add(std::string token, int64_t id);
+  void add(std::string token, int64_t id, bool repeats);
+  void reserve(size_t tokens, int64_t highest);
   std::vector<std::string> tokens_;
   std::vector<bool> present_;
   std::unordered_map<std::string_view, int32_t> ids_;  ///< keys lie in tokens_

@@ -45,6 +45,8 @@ TokenizerParts parts_from_sentencepiece(std::string_view model, const std::map<s
                                         const std::string& source);
 TokenizerParts parts_from_tiktoken(std::string_view ranks, const std::map<std::string, std::string>& files,
                                    const std::string& source);
+/// Whether bytes are tiktoken's: lines of base64 and a number. A sentencepiece model begins with a byte that no such line has.
+bool is_rank_file(std::string_view bytes);
 
 /// The id that a text gets before its own tokens, if any.
 std::optional<int64_t> leading_token(const std::vector<PostProcessor>& processors);

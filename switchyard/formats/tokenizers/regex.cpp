@@ -84,8 +84,8 @@ void Regex::find_all(std::string_view text, std::vector<Span>& matches) const {
   while (at <= text.size()) {
     const int result = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK,
                                    scratch.data, scratch.context);
-    if (result == PCRE2_ERROR_NOMATCH) return;
-    check(result > 0, "tokenizer.regex", "the regular expression {} gives up on a text of {} bytes: {}", pattern_, text.size(),
+    if (result == PCRE2_ERROR_NOMATCH) return;  // 0: there are groups, for which `data` has no room
+    check(result >= 0, "tokenizer.regex", "the regular expression {} gives up on a text of {} bytes: {}", pattern_, text.size(),
           error_text(result));
     const size_t begin = found[0], end = found[1];
     if (begin >= end && matched && last == end) {

@@ -1,6 +1,6 @@
 #include "switchyard/formats/tokenizers/sentencepiece.h"
 
-#include <bit>
+#include <algorithm>
 #include <cstring>
 #include <set>
 
@@ -181,6 +181,14 @@ class SentencePieceNormaliser {
     source = std::move(result.text);
   }
 
+  /// Bytes of the text whose replacement no later text can change.
+  size_t certain(std::string_view text) const {
+    if (prefix_ || remove_) return 0;  // ends and runs of blanks count
+    size_t at = 0;
+    while (at < text.size() && !map_.goes_on(text.substr(at))) at += first(text.substr(at)).first;
+    return at;
+  }
+
  private:
   /// What a text begins with: bytes, and what they become.
   std::pair<size_t, std::string_view> first(std::string_view text) const {
@@ -191,7 +199,7 @@ class SentencePieceNormaliser {
     });
     if (symbol > 0) return {symbol, text.substr(0, symbol)};
     if (const CharacterMap::Match match = map_.longest(text); match.bytes > 0) return {match.bytes, match.replacement};
-    const size_t bytes = utf8_length(text[0]);
+    const size_t bytes = std::min(utf8_length(text[0]), text.size());
     return {bytes, text.substr(0, bytes)};
   }
 
@@ -262,6 +270,29 @@ class SentencePieceDecoder : public DecodeStep {
   bool at_start_ = true, space_seen_ = false, written_ = false;
 };
 
+/// Changes text that was decoded by a model's second normaliser.
+class DenormaliseStep : public DecodeStep {
+ public:
+  DenormaliseStep(std::shared_ptr<const SentencePieceNormaliser> rules, DecodeMode mode) : rules_(std::move(rules)), mode_(mode) {}
+  void push(std::string_view text, const Emit& emit) override {
+    held_ += text;
+    if (mode_ == DecodeMode::stream) give(rules_->certain(held_), emit);
+  }
+  void finish(const Emit& emit) override { give(held_.size(), emit); }
+
+ private:
+  void give(size_t count, const Emit& emit) {
+    if (count == 0) return;
+    AlignedText text{.text = held_.substr(0, count), .origins = {}, .base = 0, .tracked = false};
+    held_.erase(0, count);
+    (*rules_)(text);
+    emit(text.text);
+  }
+  std::shared_ptr<const SentencePieceNormaliser> rules_;
+  DecodeMode mode_;
+  std::string held_;
+};
+
 TokenDecoder::Part sentencepiece_decoder(const Table& table) {
   auto made = std::make_shared<DecodeTable>();
   for (size_t id = 0; id < table.pieces.size(); ++id) {
@@ -281,6 +312,7 @@ void check_table(const Table& table, const std::string& source) {
   int64_t unknown = 0, bytes = 0;
   for (size_t id = 0; id < table.pieces.size(); ++id) {
     check(!table.pieces[id].empty(), "tokenizer.format", "{}: piece {} is empty", source, id);
+    check(utf8_valid(table.pieces[id]), "tokenizer.format", "{}: piece {} (\"{}\") is not UTF-8", source, id, utf8_repair(table.pieces[id]));
     check(table.scores[id] == table.scores[id], "tokenizer.format", "{}: the score of piece {} is not a number", source, id);
     unknown += table.types[id] == Table::kUnknown;
     if (table.types[id] != Table::kByte) continue;
@@ -301,18 +333,16 @@ SentencePieceTable read_sentencepiece_model(std::string_view model, const std::s
   Table table;
   table.begin = 1;  // as the format says where the file does not
   table.end = 2;
-  bool denormalises = false;
   for (Message field(model, source); field.next();) {
     if (field.field() == 1) read_piece(field.bytes(), table, source);
     if (field.field() == 2) read_trainer(field.bytes(), table, source);
     if (field.field() == 3) read_normaliser(field.bytes(), table, source);
     if (field.field() == 5) {
-      Table other;
-      read_normaliser(field.bytes(), other, source);
-      denormalises |= !other.character_map.empty();
+      auto rules = std::make_shared<Table>();
+      read_normaliser(field.bytes(), *rules, source);
+      if (!rules->character_map.empty()) table.denormaliser = std::move(rules);  // without a map the library leaves text alone
     }
   }
-  check(!denormalises, "tokenizer.unsupported", "{} changes text after decoding (denormalizer_spec), which is not supported", source);
   const auto outside = [&](int64_t id) { return id < 0 || id >= static_cast<int64_t>(table.pieces.size()); };
   if (outside(table.begin) || table.types[static_cast<size_t>(table.begin)] != Table::kControl) table.begin = -1;
   if (outside(table.end) || table.types[static_cast<size_t>(table.end)] != Table::kControl) table.end = -1;
@@ -320,7 +350,7 @@ SentencePieceTable read_sentencepiece_model(std::string_view model, const std::s
 }
 
 std::string write_sentencepiece_model(const SentencePieceTable& table) {
-  std::string model, trainer, normaliser;
+  std::string model, trainer;
   const auto varint = [](std::string& out, uint64_t value) {
     for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
     out += static_cast<char>(value);
@@ -350,12 +380,17 @@ std::string write_sentencepiece_model(const SentencePieceTable& table) {
   // Signed numbers of 32 bits; -1, for none, is written as one of 64.
   for (const auto& [field, id] : {std::pair(40, unknown), std::pair(41, table.begin), std::pair(42, table.end)}) number(trainer, field, static_cast<uint64_t>(id));
   bytes(trainer, 44, table.unknown_surface);
-  bytes(normaliser, 2, table.character_map);
-  number(normaliser, 3, table.add_dummy_prefix);
-  number(normaliser, 4, table.remove_extra_whitespaces);
-  number(normaliser, 5, table.escape_whitespaces);
+  const auto rules = [&](const Table& of) {
+    std::string message;
+    bytes(message, 2, of.character_map);
+    number(message, 3, of.add_dummy_prefix);
+    number(message, 4, of.remove_extra_whitespaces);
+    number(message, 5, of.escape_whitespaces);
+    return message;
+  };
   bytes(model, 2, trainer);
-  bytes(model, 3, normaliser);
+  bytes(model, 3, rules(table));
+  if (table.denormaliser) bytes(model, 5, rules(*table.denormaliser));
   return model;
 }
 
@@ -369,6 +404,10 @@ TokenizerParts parts_of(SentencePieceTable table, const std::string& source) {
     default: parts.model = make_piece_words(table); break;
   }
   parts.decoder.parts.push_back(sentencepiece_decoder(table));
+  if (table.denormaliser)
+    parts.decoder.parts.push_back({[rules = std::make_shared<const SentencePieceNormaliser>(*table.denormaliser)](DecodeMode mode, bool) {
+                                     return std::make_unique<DenormaliseStep>(rules, mode);
+                                   }, true});
   for (size_t id = 0; id < table.types.size(); ++id)
     if (table.types[id] == Table::kControl) parts.controls.push_back(static_cast<int64_t>(id));
   if (table.begin >= 0) parts.begin = table.begin;

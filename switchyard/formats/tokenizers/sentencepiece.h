@@ -25,6 +25,7 @@ struct SentencePieceTable {
   std::string character_map;                        ///< may be empty
   std::string unknown_surface = " \xE2\x81\x87 ";   ///< what the unknown token is decoded to
   int64_t begin = -1, end = -1;                     ///< ids, -1: none
+  std::shared_ptr<const SentencePieceTable> denormaliser;  ///< its character map and flags change decoded text; null: nothing does
 };
 
 /// Throws tokenizer.format.

@@ -87,6 +87,12 @@ const Kind* kind_of(const std::string& source, size_t tokens) {
 
 }  // namespace
 
+bool is_rank_file(std::string_view bytes) {
+  const std::string_view line = bytes.substr(0, bytes.find('\n'));
+  return line.find(' ') != std::string_view::npos && line.size() < 4096 &&
+         std::all_of(line.begin(), line.end(), [](char c) { return c == '\r' || (c >= ' ' && c <= '~'); });
+}
+
 TokenizerParts parts_from_tiktoken(std::string_view ranks, const std::map<std::string, std::string>& files, const std::string& source) {
   std::vector<std::pair<std::string, int64_t>> tokens = read_ranks(ranks, source);
   const auto count = tokens.size();

@@ -8,6 +8,7 @@
 #include "switchyard/base/progress.h"
 #include "switchyard/base/random.h"
 #include "switchyard/formats/tokenizers/base64.h"
+#include "switchyard/formats/tokenizers/long_lists.h"
 #include "switchyard/formats/tokenizers/pipeline.h"
 #include "switchyard/formats/utf8.h"
 
@@ -182,7 +183,9 @@ void read_pre_tokenizer(const Part& part, TokenizerParts& parts) {
 
 // --- model ---------------------------------------------------------------------------------------------------------
 
-Vocabulary read_vocabulary(const Part& part) {
+/// lists: with the vocabulary, when it was taken out of the JSON before.
+Vocabulary read_vocabulary(const Part& part, LongLists& lists) {
+  if (lists.ids) return Vocabulary(std::move(*lists.ids));
   check(part.json().is_object(), "tokenizer.format", "{} is {}, not an object of tokens and ids", part.place(), part.shown());
   std::vector<std::pair<std::string, int64_t>> tokens;
   tokens.reserve(part.json().size());
@@ -214,7 +217,7 @@ std::vector<std::pair<std::string, std::string>> read_merges(const Part& part) {
   return merges;
 }
 
-std::unique_ptr<TokenModel> read_bpe(const Part& part) {
+std::unique_ptr<TokenModel> read_bpe(const Part& part, LongLists& lists) {
   if (part.has("dropout")) {
     const Json& dropout = part.json()["dropout"];
     check(dropout.is_number() && dropout.get<double>() == 0, "tokenizer.unsupported",
@@ -223,38 +226,45 @@ std::unique_ptr<TokenModel> read_bpe(const Part& part) {
   const BpeOptions options{.unknown_token = part.text("unk_token"), .continuing_prefix = part.text("continuing_subword_prefix"),
                            .end_suffix = part.text("end_of_word_suffix"), .fuse_unknown = part.flag("fuse_unk", false),
                            .byte_fallback = part.flag("byte_fallback", false), .ignore_merges = part.flag("ignore_merges", false)};
-  return make_bpe(read_vocabulary(part.at("vocab")), read_merges(part.at("merges")), options);
+  return make_bpe(read_vocabulary(part.at("vocab"), lists), lists.merges ? std::move(*lists.merges) : read_merges(part.at("merges")), options);
 }
 
-std::unique_ptr<TokenModel> read_unigram(const Part& part) {
+std::unique_ptr<TokenModel> read_unigram(const Part& part, LongLists& lists) {
   std::vector<std::string> tokens;
   std::vector<double> scores;
-  part.at("vocab").for_each([&](const Part& item) {
-    const Json& json = item.json();
-    check(json.is_array() && json.size() == 2 && json[0].is_string() && json[1].is_number(), "tokenizer.format",
-          "{} is no pair of token and score", item.place());
-    tokens.push_back(json[0].get<std::string>());
-    scores.push_back(json[1].get<double>());
-  });
+  if (lists.scores) {
+    for (auto& [token, score] : *lists.scores) {
+      tokens.push_back(std::move(token));
+      scores.push_back(score);
+    }
+  } else {
+    part.at("vocab").for_each([&](const Part& item) {
+      const Json& json = item.json();
+      check(json.is_array() && json.size() == 2 && json[0].is_string() && json[1].is_number(), "tokenizer.format",
+            "{} is no pair of token and score", item.place());
+      tokens.push_back(json[0].get<std::string>());
+      scores.push_back(json[1].get<double>());
+    });
+  }
   UnigramOptions options{.unknown = {}, .byte_fallback = part.flag("byte_fallback", false)};
   if (part.has("unk_id")) options.unknown = static_cast<int64_t>(part.at("unk_id").count());
-  return make_unigram(Vocabulary::of_list(std::move(tokens)), std::move(scores), options);
+  return make_unigram(Vocabulary::of_list_with_repeats(std::move(tokens)), std::move(scores), options);
 }
 
-std::unique_ptr<TokenModel> read_model(const Part& part) {
+std::unique_ptr<TokenModel> read_model(const Part& part, LongLists& lists) {
   std::string type = part.type();
   if (type.empty()) {  // old files do not say
     if (part.has("merges")) type = "BPE";
     else if (part.has("max_input_chars_per_word")) type = "WordPiece";
     else type = part.has("vocab") && part.json()["vocab"].is_array() ? "Unigram" : "WordLevel";
   }
-  if (type == "BPE") return read_bpe(part);
-  if (type == "Unigram") return read_unigram(part);
+  if (type == "BPE") return read_bpe(part, lists);
+  if (type == "Unigram") return read_unigram(part, lists);
   if (type == "WordPiece")
-    return make_word_piece(read_vocabulary(part.at("vocab")),
+    return make_word_piece(read_vocabulary(part.at("vocab"), lists),
                            {.unknown_token = part.at("unk_token").text(), .continuing_prefix = part.at("continuing_subword_prefix").text(),
                             .longest_word = part.at("max_input_chars_per_word").count()});
-  if (type == "WordLevel") return make_word_level(read_vocabulary(part.at("vocab")), part.at("unk_token").text());
+  if (type == "WordLevel") return make_word_level(read_vocabulary(part.at("vocab"), lists), part.at("unk_token").text());
   part.unsupported();
 }
 
@@ -337,14 +347,14 @@ Part optional_part(const Part& root, const char* key) {
   return root.has(key) ? root.at(key) : Part(absent, root.place() + "." + key);
 }
 
-TokenizerParts read_parts(const Part& root) {
+TokenizerParts read_parts(const Part& root, LongLists& lists) {
   check(root.json().is_object(), "tokenizer.format", "{} is no JSON object", root.place());
   for (const char* ignored : {"truncation", "padding"})
     if (root.has(ignored)) log_info(fmt::format("{}: \"{}\" is ignored; texts are encoded whole", root.place(), ignored));
   TokenizerParts parts;
   flatten(optional_part(root, "normalizer"), "normalizers", 0, [&](const Part& part) { parts.normalisers.push_back(read_normaliser(part)); });
   flatten(optional_part(root, "pre_tokenizer"), "pretokenizers", 0, [&](const Part& part) { read_pre_tokenizer(part, parts); });
-  parts.model = read_model(root.at("model"));
+  parts.model = read_model(root.at("model"), lists);
   flatten(optional_part(root, "post_processor"), "processors", 0,
           [&](const Part& part) { parts.post_processors.push_back(read_post_processor(part)); });
   flatten(optional_part(root, "decoder"), "decoders", 0, [&](const Part& part) { parts.decoder.parts.push_back(read_decoder(part)); });
@@ -360,11 +370,22 @@ TokenizerParts read_parts(const Part& root) {
   return parts;
 }
 
+TokenizerParts read_parts(std::string_view json, const std::string& source) {
+  if (std::optional<LongLists> lists = take_long_lists(json)) {
+    try {
+      return read_parts(Part(json_from(lists->rest), source), *lists);
+    } catch (const std::exception&) {  // the whole text gives the message
+    }
+  }
+  LongLists none;
+  return read_parts(Part(json_from(json), source), none);
+}
+
 }  // namespace
 
 TokenizerParts parts_from_json(std::string_view json, const std::map<std::string, std::string>& files, const std::string& source) {
   try {
-    TokenizerParts parts = read_parts(Part(json_from(json), source));
+    TokenizerParts parts = read_parts(json, source);
     const TokenizerConfig config = read_tokenizer_config(files, source);
     for (const auto& [id, token] : config.added)  // some were added after tokenizer.json was written
       if (parts.added.id(token.content) < 0 && parts.model->vocabulary().id(token.content) < 0)

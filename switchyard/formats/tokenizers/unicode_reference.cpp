@@ -96,6 +96,7 @@ int script(char32_t c) {
   if (since[0] == 0 || since[0] > 9) return -1;
   UErrorCode error = U_ZERO_ERROR;
   const int found = uscript_getScript(static_cast<UChar32>(c), &error);
+  if (found == USCRIPT_UNKNOWN) return -1;  // private use
   return found == USCRIPT_HIRAGANA || found == USCRIPT_KATAKANA ? USCRIPT_HAN : found;
 }
 

@@ -11,10 +11,8 @@ Vocabulary::Vocabulary(std::vector<std::pair<std::string, int64_t>> tokens) {
           "token \"{}\" has id {}, but the vocabulary has {} tokens", utf8_repair(token), id, tokens.size());
     highest = std::max(highest, id);
   }
-  tokens_.resize(static_cast<size_t>(highest + 1));
-  present_.resize(static_cast<size_t>(highest + 1));
-  ids_.reserve(tokens.size());
-  for (auto& [token, id] : tokens) add(std::move(token), id);
+  reserve(tokens.size(), highest);
+  for (auto& [token, id] : tokens) add(std::move(token), id, false);
 }
 
 Vocabulary Vocabulary::of_list(std::vector<std::string> tokens) {
@@ -24,14 +22,28 @@ Vocabulary Vocabulary::of_list(std::vector<std::string> tokens) {
   return Vocabulary(std::move(pairs));
 }
 
-void Vocabulary::add(std::string token, int64_t id) {
+Vocabulary Vocabulary::of_list_with_repeats(std::vector<std::string> tokens) {
+  Vocabulary vocabulary;
+  vocabulary.reserve(tokens.size(), static_cast<int64_t>(tokens.size()) - 1);
+  for (size_t i = 0; i < tokens.size(); ++i) vocabulary.add(std::move(tokens[i]), static_cast<int64_t>(i), true);
+  return vocabulary;
+}
+
+void Vocabulary::reserve(size_t tokens, int64_t highest) {
+  tokens_.resize(static_cast<size_t>(highest + 1));
+  present_.resize(static_cast<size_t>(highest + 1));
+  ids_.reserve(tokens);
+}
+
+void Vocabulary::add(std::string token, int64_t id, bool repeats) {
   const auto place = static_cast<size_t>(id);
   check(!present_[place], "tokenizer.format", "id {} is given to \"{}\" and to \"{}\"", id, tokens_[place], utf8_repair(token));
-  check(utf8_repair(token) == token, "tokenizer.format", "token {} (\"{}\") is not UTF-8", id, utf8_repair(token));
+  check(utf8_valid(token), "tokenizer.format", "token {} (\"{}\") is not UTF-8", id, utf8_repair(token));
   tokens_[place] = std::move(token);
   present_[place] = true;
-  check(ids_.emplace(tokens_[place], static_cast<int32_t>(id)).second, "tokenizer.format",
-        "token \"{}\" stands twice in the vocabulary", tokens_[place]);
+  const auto [known, fresh] = ids_.emplace(tokens_[place], static_cast<int32_t>(id));
+  check(fresh || repeats, "tokenizer.format", "token \"{}\" stands twice in the vocabulary", tokens_[place]);
+  known->second = static_cast<int32_t>(id);
   ++count_;
 }
 
