@@ -72,9 +72,11 @@ std::vector<std::string_view> segments(std::string_view name) {
   }
 }
 
+constexpr int64_t kMostPlaces = 1 << 24;  ///< layers or experts that a name may count to
+
 bool is_number(std::string_view text, int64_t& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && value >= 0;
+  return error == std::errc() && end == text.data() + text.size() && value >= 0 && value < kMostPlaces;
 }
 
 /// What a name says of a tensor's place.
@@ -153,6 +155,9 @@ void count(FileSummary& description) {
   else if (description.experts_per_token > 0 && description.experts > 0) description.active = active;
 }
 
+/// Bytes as a file's own numbers give them, however large those are.
+uint64_t bytes_from(double bytes) { return bytes >= 1e19 ? UINT64_MAX : static_cast<uint64_t>(bytes); }
+
 /// bytes_per_token: of keys and values in 16 bits; 0 = unknown.
 void add_memory(FileSummary& description, uint64_t bytes_per_token) {
   uint64_t stored = 0, small = 0, matrices = 0;
@@ -161,9 +166,9 @@ void add_memory(FileSummary& description, uint64_t bytes_per_token) {
     if (is_buffer(tensor)) continue;
     (tensor.shape.size() > 1 ? matrices : small) += static_cast<uint64_t>(elements(tensor));
   }
-  const uint64_t state = bytes_per_token * static_cast<uint64_t>(description.context);
+  const double state = static_cast<double>(bytes_per_token) * static_cast<double>(description.context);
   const auto add = [&](std::string format, double bits, uint64_t bytes) {
-    description.memory.push_back({std::move(format), bits, bytes, state > 0 ? bytes + state : 0});
+    description.memory.push_back({std::move(format), bits, bytes, state > 0 ? bytes_from(static_cast<double>(bytes) + state) : 0});
   };
   add("as stored", 0, stored);
   for (const char* name : {"F32", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "MXFP4", "Q3_K", "Q2_K"}) {
@@ -245,12 +250,12 @@ uint64_t read_config(FileSummary& description, const Node& config) {
   }
   if (const Node* quantisation = config.find("quantization_config"); quantisation && quantisation->is_map())
     description.quantisation = scheme_of(*quantisation);
-  const auto layers = static_cast<uint64_t>(description.layers);
+  const auto layers = static_cast<double>(description.layers);
   if (const int64_t latent = integer_of(config, {"kv_lora_rank"}))
-    return layers * 2 * static_cast<uint64_t>(latent + integer_of(config, {"qk_rope_head_dim"}));
+    return bytes_from(layers * 2 * (static_cast<double>(latent) + static_cast<double>(integer_of(config, {"qk_rope_head_dim"}))));
   int64_t head = integer_of(config, {"head_dim"});
   if (head == 0 && description.heads > 0) head = description.width / description.heads;
-  return layers * 2 * 2 * static_cast<uint64_t>(description.key_value_heads * head);
+  return bytes_from(layers * 2 * 2 * static_cast<double>(description.key_value_heads) * static_cast<double>(head));
 }
 
 FileSummary of_folder(const fs::path& folder) {
@@ -328,22 +333,23 @@ FileSummary of_gguf(const fs::path& file) {
   const BlockCodec* codec = main.empty() ? nullptr : block_codec_named(main);
   if (codec && !codec->plain())
     description.quantisation = fmt::format("{}, {:.4g} bits a weight", main, 8.0 * static_cast<double>(codec->bytes) / static_cast<double>(codec->length));
-  const auto layers = static_cast<uint64_t>(description.layers);
-  uint64_t per_token = 0;
+  double numbers = 0;  // of keys and values, a layer and token
   if (const int64_t latent = integer("attention.kv_lora_rank")) {
-    per_token = layers * 2 * static_cast<uint64_t>(latent + integer("rope.dimension_count"));
+    numbers = static_cast<double>(latent) + static_cast<double>(integer("rope.dimension_count"));
   } else {
     const int64_t guessed = description.heads > 0 ? description.width / description.heads : 0;
     const int64_t keys = integer("attention.key_length"), values = integer("attention.value_length");
-    per_token = layers * 2 * static_cast<uint64_t>(description.key_value_heads * ((keys ? keys : guessed) + (values ? values : guessed)));
+    numbers = static_cast<double>(description.key_value_heads) * (static_cast<double>(keys ? keys : guessed) + static_cast<double>(values ? values : guessed));
   }
-  add_memory(description, per_token);
+  add_memory(description, bytes_from(static_cast<double>(description.layers) * 2 * numbers));
   return description;
 }
 
 std::string list_text(const Node& node) {
   if (node.is_scalar()) return node.scalar();
   std::string text;
+  if (node.is_map())
+    for (const auto& [name, value] : node.entries()) text += (text.empty() ? "" : ", ") + name;
   if (node.is_list())
     for (const Node& item : node.items())
       if (item.is_scalar()) text += (text.empty() ? "" : ", ") + item.scalar();
@@ -355,7 +361,7 @@ FileSummary of_adapter(const fs::path& folder) {
   const Node config = read_json(folder / "adapter_config.json");
   description.family = text_of(config, "peft_type");
   for (const char* key : {"base_model_name_or_path", "task_type", "r", "lora_alpha", "use_rslora", "use_dora", "bias", "target_modules",
-                          "target_parameters", "modules_to_save", "feedforward_modules"}) {
+                          "target_parameters", "modules_to_save", "feedforward_modules", "adapters", "xlora_depth", "xlora_size", "top_k_lora"}) {
     const Node* value = config.find(key);
     const std::string text = value ? list_text(*value) : "";
     if (!text.empty() && text != "false" && text != "none") description.more.emplace_back(key, text);

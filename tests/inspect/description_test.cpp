@@ -123,6 +123,39 @@ TEST(Show, AdaptersAndTokenizersAreTold) {
   EXPECT_EQ(more(describe(folder / "y.model"), "model"), "bpe");
 }
 
+TEST(Show, PartsOfModelsAndFoldersOfEachKindAreTold) {
+  TemporaryFolder folder;
+  // A shard tells what is in it, and that there is more.
+  write_safetensors_folder(folder.path(), {{"model.layers.0.a.weight", at::ones({4, 4})}, {"model.layers.1.a.weight", at::ones({4, 4})}}, 64);
+  write_text(folder / "config.json", R"({"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 4, "head_dim": 9223372036854775807})");
+  const FileSummary shard = describe(folder / "model-00002-of-00002.safetensors");
+  EXPECT_EQ(shard.kind, "safetensors file");
+  EXPECT_EQ(shard.parameters, 16);
+  EXPECT_NE(more(shard, "part of"), "");
+  EXPECT_TRUE(shard.memory.empty());
+  for (const std::string& name : {std::string("."), std::string("model.safetensors.index.json")}) EXPECT_EQ(describe(folder / name).parameters, 32) << name;
+  // Any part of a split set is the set.
+  for (const auto& entry : std::filesystem::directory_iterator(golden("gguf/split"))) {
+    if (entry.path().extension() != ".gguf") continue;
+    const FileSummary part = describe(entry.path());
+    EXPECT_EQ(part.parameters, describe(golden("gguf/split")).parameters) << entry.path();
+    EXPECT_GT(part.files, 1);
+    EXPECT_TRUE(part.has_tokenizer);
+  }
+  const FileSummary xlora = describe(golden("peft/xlora"));
+  EXPECT_EQ(xlora.kind, "adapter");
+  EXPECT_EQ(xlora.family, "XLORA");
+  EXPECT_NE(more(xlora, "adapters"), "");
+  EXPECT_GT(xlora.parameters, 0);
+  EXPECT_EQ(describe(golden("peft/lora/adapter_model.safetensors")).kind, "adapter");
+  // Tokenizers alone in a folder, whatever the file's name.
+  for (const std::string name : {"kimi-tiktoken", "spm-bpe-nobyte", "gpt2"}) {
+    const FileSummary tokenizer = describe(golden("tokenizers/" + name));
+    EXPECT_EQ(tokenizer.kind, "tokenizer") << name;
+    EXPECT_GT(tokenizer.vocabulary, 256) << name;
+  }
+}
+
 TEST(Show, WhatIsNothingOfAModelIsRefused) {
   TemporaryFolder folder;
   EXPECT_EQ(expect_error([&] { describe(folder / "absent"); }).code(), "show.missing");
