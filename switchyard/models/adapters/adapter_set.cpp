@@ -33,6 +33,12 @@ bool keeps_in_out(const LoadedModel& model) {
   return std::any_of(types.begin(), types.end(), [](const std::string& type) { return type == "gpt_oss" || type == "llama4" || type == "llama4_text"; });
 }
 
+/// Whether the published tensor of a map lies [in, out], as GPT-2's do; ours never do.
+bool lies_in_out(const Entry& entry) {
+  const View& view = entry.held.front().theirs_view;
+  return entry.shape.size() == 2 && std::any_of(view.begin(), view.end(), [](const ViewStep& step) { return step.kind == ViewStep::Kind::transpose; });
+}
+
 }  // namespace
 
 struct AdapterSet::Data {
@@ -148,16 +154,19 @@ class Loader {
 
   std::shared_ptr<ModuleDelta> delta_of(const Target& target, const peft::ModuleTensors& tensors, size_t adapter) const {
     const Entry& entry = *target.entry;
-    const at::ScalarType base = entry.held.front().ours.tensor().scalar_type();
+    const Parameter& ours = entry.held.front().ours;
+    const at::ScalarType base = ours.packed() ? at::kFloat : ours.tensor().scalar_type();
     const auto computed = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor.to(base == at::kDouble ? at::kDouble : at::kFloat) : tensor; };
     auto delta = std::make_shared<ModuleDelta>();
     delta->adapter = adapter;
     delta->module = target.name;
     delta->embedding = tensors.embedding;
     delta->shape = entry.shape;
+    delta->in_out = !tensors.embedding && lies_in_out(entry);
     if (tensors.scale.defined()) {
       const bool inner = matcher_.is_feedforward(target.name);
-      check(entry.shape.size() == 2 && tensors.scale.size(inner ? 0 : 1) == 1 && tensors.scale.size(inner ? 1 : 0) == entry.shape[inner ? 1 : 0],
+      check(entry.shape.size() == 2 && tensors.scale.size(inner ? 0 : 1) == 1 &&
+                tensors.scale.size(inner ? 1 : 0) == entry.shape[inner != delta->in_out ? 1 : 0],
             "adapters.shape", "{}: {}.ia3_l is [{}], but the base's weight is [{}]{}", file_.where, target.name,
             fmt::join(tensors.scale.sizes().vec(), ", "), fmt::join(entry.shape, ", "), inner ? ", and it scales the input" : "");
       delta->kind = ModuleDelta::Kind::ia3;
@@ -176,8 +185,8 @@ class Loader {
           tensors.a.size(0), rank, experts > 1 ? fmt::format(" for each of {} experts", experts) : "");
     const int64_t in = tensors.embedding ? tensors.b.size(0) : tensors.a.size(1), out = tensors.embedding ? tensors.a.size(1) : tensors.b.size(0);
     const size_t last = entry.shape.size();
-    const bool straight = last >= 2 && last <= 3 && entry.shape[last - 2] == out && entry.shape[last - 1] == in;
-    const bool crossed = last == 3 && entry.shape[1] == in && entry.shape[2] == out;
+    const bool straight = !delta->in_out && last >= 2 && last <= 3 && entry.shape[last - 2] == out && entry.shape[last - 1] == in;
+    const bool crossed = (last == 3 || delta->in_out) && entry.shape[last - 2] == in && entry.shape[last - 1] == out;
     check(straight || crossed, "adapters.shape", "{}: {} maps {} to {}, but the base's tensor is [{}]", file_.where, target.name, in, out,
           fmt::join(entry.shape, ", "));
     if (tensors.embedding) {  // a table's rows are what goes in: its b is [V, r], its a [r, D]
@@ -244,7 +253,8 @@ void AdapterSet::load(const std::string& name, const peft::AdapterFile& file) {
     const bool took_from_base = file.config.init == "pissa" || file.config.init == "olora";
     if (took_from_base && !delta->embedding && entry.shape.size() == 2) {
       const at::Tensor whole = gather(entry, [&](const Parameter& ours) { return data.base_of(entry, ours); });
-      data.put(entry, residual(whole, file.config.init, delta->a.size(-2), delta->scaling), base);
+      const at::Tensor left = residual(delta->in_out ? whole.t() : whole, file.config.init, delta->a.size(-2), delta->scaling);
+      data.put(entry, delta->in_out ? left.t() : left, base);
     }
   }
   for (const peft::AdapterFile::Whole& whole : file.wholes) {

@@ -73,6 +73,7 @@ std::optional<Factors> factors_of(const PlacedDelta& placed) {
   const ModuleDelta& delta = *placed.delta;
   Walk walk{.axes = {Axis::row, Axis::column}, .factors = {.a = delta.a, .b = delta.b, .b_bias = delta.b_bias,
             .magnitude = delta.magnitude, .out_scale = {}, .in_scale = {}}};
+  if (delta.in_out) std::swap(walk.axes[0], walk.axes[1]);
   if (delta.a.defined() && delta.a.dim() == 3)
     walk.axes = delta.in_out ? std::vector{Axis::expert, Axis::column, Axis::row} : std::vector{Axis::expert, Axis::row, Axis::column};
   if (delta.scale.defined()) (delta.scale.size(1) == 1 ? walk.factors.out_scale : walk.factors.in_scale) = delta.scale.reshape({-1});
@@ -100,7 +101,8 @@ std::optional<Factors> factors_of(const PlacedDelta& placed) {
 at::Tensor dense(const PlacedDelta& placed) {
   const ModuleDelta& delta = *placed.delta;
   if (placed.bias) return view_of(delta.kind == ModuleDelta::Kind::ia3 ? delta.scale.reshape({-1}) : delta.b_bias, placed.theirs_view);
-  if (delta.kind == ModuleDelta::Kind::ia3) return view_of(delta.scale.expand(delta.shape), placed.theirs_view);
+  if (delta.kind == ModuleDelta::Kind::ia3)
+    return view_of((delta.in_out ? delta.scale.t() : delta.scale).expand(delta.shape), placed.theirs_view);
   at::Tensor product = at::matmul(delta.b, delta.a);
   if (delta.in_out) product = product.transpose(-1, -2);
   return view_of(product, placed.theirs_view);

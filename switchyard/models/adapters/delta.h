@@ -19,7 +19,7 @@ struct ModuleDelta {
   std::string module;
   Kind kind = Kind::lora;
   bool embedding = false;
-  bool in_out = false;          ///< experts stored [E, in, out]
+  bool in_out = false;          ///< the published tensor lies [.., in, out]
   double scaling = 1;
   at::Tensor a, b;              ///< [r, in], [out, r]; of experts [E, r, in], [E, out, r]; of an embedding table out = V, in = D
   at::Tensor b_bias;            ///< [out]
