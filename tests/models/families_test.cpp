@@ -276,7 +276,7 @@ PackedMap packed_map(const std::string& stem, int64_t out, int64_t in, bool awq,
   if (!awq) group = group.flip(0).contiguous();  // an order of activations
   // Eight values of four bits a word: GPTQ's along inputs and, for zeros, along outputs; AWQ's along outputs, in its own order.
   const auto words = [](const at::Tensor& eights) {  // [.., 8]
-    return (eights << (at::arange(8, at::kLong) * 4)).sum(-1).to(at::kInt);
+    return eights.bitwise_left_shift(at::arange(8, at::kLong) * 4).sum(-1).to(at::kInt);
   };
   const auto along_outputs = [&](const at::Tensor& values) {
     at::Tensor eights = values.reshape({values.size(0), -1, 8});
