@@ -260,7 +260,8 @@ TEST(Families, WhatAFileHasPackedStaysSoWhenLoaded) {
   for (const std::string& name : plain)
     EXPECT_TRUE(name.find("router") != std::string::npos || name.starts_with("embedding") || name.starts_with("head")) << name;
   // Rows that a GGUF file has in another order: pairs of positions in mixtral's queries and keys, gates and maps of gpt-oss.
-  for (const std::string& name : plain_of(golden("gguf/mixtral-mixed.gguf"))) EXPECT_NE(name.find("router"), std::string::npos) << name;
+  for (const std::string& name : plain_of(golden("gguf/mixtral-mixed.gguf")))  // its table is bfloat16
+    EXPECT_TRUE(name.find("router") != std::string::npos || name.starts_with("embedding")) << name;
   const Names gpt_oss = packed_and_plain(load_model(golden("gguf/gpt_oss-mxfp4.gguf"), at::kFloat)).first;
   for (const char* name : {"gate", "up", "down"}) EXPECT_TRUE(gpt_oss.contains(fmt::format("layers.1.feed_forward.experts.{}", name))) << name;
 }
@@ -300,7 +301,8 @@ TEST(Families, GptqAndAwqComputeAsTheirFloatsDo) {
     NamedTensors parts, plain;
     uint64_t seed = 1;
     for (const TensorInfo& info : file.tensors()) {
-      const bool map = info.name.ends_with("_proj.weight");
+      // Words hold eight values along either side; there are two groups.
+      const bool map = info.name.ends_with("_proj.weight") && info.shape[0] % 8 == 0 && info.shape[1] % 16 == 0;
       if (!map) {
         parts.emplace_back(info.name, file.get(info.name));
         plain.emplace_back(info.name, file.get(info.name));
@@ -319,7 +321,7 @@ TEST(Families, GptqAndAwqComputeAsTheirFloatsDo) {
     write_text(packed / "config.json", to_json(with));
     EXPECT_LT(difference(some_logits(packed.path()), some_logits(floats.path())), 1e-4);
     for (const std::string& name : packed_and_plain(load_model(packed.path(), at::kFloat)).second)
-      EXPECT_TRUE(name.find("router") != std::string::npos || name.starts_with("embedding") || name.starts_with("head")) << name;
+      EXPECT_EQ(name.find("attention"), std::string::npos) << name;  // experts of this model are too narrow for words
   }
 }
 

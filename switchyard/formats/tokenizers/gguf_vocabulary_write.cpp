@@ -35,7 +35,8 @@ constexpr const char* kProbe =
     "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82, \xD0\xBC\xD0\xB8\xD1\x80! \xE6\x88\x91\xE5\x9C\xA8\xE5\x8C\x97\xE4\xBA\xAC" "2024\xE5\xB9\xB4"
     "\xE5\xB7\xA5\xE4\xBD\x9C\xE3\x80\x82 \xE3\x81\x93\xE3\x82\x8C\xE3\x81\xAF\xE3\x83\x86\xE3\x82\xB9\xE3\x83\x88 \xED\x95\x9C\xEA\xB5\xAD\xEC\x96\xB4 "
     "\xE0\xB8\x97\xE0\xB8\x94\xE0\xB8\xAA\xE0\xB8\xAD\xE0\xB8\x9A \xE0\xA4\xB9\xE0\xA4\xBF\xE0\xA4\xA8\xE0\xA5\x8D\xE0\xA4\xA6\xE0\xA5\x80 "
-    "\xF0\x9F\x9A\x80\xF0\x9F\x98\xB6\xE2\x80\x8D\xF0\x9F\x8C\xAB\xEF\xB8\x8F \xD9\xA1\xD9\xA2\xD9\xA3 \xE2\x85\xA7 $5 #tag @x a+b=c `code` ~end  ";
+    "\xF0\x9F\x9A\x80\xF0\x9F\x98\xB6\xE2\x80\x8D\xF0\x9F\x8C\xAB\xEF\xB8\x8F \xD9\xA1\xD9\xA2\xD9\xA3 \xE2\x85\xA7 $5 #tag @x a+b=c `code` ~end  "
+    "line one\n\nline two (10):\n  print(i)\nend.\n\n\n\tlast\r\n\r\nword";
 
 struct Tokens {
   std::vector<std::string> texts;
@@ -218,7 +219,11 @@ class Writer {
     metadata_.set("tokenizer.ggml.merges", GgufValue::texts(std::move(merges)));
     metadata_.set("tokenizer.ggml.add_space_prefix", GgufValue::flag(false));
     put_tokens(tokens, "gpt2", "default", false);
-    name_pre_tokenizer({{"model", {{"ignore_merges", true}}}});
+    Json root{{"model", {{"ignore_merges", true}}}};
+    const auto settings = files_.find("tokenizer_config.json");  // small vocabularies do not tell the rules apart
+    if (settings != files_.end() && settings->second.find("\"TikTokenTokenizer\"") != std::string::npos)
+      root["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", patterns::kKimi}}}};
+    name_pre_tokenizer(root);
   }
 
   /// What a token's bytes become when only tokens of lower rank exist.
