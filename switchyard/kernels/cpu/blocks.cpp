@@ -438,7 +438,7 @@ void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
   }
 }
 
-// Rows that are not packed. A way gives so many weights of a row as `V`, the same of x, and adds their products to 16 sums.
+// Rows that are not packed. A way reads kWidth weights of a row and adds their products with as many values of x to 16 sums.
 struct FloatsByFloats {
   static constexpr int64_t kWidth = 16;
   using W = float;
@@ -508,16 +508,10 @@ void meet_all_rows(const typename Way::W* w, int64_t stride, int64_t rows, int64
   for (; r < rows; ++r) meet_rows<Way, N, 1>(w + r * stride, stride, k, x, x_stride, out + r, ld);
 }
 
-/// Eight columns at a time, and some rows that stay in cache until all columns have met them.
 template <typename Way>
 void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const typename Way::X* x, int64_t x_stride,
                 float* out, int64_t ld) {
-  const int64_t step = n <= 8 ? rows : 12;
-  for (int64_t r = 0; r < rows; r += step)
-    for (int64_t c = 0; c < n; c += 8)
-      for_columns(std::min<int64_t>(8, n - c), [=](auto columns) {
-        meet_all_rows<Way, columns>(w + r * stride, stride, std::min(step, rows - r), k, x + c * x_stride, x_stride, out + c * ld + r, ld);
-      });
+  for_columns(n, [=](auto columns) { meet_all_rows<Way, columns>(w, stride, rows, k, x, x_stride, out, ld); });
 }
 
 struct Named { std::string_view name; BlockPath path; };

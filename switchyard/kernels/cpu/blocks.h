@@ -31,8 +31,8 @@ struct BlockPath {
   int64_t int_step;
 };
 
-/// The same for rows w [rows, k], `stride` apart, that are not packed, and any number of columns x, x_stride apart; false, and
-/// nothing done, where there is no fast way for that k.
+/// The same for rows w [rows, k], `stride` apart, that are not packed, and n <= kSkinnyRows columns x, x_stride apart; false,
+/// and nothing done, where there is no fast way for that k.
 bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld);
 bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld);
 /// With x in bf16 too: pairs of products are summed as they are made, a third of the work a weight.

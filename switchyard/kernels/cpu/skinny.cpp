@@ -95,10 +95,9 @@ template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld) {
   const int64_t at = e * w.m + first;
-  if (w.same && x.plain && row_dots(w.same + at * w.k, w.k, rows, w.k, n, x.plain, FewRows<T>::plain_stride(w.k), out, ld)) {
-    // done
-  } else if (w.same) {
-    plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
+  if (w.same) {
+    if (!x.plain || !row_dots(w.same + at * w.k, w.k, rows, w.k, n, x.plain, FewRows<T>::plain_stride(w.k), out, ld))
+      plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.wide) {
     plain_dots(w.wide + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.other) {
