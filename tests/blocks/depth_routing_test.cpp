@@ -110,12 +110,12 @@ TEST(Catalogue, mod_looks_ahead_in_training_and_not_in_generation) {
   EXPECT_FALSE(depth.around.reach({}, Phase::generate).future);
 }
 
-const char* const kModel =
+const char* const kDepthModel =
     "{vocabulary: 29, width: 16, layers: 3, attention: {type: gqa, heads: 4, kv_heads: 2}, "
     "sites: [{at: block, layers: {list: [1]}, around: {type: mod, capacity: 0.5}}]}";
 
 TEST(Catalogue, mod_generates_by_the_sign_of_the_score_with_a_shorter_cache) {
-  const auto decoder = make_decoder(kModel);
+  const auto decoder = make_decoder(kDepthModel);
   const at::Tensor first = some_ids(9, 29, 1), second = some_ids(7, 29, 2);
   // The rule r > 0 looks at the token alone, so one pass, a prefill with steps, and company agree.
   ContiguousState whole, steps;

@@ -137,12 +137,12 @@ TEST(Catalogue, moa_takes_no_gradient_through_the_sum_of_weights) {
   EXPECT_GT(difference(ours, attached), 1e-3);
 }
 
-const char* const kModel =
+const char* const kHeadsModel =
     "{vocabulary: 29, width: 16, layers: 2, attention: {type: moa, experts: 4, head_dim: 4, kv_heads: 2, "
     "losses: [lb-loss, router-z]}}";
 
 TEST(Catalogue, moa_is_causal_and_keeps_documents_apart) {
-  const auto decoder = make_decoder(kModel);
+  const auto decoder = make_decoder(kHeadsModel);
   at::Tensor ids = some_ids(9, 29);
   const at::Tensor before = run_logits(*decoder, ids, {4, 5});
   EXPECT_LT(difference(before.narrow(0, 4, 5), run_logits(*decoder, ids.narrow(0, 4, 5), {5})), 1e-12);
@@ -153,7 +153,7 @@ TEST(Catalogue, moa_is_causal_and_keeps_documents_apart) {
 }
 
 TEST(Catalogue, moa_decodes_from_its_cache) {
-  const auto decoder = make_decoder(kModel);
+  const auto decoder = make_decoder(kHeadsModel);
   const at::Tensor ids = some_ids(8, 29);
   const at::Tensor whole = run_logits(*decoder, ids, {8});
   ContiguousState state;
@@ -163,7 +163,7 @@ TEST(Catalogue, moa_decodes_from_its_cache) {
 }
 
 TEST(Catalogue, moa_leaves_a_record_for_its_losses) {
-  const auto decoder = make_decoder(kModel);
+  const auto decoder = make_decoder(kHeadsModel);
   Records records;
   (void)run_logits(*decoder, some_ids(8, 29), {8}, Phase::train, &records);
   ASSERT_EQ(records.all().size(), 2u);

@@ -27,7 +27,7 @@ using testing::run_command;
 using testing::run_logits;
 using testing::TemporaryFolder;
 
-const std::vector<std::string> kFamilies{"mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss", "llama", "mistral", "qwen2", "qwen3"};
+const std::vector<std::string> kGgufFamilies{"mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss", "llama", "mistral", "qwen2", "qwen3"};
 
 Node config_of(const fs::path& folder) { return parse_json(read_file(folder / "config.json"), (folder / "config.json").string()); }
 
@@ -43,7 +43,7 @@ std::shared_ptr<const WeightSource> cast(const fs::path& folder, at::ScalarType 
 }
 
 TEST(ToGguf, AViewOfAViewIsTheFolderAgain) {
-  for (const std::string& family : kFamilies) {
+  for (const std::string& family : kGgufFamilies) {
     for (const auto& [type, spelled] : {std::pair{at::kFloat, "F32"}, {at::kBFloat16, "BF16"}}) {
       SCOPED_TRACE(family + spelled);
       const std::shared_ptr<const WeightSource> hub = cast(golden(family), type, spelled);
@@ -69,7 +69,7 @@ TEST(ToGguf, AViewOfAViewIsTheFolderAgain) {
 
 TEST(ToGguf, FilesComputeWhatTheirFoldersDo) {
   TemporaryFolder folder;
-  std::vector<std::string> packed = kFamilies;
+  std::vector<std::string> packed = kGgufFamilies;
   packed.insert(packed.end(), {"qwen3_moe_fused", "gpt_oss_mxfp4", "deepseek_v3_fp8"});
   for (const std::string& family : packed) {
     SCOPED_TRACE(family);

@@ -37,6 +37,10 @@ class Messages {
   std::shared_ptr<Reporter> before_;
 };
 
+inline std::vector<int64_t> values(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.numel()};
+}
+
 inline std::string gzip(const std::string& text) {
   TemporaryFolder folder;
   const std::string path = (folder / "x.gz").string();

@@ -15,11 +15,8 @@ using testing::expect_error;
 using testing::Messages;
 using testing::small_tokenizer;
 using testing::TemporaryFolder;
+using testing::values;
 using testing::write_text;
-
-std::vector<int64_t> values(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.numel()};
-}
 
 /// Three small domains: documents of many lengths, no two equal.
 struct Corpus {

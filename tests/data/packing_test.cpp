@@ -10,11 +10,8 @@ namespace {
 
 using testing::expect_error;
 using testing::TemporaryFolder;
+using testing::values;
 using testing::write_text;
-
-std::vector<int64_t> values(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<int64_t>(), tensor.const_data_ptr<int64_t>() + tensor.numel()};
-}
 
 TEST(Shuffle, EveryNumberOnce) {
   for (const int64_t n : {1, 2, 3, 4, 5, 16, 17, 100, 1000, 4097}) {

@@ -34,7 +34,7 @@ std::string hex(const at::Tensor& tensor) {
   return text;
 }
 
-std::string code_of(const std::string& bytes) {
+std::string refusal_of(const std::string& bytes) {
   TemporaryFolder folder;
   write_text(folder / "x.safetensors", bytes);
   return expect_error([&] { Safetensors(folder / "x.safetensors"); }).code();
@@ -164,7 +164,7 @@ TEST(Safetensors, MalformedFilesAreRefusedByCode) {
 
 TEST(Safetensors, OddHeadersAreRefusedByCode) {
   const std::string data(8, '\0');
-  const auto tensor = [&](const std::string& fields) { return code_of(file_of("{\"a\":{" + fields + "}}", data)); };
+  const auto tensor = [&](const std::string& fields) { return refusal_of(file_of("{\"a\":{" + fields + "}}", data)); };
   EXPECT_EQ(tensor(R"("dtype":"F32","shape":[2])"), "formats.safetensors.header");
   EXPECT_EQ(tensor(R"("dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8])"), "formats.safetensors.duplicate");
   EXPECT_EQ(tensor(R"("dtype":"F33","shape":[2],"data_offsets":[0,8])"), "formats.safetensors.dtype");
@@ -178,12 +178,12 @@ TEST(Safetensors, OddHeadersAreRefusedByCode) {
   EXPECT_EQ(tensor(R"("dtype":"F32","shape":[1],"data_offsets":[0,4])"), "formats.safetensors.offsets");  // bytes at the end
   EXPECT_EQ(tensor(R"("dtype":"F32","shape":[1],"data_offsets":[4,8])"), "formats.safetensors.offsets");  // a hole
   EXPECT_EQ(tensor(R"("dtype":"F4","shape":[15],"data_offsets":[0,8])"), "formats.safetensors.shape");   // half a byte
-  EXPECT_EQ(code_of(file_of("[1]", "")), "formats.safetensors.header");
-  EXPECT_EQ(code_of(file_of("", "")), "formats.safetensors.header");
-  EXPECT_EQ(code_of(file_of("{\"a\":1}", "")), "formats.safetensors.header");
-  EXPECT_EQ(code_of(file_of("{} {}", "")), "formats.safetensors.header");
-  EXPECT_EQ(code_of(file_of(R"({"__metadata__":{"a":1}})", "")), "formats.safetensors.header");
-  EXPECT_EQ(code_of(file_of(R"({"__metadata__":{"a":"b","a":"c"}})", "")), "formats.safetensors.duplicate");
+  EXPECT_EQ(refusal_of(file_of("[1]", "")), "formats.safetensors.header");
+  EXPECT_EQ(refusal_of(file_of("", "")), "formats.safetensors.header");
+  EXPECT_EQ(refusal_of(file_of("{\"a\":1}", "")), "formats.safetensors.header");
+  EXPECT_EQ(refusal_of(file_of("{} {}", "")), "formats.safetensors.header");
+  EXPECT_EQ(refusal_of(file_of(R"({"__metadata__":{"a":1}})", "")), "formats.safetensors.header");
+  EXPECT_EQ(refusal_of(file_of(R"({"__metadata__":{"a":"b","a":"c"}})", "")), "formats.safetensors.duplicate");
   std::string dimensions = "1";
   for (int i = 0; i < 100; ++i) dimensions += ",1";
   EXPECT_EQ(tensor(R"("dtype":"F64","data_offsets":[0,8],"shape":[)" + dimensions + "]"), "formats.safetensors.shape");
@@ -195,7 +195,7 @@ TEST(Safetensors, FieldsOfLaterVersionsArePassedOver) {
                                                R"("data_offsets":[0,2],"scale":1.5}})", "\1\2"));
   EXPECT_TRUE(Safetensors(folder / "x.safetensors").get("a").equal(at::tensor({1, 2}, at::kByte)));
   std::string deep = R"({"a":{"more":)" + std::string(100000, '[');
-  EXPECT_EQ(code_of(file_of(deep, "")), "formats.safetensors.header");
+  EXPECT_EQ(refusal_of(file_of(deep, "")), "formats.safetensors.header");
 }
 
 TEST(Safetensors, OpeningALargeFileReadsItsHeaderOnly) {
@@ -224,7 +224,7 @@ TEST(Safetensors, EveryTruncationIsAnError) {
   write_safetensors(folder / "x.safetensors", {{"a", at::ones({2, 3})}, {"b", at::ones({3}, at::kByte)}});
   const std::string whole = read_file(folder / "x.safetensors");
   for (size_t size = 0; size < whole.size(); ++size)
-    EXPECT_EQ(code_of(whole.substr(0, size)).substr(0, 20), "formats.safetensors.") << size;
+    EXPECT_EQ(refusal_of(whole.substr(0, size)).substr(0, 20), "formats.safetensors.") << size;
 }
 
 TEST(Safetensors, FlippedBytesNeverCrash) {

@@ -7,14 +7,18 @@
 #include "switchyard/kernels/optimiser.h"
 #include "switchyard/kernels/reference/reference.h"
 #include "tests/kernels/cuda_place.h"
+#include "tests/kernels/grouped_support.h"
 #include "tests/support.h"
 
 namespace switchyard::kernels {
 namespace {
 
 using switchyard::testing::emulated_capability;
+using switchyard::testing::GroupedShape;
 using switchyard::testing::Place;
 using switchyard::testing::randn;
+using switchyard::testing::relative;
+using switchyard::testing::tolerance;
 
 class CudaGrouped : public switchyard::testing::CudaTest {
  protected:
@@ -27,17 +31,6 @@ SWITCHYARD_CUDA_SUITE(CudaGrouped);
 
 at::Tensor wide_leaf(const at::Tensor& t) { return t.defined() ? t.detach().cpu().to(at::kDouble).clone().requires_grad_() : t; }
 
-/// Largest difference over the largest magnitude of what is expected.
-double relative(const at::Tensor& got, const at::Tensor& expected) {
-  if (got.sizes() != expected.sizes()) return 1;
-  if (expected.numel() == 0) return 0;
-  const double scale = std::max(expected.abs().max().item<double>(), 1e-3);
-  return (got.detach().cpu().to(at::kDouble) - expected.detach()).abs().max().item<double>() / scale;
-}
-
-// float32: sums of some hundred terms. bf16: 8 bits of mantissa, rounded at x, h, dh and the result.
-double tolerance(at::ScalarType type) { return type == at::kFloat ? 2e-5 : 4e-2; }
-
 enum class Spread { uneven, one_expert, even };
 
 /// Rows of each expert: some have none; all to one; or as many each.
@@ -49,14 +42,12 @@ at::Tensor offsets(int64_t rows, int64_t experts, Spread spread) {
   return at::tensor(offset, at::kLong);
 }
 
-struct Shape { int64_t rows, experts, in, hidden, out; };
-
 TEST_P(CudaGrouped, LinearEqualsTheReferenceInBothLayouts) {
   // Past one tile of 64 rows, 128 columns and 16 or 32 of depth, in each of them; rows of 16 bytes, and not; few rows, and many.
-  const std::vector<Shape> shapes = {{0, 3, 4, 0, 4}, {1, 1, 1, 0, 1}, {7, 16, 33, 0, 5}, {130, 2, 40, 0, 136}, {150, 3, 17, 0, 131}};
+  const std::vector<GroupedShape> shapes = {{0, 3, 4, 0, 4}, {1, 1, 1, 0, 1}, {7, 16, 33, 0, 5}, {130, 2, 40, 0, 136}, {150, 3, 17, 0, 131}};
   in_every_order([&] {
     for (const auto& [type, weight_type] : {std::pair{at::kFloat, at::kFloat}, {at::kBFloat16, at::kBFloat16}, {at::kBFloat16, at::kFloat}})
-      for (const Shape& s : shapes)
+      for (const GroupedShape& s : shapes)
         for (const WeightLayout layout : {WeightLayout::out_in, WeightLayout::in_out}) {
           const Spread spread = layout == WeightLayout::out_in ? Spread::uneven : Spread::one_expert;
           const at::Tensor offset = offsets(s.rows, s.experts, spread);
@@ -77,7 +68,7 @@ TEST_P(CudaGrouped, LinearEqualsTheReferenceInBothLayouts) {
   });
 }
 
-struct Ffn {
+struct PlacedFfn {
   at::ScalarType type = at::kFloat, weight_type = at::kFloat;
   FeedForwardOptions options;
   WeightLayout layout = WeightLayout::out_in;
@@ -88,7 +79,7 @@ struct Ffn {
 class CudaFeedForward : public CudaGrouped {
  protected:
   /// One forward and backward, compared with the reference.
-  void expect(const Shape& s, const Ffn& f, const std::string& where) {
+  void expect(const GroupedShape& s, const PlacedFfn& f, const std::string& where) {
     const auto stack = [&](int64_t a, int64_t b, uint64_t seed) {
       const at::Tensor w = randn({s.experts, a, b}, seed) * 0.3;
       return leaf(f.layout == WeightLayout::out_in ? w : w.transpose(1, 2).contiguous(), f.weight_type);
@@ -125,9 +116,9 @@ SWITCHYARD_CUDA_SUITE(CudaFeedForward);
 
 TEST_P(CudaFeedForward, EqualsTheReference) {
   // No row, one, few (decoding), more than one tile; widths that fill tiles and vectors, and that do not.
-  const std::vector<Shape> shapes = {{0, 3, 4, 6, 4}, {1, 1, 2, 1, 2}, {16, 8, 40, 24, 40}, {140, 2, 24, 72, 24}, {131, 5, 19, 13, 19}};
+  const std::vector<GroupedShape> shapes = {{0, 3, 4, 6, 4}, {1, 1, 2, 1, 2}, {16, 8, 40, 24, 40}, {140, 2, 24, 72, 24}, {131, 5, 19, 13, 19}};
   in_every_order([&] {
-    for (const Shape& s : shapes)
+    for (const GroupedShape& s : shapes)
       for (const bool plain : {false, true})
         for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
           expect(s, {.type = type, .weight_type = plain ? type : at::kFloat, .bias = !plain, .gathered = !plain, .weighted = !plain,
@@ -140,7 +131,7 @@ TEST_P(CudaFeedForward, AnyShapeEqualsTheReference) {
   const at::Tensor draws = Streams(31).integers(1 << 20, {20, 8}, {.purpose = "shapes"});
   for (int64_t i = 0; i < draws.size(0); ++i) {
     const auto draw = [&](int64_t which, int64_t below) { return draws[i][which].item<int64_t>() % below; };
-    const Shape s{.rows = draw(0, 200), .experts = 1 + draw(1, 9), .in = 1 + draw(2, 90), .hidden = 1 + draw(3, 140), .out = 1 + draw(2, 90)};
+    const GroupedShape s{.rows = draw(0, 200), .experts = 1 + draw(1, 9), .in = 1 + draw(2, 90), .hidden = 1 + draw(3, 140), .out = 1 + draw(2, 90)};
     const at::ScalarType type = draw(4, 2) ? at::kFloat : at::kBFloat16;
     if (GetParam() == Place::host) switchyard::testing::emulated_order() = static_cast<switchyard::testing::Order>(draw(5, 3));
     expect(s, {.type = type, .weight_type = draw(6, 2) ? type : at::kFloat, .layout = draw(6, 3) ? WeightLayout::out_in : WeightLayout::in_out,

@@ -10,15 +10,18 @@
 #include "switchyard/kernels/grouped_linear.h"
 #include "switchyard/kernels/permutation.h"
 #include "switchyard/kernels/reference/reference.h"
+#include "tests/kernels/grouped_support.h"
 #include "tests/support.h"
 
 namespace switchyard::kernels {
 namespace {
 
+using switchyard::testing::GroupedShape;
 using switchyard::testing::randn;
+using switchyard::testing::relative;
+using switchyard::testing::tolerance;
 
-struct Shape { int64_t rows, experts, in, hidden, out; };
-const std::vector<Shape> kShapes = {{0, 3, 4, 6, 4},      {1, 1, 2, 2, 2},      {5, 3, 6, 10, 4},      {37, 4, 34, 50, 18},
+const std::vector<GroupedShape> kShapes = {{0, 3, 4, 6, 4},      {1, 1, 2, 2, 2},      {5, 3, 6, 10, 4},      {37, 4, 34, 50, 18},
                                     {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}, {14, 5, 70, 130, 66}};
 
 /// offset with some experts empty; all rows to the last one when `skewed`.
@@ -36,24 +39,13 @@ std::vector<CpuLevel> levels() {
   return list;
 }
 
-/// Largest difference over the largest magnitude of what is expected.
-double relative(const at::Tensor& got, const at::Tensor& expected) {
-  if (expected.numel() == 0) return got.sizes() == expected.sizes() ? 0 : 1;
-  if (got.sizes() != expected.sizes()) return 1;
-  const double scale = std::max(expected.abs().max().item<double>(), 1e-3);
-  return (got.to(at::kDouble) - expected).abs().max().item<double>() / scale;
-}
-
-// float32: sums of some hundred terms. bf16: 8 bits of mantissa, rounded at x, h, dh and the result.
-double tolerance(at::ScalarType type) { return type == at::kFloat ? 2e-5 : 4e-2; }
-
 at::Tensor leaf(const at::Tensor& t, at::ScalarType type) { return t.to(type).detach().clone().requires_grad_(); }
 
 TEST(GroupedKernels, LinearEqualsTheReferenceInBothLayouts) {
   for (CpuLevel level : levels()) {
     ForcedCpuLevel forced(level);
     for (at::ScalarType type : {at::kFloat, at::kBFloat16})
-      for (const Shape& s : kShapes)
+      for (const GroupedShape& s : kShapes)
         for (WeightLayout layout : {WeightLayout::out_in, WeightLayout::in_out})
           for (bool skewed : {false, true}) {
             const at::Tensor offset = offsets(s.rows, s.experts, skewed);
@@ -78,7 +70,7 @@ TEST(GroupedKernels, LinearEqualsTheReferenceInBothLayouts) {
 }
 
 struct Ffn {
-  Ffn(const Shape& s, at::ScalarType type, const ActivationOptions& activation, bool bias, WeightLayout layout = WeightLayout::out_in) {
+  Ffn(const GroupedShape& s, at::ScalarType type, const ActivationOptions& activation, bool bias, WeightLayout layout = WeightLayout::out_in) {
     const auto make = [&](int64_t a, int64_t b, uint64_t seed) {
       const at::Tensor w = randn({s.experts, a, b}, seed) * 0.3;
       return leaf(layout == WeightLayout::out_in ? w : w.transpose(1, 2).contiguous(), type);
@@ -106,7 +98,7 @@ struct Ffn {
 };
 
 /// One forward and backward of both, compared.
-void expect_ffn(const Shape& s, at::ScalarType type, const FeedForwardOptions& options, bool bias, bool gathered, bool weighted,
+void expect_ffn(const GroupedShape& s, at::ScalarType type, const FeedForwardOptions& options, bool bias, bool gathered, bool weighted,
                 const std::string& where) {
   Ffn fast(s, type, options.activation, bias), plain = fast.as(at::kDouble);
   const int64_t tokens = std::max<int64_t>(s.rows / 2, 1);
@@ -140,7 +132,7 @@ TEST(GroupedKernels, FeedForwardEqualsTheReferenceAtEveryLevel) {
   for (CpuLevel level : levels()) {
     ForcedCpuLevel forced(level);
     for (at::ScalarType type : {at::kFloat, at::kBFloat16})
-      for (const Shape& s : kShapes)
+      for (const GroupedShape& s : kShapes)
         for (bool gathered : {false, true})
           for (bool weighted : {false, true}) {
             if (gathered && s.in != s.out && s.rows == 0) continue;
@@ -164,7 +156,7 @@ TEST(GroupedKernels, WeightsMayMultiplyTheInput) {
 }
 
 TEST(GroupedKernels, ResultsDoNotDependOnTheThreadCount) {
-  const Shape s{200, 5, 64, 96, 64};
+  const GroupedShape s{200, 5, 64, 96, 64};
   const int before = at::get_num_threads();
   std::vector<std::vector<at::Tensor>> runs;
   for (int threads : {1, 2, 3}) {
@@ -182,7 +174,7 @@ TEST(GroupedKernels, ResultsDoNotDependOnTheThreadCount) {
 }
 
 TEST(GroupedKernels, AutocastRunsInBf16AndKeepsTheGradientOfFloatWeights) {
-  const Shape s{60, 3, 32, 48, 32};
+  const GroupedShape s{60, 3, 32, 48, 32};
   Ffn ffn(s, at::kFloat, {}, false), plain = ffn.as(at::kDouble);
   const at::Tensor x = leaf(randn({s.rows, s.in}, 1), at::kFloat), xd = leaf(x, at::kDouble);
   at::autocast::set_autocast_enabled(at::kCPU, true);
@@ -197,7 +189,7 @@ TEST(GroupedKernels, AutocastRunsInBf16AndKeepsTheGradientOfFloatWeights) {
 }
 
 TEST(GroupedKernels, SecondDerivativesAreRightNotMissing) {
-  const Shape s{12, 2, 4, 6, 4};
+  const GroupedShape s{12, 2, 4, 6, 4};
   Ffn ffn(s, at::kFloat, {}, false), plain = ffn.as(at::kDouble);
   const at::Tensor x = leaf(randn({s.rows, s.in}, 1), at::kFloat), xd = leaf(x, at::kDouble);
   const auto second = [&](const at::Tensor& input, const at::Tensor& y) {

@@ -100,7 +100,7 @@ void expect_cached_steps(const fs::path& folder, const Safetensors& recording) {
 }
 
 /// The recorded loss and its graph: rows without their padding, labels as they stand.
-at::Tensor recorded_loss(const Decoder& decoder, const Safetensors& recording) {
+at::Tensor encoder_loss(const Decoder& decoder, const Safetensors& recording) {
   const Streams random(1);
   const at::Tensor labels = recording.get("labels").to(at::kLong), ids = recording.get("input_ids").to(at::kLong);
   const at::Tensor mask = recording.get("attention_mask").to(at::kBool);
@@ -123,13 +123,13 @@ at::Tensor recorded_loss(const Decoder& decoder, const Safetensors& recording) {
 }
 
 /// Steps down the gradient of the recorded batch lower its loss, and move both stacks.
-void expect_to_train(const fs::path& folder, const Safetensors& recording) {
+void expect_encoder_to_train(const fs::path& folder, const Safetensors& recording) {
   const LoadedModel model = load_model(folder);
-  const at::Tensor first = recorded_loss(*model.decoder, recording);
+  const at::Tensor first = encoder_loss(*model.decoder, recording);
   EXPECT_NEAR(first.item<double>(), recording.get("loss").item<double>(), 1e-4);
   double last = 0;
   for (int step = 0; step < 4; ++step) {
-    const at::Tensor loss = recorded_loss(*model.decoder, recording);
+    const at::Tensor loss = encoder_loss(*model.decoder, recording);
     last = loss.item<double>();
     loss.backward();
     at::NoGradGuard guard;
@@ -190,7 +190,7 @@ void expect_encoder_decoder(const std::string& family) {
   expect_recorded(folder, recording);
   expect_recorded_text(folder, recording);
   expect_cached_steps(folder, recording);
-  expect_to_train(folder, recording);
+  expect_encoder_to_train(folder, recording);
   expect_equal_bits(folder, recording);
   if (family != "nllb_moe") expect_padding_to_be_nothing(folder, recording);  // its places are a share of the padded batch
 }
@@ -204,7 +204,7 @@ TEST(Catalogue, bert_gives_the_recorded_logits) {
   const Safetensors recording(folder / "golden.safetensors");
   expect_recorded(folder, recording);
   expect_padding_to_be_nothing(folder, recording);
-  expect_to_train(folder, recording);
+  expect_encoder_to_train(folder, recording);
   expect_equal_bits(folder, recording);
   EXPECT_EQ(expect_error([&] { NetworkModel(load_model(folder)).check_generation(); }).code(), "routing.generation");
   NamedInputs types = named_inputs(recording);

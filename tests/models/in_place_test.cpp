@@ -23,7 +23,7 @@ using testing::some_ids;
 using testing::TemporaryFolder;
 
 /// Matrices of 64 KiB, eleven experts: sorted by name, 10 lies between 1 and 2.
-constexpr const char* kModel = R"(
+constexpr const char* kInPlaceModel = R"(
 vocabulary: 40
 width: 128
 layers: 2
@@ -37,7 +37,7 @@ mixtures: [{experts: 11, expert: {type: swiglu, hidden: 128}, router: {type: spa
 class InPlace : public ::testing::Test {
  protected:
   void SetUp() override {
-    decoder_ = make_decoder(kModel, at::kFloat, 3);
+    decoder_ = make_decoder(kInPlaceModel, at::kFloat, 3);
     LoadedModel model;
     model.decoder = decoder_;
     export_model(model, folder_ / "model");

@@ -33,7 +33,7 @@ TEST(Catalogue, placement) {
   EXPECT_EQ(layers_of("{every: 2, first_dense: 3}", 8), (Layers{3, 5, 7}));
 }
 
-const char* const kMixture = "experts: 8, expert: {type: swiglu, hidden: 12}, router: {type: sparse-topk, k: 2}";
+const char* const kPlacedMixture = "experts: 8, expert: {type: swiglu, hidden: 12}, router: {type: sparse-topk, k: 2}";
 
 TEST(Catalogue, placement_changes_parameters_by_whole_layers) {
   const int64_t width = 16, dense = 3 * width * 40, mixture = 8 * 3 * width * 12 + 8 * width, idle = 6 * 3 * width * 12;
@@ -42,7 +42,7 @@ TEST(Catalogue, placement_changes_parameters_by_whole_layers) {
            {"{list: [0]}", 1}, {"{}", 6}, {"{every: 2}", 3}, {"{every: 3}", 2}, {"{last: 4}", 4}, {"{first_dense: 1}", 5}}) {
     const Decoder decoder(model_options(fmt::format(
         "{{vocabulary: 29, width: 16, layers: 6, attention: {{type: gqa, heads: 4}}, feed_forward: {{type: feed-forward, hidden: 40}}, "
-        "mixtures: [{{layers: {}, {}}}]}}", placement, kMixture)));
+        "mixtures: [{{layers: {}, {}}}]}}", placement, kPlacedMixture)));
     EXPECT_EQ(static_cast<int64_t>(decoder.routings().size()), count) << placement;
     const int64_t without = decoder.schema().count() - count * (mixture - dense);
     if (none == 0) none = without;
@@ -56,7 +56,7 @@ TEST(Catalogue, placement_of_several_mixtures_in_one_layer) {
       "{{vocabulary: 29, width: 16, layers: 2, attention: {{type: gqa, heads: 4}}, mixtures: ["
       "{{at: attention.query, join: add, layers: {{list: [1]}}, experts: 3, expert: {{type: lora, rank: 2}}, router: switch-top1}}, "
       "{{at: feed_forward.up, join: multiply, layers: {{list: [0]}}, experts: 2, expert: projection-expert}}, "
-      "{{layers: {{list: [-1]}}, {}}}]}}", kMixture));
+      "{{layers: {{list: [-1]}}, {}}}]}}", kPlacedMixture));
   std::vector<std::string> sites;
   for (const PlacedRouting& placed : decoder->routings()) sites.push_back(placed.station->site());
   EXPECT_THAT(sites, ::testing::ElementsAre("layers.0.feed_forward.up.around", "layers.1.attention.query.around", "layers.1.feed_forward"));
@@ -136,7 +136,7 @@ TEST(Decoder, OptionsSurviveWritingAndReading) {
   const ModelOptions options = model_options(fmt::format(
       "{{vocabulary: 29, width: 16, layers: 2, rope_scaling: {{kind: llama3, factor: 8}}, attention: {{type: gqa, heads: 4}}, "
       "variants: [{{layers: {{list: [0]}}, attention: {{type: moa, experts: 2}}}}], "
-      "mixtures: [{{join: add, {}}}], sites: [{{at: block, around: mod}}]}}", kMixture));
+      "mixtures: [{{join: add, {}}}], sites: [{{at: block, around: mod}}]}}", kPlacedMixture));
   const Node written = write_options(options);
   EXPECT_EQ(to_yaml(write_options(read_options<ModelOptions>(written))), to_yaml(written));
   const Decoder first(options), second(read_options<ModelOptions>(parse_yaml(to_yaml(written), "copy")));
@@ -155,13 +155,13 @@ TEST(Decoder, ErrorsNameTheOptionAndTheWayOut) {
   EXPECT_THAT(error.message(), ::testing::HasSubstr("sites.0 sits at \"attention.quary\" of layer 0"));
   EXPECT_THAT(error.message(), ::testing::HasSubstr("attention.query, attention.key"));
   // A site inside a network that another mixture replaces is not there either.
-  error = error_of(fmt::format("{{vocabulary: 29, width: 16, layers: 2, mixtures: [{{{0}}}, {{at: feed_forward.up, {0}}}]}}", kMixture));
+  error = error_of(fmt::format("{{vocabulary: 29, width: 16, layers: 2, mixtures: [{{{0}}}, {{at: feed_forward.up, {0}}}]}}", kPlacedMixture));
   EXPECT_EQ(error.code(), "model.site");
   EXPECT_THAT(error.message(), ::testing::HasSubstr("mixtures.1"));
-  error = error_of(fmt::format("{{vocabulary: 29, width: 16, layers: 2, mixtures: [{{layers: {{list: [2]}}, {}}}]}}", kMixture));
+  error = error_of(fmt::format("{{vocabulary: 29, width: 16, layers: 2, mixtures: [{{layers: {{list: [2]}}, {}}}]}}", kPlacedMixture));
   EXPECT_EQ(error.code(), "model.placement");
   EXPECT_THAT(error.message(), ::testing::HasSubstr("lists layer 2, but the model has 2 layers"));
-  error = error_of(fmt::format("{{vocabulary: 29, width: 16, layers: 2, mixtures: [{{layers: {{every: 3}}, {}}}]}}", kMixture));
+  error = error_of(fmt::format("{{vocabulary: 29, width: 16, layers: 2, mixtures: [{{layers: {{every: 3}}, {}}}]}}", kPlacedMixture));
   EXPECT_EQ(error.code(), "model.placement");
   EXPECT_THAT(error.message(), ::testing::HasSubstr("none of the model's 2 layers"));
 }

@@ -10,8 +10,8 @@ namespace {
 
 using namespace testing;
 
-struct Layer {
-  explicit Layer(const std::string& yaml, int64_t width) : layer(read_options<MoeOptions>(parse_yaml(yaml, "test")), width, width) {
+struct SoftLayer {
+  explicit SoftLayer(const std::string& yaml, int64_t width) : layer(read_options<MoeOptions>(parse_yaml(yaml, "test")), width, width) {
     layer.declare(schema.in("moe"));
     initialise(schema, Streams(3), at::kDouble);
     at::NoGradGuard guard;
@@ -31,7 +31,7 @@ struct Layer {
 TEST(Catalogue, dense_moe_hand_cases) {
   // Experts 2x and x + 1, gate (ln 3, 0), x = 4: p = (.75, .25), y = 7.25.
   for (const char* run : {"gated", "rows"}) {
-    const Layer two(std::string("{router: {type: dense-moe, run: ") + run +
+    const SoftLayer two(std::string("{router: {type: dense-moe, run: ") + run +
                         "}, experts: 2, expert: {type: ffn-expert, activation: identity, hidden: 1, bias: true}}", 1);
     two.set("experts.up", at::ones({1}, at::kDouble));
     two.set("experts.up_bias", at::zeros({1}, at::kDouble));
@@ -50,7 +50,7 @@ TEST(Catalogue, dense_moe_hand_cases) {
 
 TEST(Catalogue, dense_moe_equals_a_loop_over_experts_in_every_execution) {
   for (const char* run : {"gated", "rows"}) {
-    const Layer layer(std::string("{router: {type: dense-moe, run: ") + run + "}, experts: 5, expert: {type: swiglu, hidden: 3}}", 4);
+    const SoftLayer layer(std::string("{router: {type: dense-moe, run: ") + run + "}, experts: 5, expert: {type: swiglu, hidden: 3}}", 4);
     Pass pass(7);
     const at::Tensor x = randn({7, 4}, 1);
     const at::Tensor p = at::matmul(x, layer.at_name("router.weight").t()).softmax(1);
@@ -64,7 +64,7 @@ TEST(Catalogue, dense_moe_equals_a_loop_over_experts_in_every_execution) {
 }
 
 TEST(Catalogue, dense_moe_special_cases) {
-  const Layer layer("{router: dense-moe, experts: 4, expert: {type: gelu, hidden: 3}}", 4);
+  const SoftLayer layer("{router: dense-moe, experts: 4, expert: {type: gelu, hidden: 3}}", 4);
   Pass pass(6);
   const at::Tensor x = randn({6, 4}, 1);
   const at::Tensor all = layer.layer.bank().run_all(x, pass.context);
@@ -90,7 +90,7 @@ TEST(Catalogue, dense_moe_special_cases) {
 TEST(Catalogue, soft_moe_hand_case) {
   // x = (4, 8), logits ((ln 3, 0), (0, 0)), experts 2x and x + 1: y = (9.25, 8.5). The second coordinate of a
   // row carries its logit for expert 0, which the experts ignore.
-  const Layer layer("{allow_leak: true, router: {type: soft-moe, normalise: false}, experts: 2, "
+  const SoftLayer layer("{allow_leak: true, router: {type: soft-moe, normalise: false}, experts: 2, "
                     "expert: {type: ffn-expert, activation: identity, hidden: 1, bias: true}}", 2);
   layer.set("router.weight", at::tensor({0.0, 1.0, 0.0, 0.0}, at::kDouble).view({2, 1, 2}));
   layer.set("experts.up", at::tensor({1.0, 0.0}, at::kDouble).view({1, 1, 2}));
@@ -138,7 +138,7 @@ TEST(Catalogue, soft_moe_logits_are_cosines_times_a_scale) {
 }
 
 TEST(Catalogue, soft_moe_is_equivariant_mixes_sequences_apart_and_takes_ragged_ones) {
-  const Layer layer("{allow_leak: true, router: {type: soft-moe, slots: 2}, experts: 3, expert: {type: gelu, hidden: 3}}", 4);
+  const SoftLayer layer("{allow_leak: true, router: {type: soft-moe, slots: 2}, experts: 3, expert: {type: gelu, hidden: 3}}", 4);
   const at::Tensor x = randn({9, 4}, 1);
   Pass whole(9);
   const at::Tensor order = Streams(2).permutation(9, {.purpose = "order"});
@@ -155,7 +155,7 @@ TEST(Catalogue, soft_moe_is_equivariant_mixes_sequences_apart_and_takes_ragged_o
 
 TEST(Catalogue, soft_moe_chunks_are_groups_of_their_own) {
   const std::string rest = "experts: 3, expert: {type: gelu, hidden: 3}}";
-  const Layer chunked("{allow_leak: true, router: {type: soft-moe, chunk: 4}, " + rest, 4), whole("{allow_leak: true, router: soft-moe, " + rest, 4);
+  const SoftLayer chunked("{allow_leak: true, router: {type: soft-moe, chunk: 4}, " + rest, 4), whole("{allow_leak: true, router: soft-moe, " + rest, 4);
   Pass one(10), split(10);
   split.facts.segments.begin = {0, 4, 8, 10};
   const at::Tensor x = randn({10, 4}, 1);
@@ -164,7 +164,7 @@ TEST(Catalogue, soft_moe_chunks_are_groups_of_their_own) {
 
 TEST(Catalogue, soft_moe_reaches_every_slot_and_expert_and_refuses_causal_models) {
   const std::string rest = "router: {type: soft-moe, slots: 2}, experts: 3, expert: {type: gelu, hidden: 3}}";
-  const Layer layer("{allow_leak: true, " + rest, 4), strict("{" + rest, 4);
+  const SoftLayer layer("{allow_leak: true, " + rest, 4), strict("{" + rest, 4);
   Pass pass(5, 1, Phase::train);
   const at::Tensor x = randn({5, 4}, 1);
   layer(x, pass.context).square().sum().backward();
@@ -201,15 +201,15 @@ TEST(Catalogue, smear_of_linear_experts_is_their_ensemble_and_of_others_is_not) 
   const std::string ensemble = "{allow_leak: true, experts: 4, router: {type: smear, expert_dropout: 0, run: rows}, expert: ";
   Pass pass(8, 2);
   const at::Tensor x = randn({8, 4}, 1);
-  const Layer merged(kSmear + "projection-expert}", 4), separate(ensemble + "projection-expert}", 4);
+  const SoftLayer merged(kSmear + "projection-expert}", 4), separate(ensemble + "projection-expert}", 4);
   EXPECT_LT(difference(merged(x, pass.context), separate(x, pass.context)), 1e-12);
-  const Layer bent(kSmear + "{type: relu, hidden: 3}}", 4), bent_separate(ensemble + "{type: relu, hidden: 3}}", 4);
+  const SoftLayer bent(kSmear + "{type: relu, hidden: 3}}", 4), bent_separate(ensemble + "{type: relu, hidden: 3}}", 4);
   EXPECT_GT(difference(bent(x, pass.context), bent_separate(x, pass.context)), 1e-2);
 }
 
 TEST(Catalogue, smear_opposite_experts_cancel) {
   // ReLU experts max(0, 2x)·1 and max(0, −2x)·1 at p = 1/2 merge to nothing; their ensemble gives |x|.
-  const Layer layer("{allow_leak: true, experts: 2, router: smear, expert: {type: relu, hidden: 1}}", 1);
+  const SoftLayer layer("{allow_leak: true, experts: 2, router: smear, expert: {type: relu, hidden: 1}}", 1);
   layer.set("experts.up", at::tensor({2.0, -2.0}, at::kDouble).view({2, 1, 1}));
   layer.set("experts.down", at::ones({1}, at::kDouble));
   layer.set("router.weight", at::zeros({1}, at::kDouble));
@@ -221,7 +221,7 @@ TEST(Catalogue, smear_opposite_experts_cancel) {
 }
 
 TEST(Catalogue, smear_sure_weights_are_that_expert_and_examples_differ) {
-  const Layer layer(kSmear + "{type: gelu, hidden: 3, bias: true}}", 4);
+  const SoftLayer layer(kSmear + "{type: gelu, hidden: 3, bias: true}}", 4);
   layer.set("router.norm", at::full({1}, 1e3, at::kDouble));
   Pass pass(8, 2);
   const at::Tensor x = randn({8, 4}, 1);
@@ -233,14 +233,14 @@ TEST(Catalogue, smear_sure_weights_are_that_expert_and_examples_differ) {
     Pass one(4);
     EXPECT_LT(difference(y.slice(0, 4 * s, 4 * s + 4), layer(x.slice(0, 4 * s, 4 * s + 4), one.context)), 1e-12);
   }
-  const Layer soft(kSmear + "{type: gelu, hidden: 3}}", 4);
+  const SoftLayer soft(kSmear + "{type: gelu, hidden: 3}}", 4);
   soft(x, pass.context);
   const at::Tensor p = pass.records.all().back().selection()->dense_weight;
   EXPECT_GT(difference(p[0], p[1]), 1e-3);
 }
 
 TEST(Catalogue, smear_every_expert_learns_and_dropout_renormalises) {
-  const Layer layer(kSmear + "{type: gelu, hidden: 3, bias: true}}", 4);
+  const SoftLayer layer(kSmear + "{type: gelu, hidden: 3, bias: true}}", 4);
   Pass pass(8, 2, Phase::train);
   const at::Tensor x = randn({8, 4}, 1);
   layer(x, pass.context).square().sum().backward();
@@ -259,7 +259,7 @@ TEST(Catalogue, smear_every_expert_learns_and_dropout_renormalises) {
 }
 
 TEST(Catalogue, smear_takes_its_vector_from_a_fact_in_causal_models) {
-  const Layer layer("{experts: 4, router: {type: smear, from: fact, fact: summary}, expert: {type: gelu, hidden: 3}}", 4);
+  const SoftLayer layer("{experts: 4, router: {type: smear, from: fact, fact: summary}, expert: {type: gelu, hidden: 3}}", 4);
   Pass pass(6, 2, Phase::generate);
   const at::Tensor x = randn({6, 4}, 1);
   const Error missing = expect_error([&] { layer(x, pass.context); });

@@ -16,8 +16,8 @@ const at::Tensor kFixtureTop2 =
 
 MoeOptions mixture(const std::string& yaml) { return read_options<MoeOptions>(parse_yaml(yaml, "test")); }
 
-struct Layer {
-  explicit Layer(const std::string& yaml, int64_t width = 4) : layer(mixture(yaml), width, width) {
+struct ChoiceLayer {
+  explicit ChoiceLayer(const std::string& yaml, int64_t width = 4) : layer(mixture(yaml), width, width) {
     layer.declare(schema.in("moe"));
     initialise(schema, Streams(3), at::kDouble);
     at::NoGradGuard guard;
@@ -52,7 +52,7 @@ TEST(Catalogue, sparse_topk_kept_softmax_is_the_renormalised_full_softmax) {
 
 TEST(Catalogue, sparse_topk_with_every_expert_is_the_dense_mixture) {
   const std::string rest = "experts: 5, expert: {type: gelu, hidden: 3}}";
-  const Layer sparse("{router: {type: sparse-topk, k: 5}, " + rest), dense("{router: dense-moe, " + rest);
+  const ChoiceLayer sparse("{router: {type: sparse-topk, k: 5}, " + rest), dense("{router: dense-moe, " + rest);
   Pass pass(9);
   const at::Tensor x = randn({9, 4}, 2);
   EXPECT_LT(difference(sparse.layer.forward(x, pass.context), dense.layer.forward(x, pass.context)), 1e-12);
@@ -92,17 +92,17 @@ TEST(Catalogue, combine_order_one_expert_with_a_sum_of_one_kills_the_gradient) {
   for (const char* dead : {"{router: {type: sparse-topk, k: 1}, experts: 3, expert: {type: gelu, hidden: 3}}",
                            "{router: {type: sparse-topk, k: 1, softmax: all}, combine: {renormalise: before_drop}, experts: 3, "
                            "expert: {type: gelu, hidden: 3}}"}) {
-    const Layer layer(dead);
+    const ChoiceLayer layer(dead);
     const Error error = expect_error([&] { layer.layer.forward(x, pass.context); });
     EXPECT_EQ(error.code(), "routing.dead_gate");
     EXPECT_NE(error.message().find("softmax: all"), std::string::npos);
   }
   // Trained by a loss, it is allowed; the task alone gives the gate exactly nothing.
-  const Layer taught("{router: {type: sparse-topk, k: 1}, losses: [lb-loss], experts: 3, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer taught("{router: {type: sparse-topk, k: 1}, losses: [lb-loss], experts: 3, expert: {type: gelu, hidden: 3}}");
   taught.layer.forward(x, pass.context).square().sum().backward();
   EXPECT_FALSE(taught.grad_of_router().defined() && taught.grad_of_router().abs().max().item<double>() > 0);
   // Raw probabilities keep it alive.
-  const Layer alive("{router: {type: sparse-topk, k: 1, softmax: all}, experts: 3, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer alive("{router: {type: sparse-topk, k: 1, softmax: all}, experts: 3, expert: {type: gelu, hidden: 3}}");
   alive.layer.forward(x, pass.context).square().sum().backward();
   EXPECT_GT(alive.grad_of_router().abs().max().item<double>(), 1e-3);
 }
@@ -146,14 +146,14 @@ TEST(Combine, RowsWithDifferentNumbersOfExpertsAreSummedByUnit) {
 TEST(Combine, MergedAndGatedMixturesFollowThePolicy) {
   for (const char* run : {"rows", "gated"}) {
     const std::string rest = std::string(", experts: 4, expert: {type: gelu, hidden: 3}}");
-    const Layer kept(std::string("{router: {type: sparse-topk, k: 2, run: ") + run + "}" + rest);
-    const Layer all(std::string("{router: {type: sparse-topk, k: 2, softmax: all, run: ") + run +
+    const ChoiceLayer kept(std::string("{router: {type: sparse-topk, k: 2, run: ") + run + "}" + rest);
+    const ChoiceLayer all(std::string("{router: {type: sparse-topk, k: 2, softmax: all, run: ") + run +
                     "}, combine: {renormalise: before_drop}" + rest);
     Pass pass(7);
     const at::Tensor x = randn({7, 4}, 1);
     EXPECT_LT(difference(kept.layer.forward(x, pass.context), all.layer.forward(x, pass.context)), 1e-12) << run;
   }
-  const Layer limited("{router: {type: sparse-topk, run: merged}, admission: capacity, experts: 4, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer limited("{router: {type: sparse-topk, run: merged}, admission: capacity, experts: 4, expert: {type: gelu, hidden: 3}}");
   Pass pass(7);
   EXPECT_EQ(expect_error([&] { limited.layer.forward(randn({7, 4}, 1), pass.context); }).code(), "routing.run");
 }
@@ -203,7 +203,7 @@ TEST(Catalogue, switch_top1_routes_in_float32_whatever_the_rows) {
 }
 
 TEST(Catalogue, switch_top1_with_one_expert_is_the_dense_network) {
-  const Layer layer("{router: switch-top1, experts: 1, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer layer("{router: switch-top1, experts: 1, expert: {type: gelu, hidden: 3}}");
   Pass pass(5);
   const at::Tensor x = randn({5, 4}, 1);
   EXPECT_LT(difference(layer.layer.forward(x, pass.context), layer.layer.bank().run_all(x, pass.context).squeeze(1)), 1e-12);
@@ -255,7 +255,7 @@ TEST(Catalogue, noisy_topk_begins_with_every_expert_equally_likely) {
 }
 
 TEST(Catalogue, noisy_topk_noise_scale_learns_from_kept_weights) {
-  const Layer layer("{router: {type: noisy-topk, k: 2}, experts: 4, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer layer("{router: {type: noisy-topk, k: 2}, experts: 4, expert: {type: gelu, hidden: 3}}");
   Pass train(6, 1, Phase::train), evaluate(6);
   const at::Tensor noise = layer.schema.find("moe.router.noise").tensor();
   layer.layer.forward(randn({6, 4}, 1), train.context).square().sum().backward();
@@ -319,7 +319,7 @@ TEST(Catalogue, gshard_random_may_look_at_the_probability_or_draw_the_second_exp
 
 TEST(Combine, MaskedOutputsAreLeftOutInTrainingAndScaledOutside) {
   const std::string yaml = "{router: {type: sparse-topk, k: 2}, combine: {output_masking: 0.25}, experts: 3, expert: {type: gelu, hidden: 3}}";
-  const Layer layer(yaml), plain("{router: {type: sparse-topk, k: 2}, experts: 3, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer layer(yaml), plain("{router: {type: sparse-topk, k: 2}, experts: 3, expert: {type: gelu, hidden: 3}}");
   const at::Tensor x = randn({4000, 4}, 1);
   Pass evaluate(4000), train(4000, 1, Phase::train), all(4000);
   EXPECT_LT(difference(layer.layer.forward(x, evaluate.context), plain.layer.forward(x, all.context) * 0.75), 1e-12);
@@ -333,7 +333,7 @@ TEST(Combine, MaskedOutputsAreLeftOutInTrainingAndScaledOutside) {
 
 TEST(Catalogue, gshard_random_spares_capacity) {
   // One expert pair for all rows: what the lot skips asks for no place.
-  const Layer layer("{router: {type: gshard-random, policy: none}, admission: {type: capacity, factor: 1, minimum: 1}, experts: 3, "
+  const ChoiceLayer layer("{router: {type: gshard-random, policy: none}, admission: {type: capacity, factor: 1, minimum: 1}, experts: 3, "
                     "expert: {type: gelu, hidden: 3}}");
   Pass pass(6, 1, Phase::train);
   layer.layer.forward(randn({6, 4}, 1), pass.context);
@@ -365,7 +365,7 @@ TEST(Catalogue, sigmoid_topk_bias_chooses_and_does_not_weigh) {
 }
 
 TEST(SigmoidTopK, OneExpertKeepsItsAffinityAndItsGradient) {
-  const Layer layer("{router: {type: sigmoid-topk, k: 1}, experts: 3, expert: {type: gelu, hidden: 3}}");
+  const ChoiceLayer layer("{router: {type: sigmoid-topk, k: 1}, experts: 3, expert: {type: gelu, hidden: 3}}");
   Pass pass(5, 1, Phase::train);
   layer.layer.forward(randn({5, 4}, 1), pass.context).square().sum().backward();
   EXPECT_GT(layer.grad_of_router().abs().max().item<double>(), 1e-3);
