@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <set>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
@@ -28,7 +30,7 @@ constexpr std::array kTokenizerFiles{
     "merges.txt", "chat_template.jinja", "generation_config.json"};
 
 /// Model types whose code came with their weights: where another one says the same, everybody reads that.
-constexpr std::array kOwnCode{"arctic", "deepseek", "grok-1", "llama_moe", "openmoe", "skywork", "yuan"};
+constexpr std::array kOwnCode{"arctic", "deepseek", "grok-1", "llama_moe", "minimax_text_01", "openmoe", "skywork", "yuan"};
 
 bool has_own_code(const std::string& model_type) {
   return std::find(kOwnCode.begin(), kOwnCode.end(), model_type) != kOwnCode.end();
@@ -42,11 +44,21 @@ struct Attempt {
   std::string obstacle;  ///< the first ones, in words
 };
 
-Attempt attempt(const Family& family, const std::string& model_type, const Node& wanted) {
+Attempt attempt(const Family& family, const std::string& model_type, const Decoder& decoder, const Node& wanted) {
   Attempt result{.family = model_type, .config = {}, .obstacle = {}};
+  std::optional<std::set<std::string>> written;  // names of the tensors beside that config, once they are asked for
+  const HasTensor has = [&](const std::string& name) {
+    if (!written) {
+      NameMap map(decoder.schema());
+      family.names(map, decoder.options(), {});
+      written.emplace();
+      for (const auto& tensor : map.correspondences()) written->insert(tensor.theirs);
+    }
+    return written->contains(name);
+  };
   try {
     result.config = family.write(wanted, model_type);
-    const std::vector<Difference> found = differences(wanted, composition(Decoder(family.read(result.config))));
+    const std::vector<Difference> found = differences(wanted, composition(Decoder(family.read(result.config, has))));
     result.count = found.size();
     if (found.empty()) return result;
     const Difference& first = found.front();
@@ -80,7 +92,8 @@ void write_vocabulary(const LoadedModel& model, const fs::path& folder) {
 /// What the model was read as; empty when that was no family.
 std::string own_type(const LoadedModel& model) {
   if (!model.family || !fs::is_directory(model.folder)) return {};
-  const Node* type = parse_json(read_file(model.folder / "config.json", kLargestConfig), "config.json").find("model_type");
+  const Node config = parse_json(read_file(model.folder / "config.json", kLargestConfig), "config.json");
+  const Node* type = config.find("model_type");
   const std::vector<std::string> types = model.family->model_types();
   return type && type->is_scalar() && std::find(types.begin(), types.end(), type->scalar()) != types.end() ? type->scalar() : std::string();
 }
@@ -106,7 +119,7 @@ Node export_config(const Decoder& decoder, const std::string& model_type) {
   std::vector<Attempt> attempts;
   for (const auto& family : families())
     for (const std::string& type : family->model_types())
-      if (model_type.empty() || type == model_type) attempts.push_back(attempt(*family, type, wanted));
+      if (model_type.empty() || type == model_type) attempts.push_back(attempt(*family, type, decoder, wanted));
   check(!attempts.empty(), "convert.export.family", "'{}' is no family that can be written; these are: {}", model_type,
         fmt::join(known_model_types(), ", "));
   std::stable_sort(attempts.begin(), attempts.end(), [](const Attempt& a, const Attempt& b) {

@@ -151,11 +151,12 @@ void bind_model(LoadedModel& model, const Node& config, const WeightSource& weig
   const std::shared_ptr<Family> family = family_of(config);
   check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
         config.where(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)", fmt::join(known_model_types(), ", "));
-  const ModelOptions options = family->read(config);
+  const HasTensor has = [&](const std::string& name) { return weights.has(name); };
+  const ModelOptions options = family->read(config, has);
   model.decoder = std::make_shared<Decoder>(options);
   model.family = family;
   NameMap map(model.decoder->schema());
-  family->names(map, options, [&](const std::string& name) { return weights.has(name); });
+  family->names(map, options, has);
   map.bind(weights, where, dtype);
 }
 

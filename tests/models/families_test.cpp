@@ -343,7 +343,7 @@ TEST(Families, LayersWithoutEndAreOneErrorAndNoMemory) {
 
 TEST(Families, EveryModelTypeIsHeldToARecordingOrAVector) {
   // By hand: types whose tests stand above or in check_vectors_test.cpp.
-  std::set<std::string> proven{"llama4_text", "kimi_k2", "llama_moe", "deepseek", "grok-1", "skywork", "arctic", "yuan", "openmoe"};
+  std::set<std::string> proven{"llama4_text", "kimi_k2", "minimax_text_01", "llama_moe", "deepseek", "grok-1", "skywork", "arctic", "yuan", "openmoe"};
   for (const auto& entry : fs::directory_iterator(golden("")))
     if (fs::exists(entry.path() / "golden.safetensors") && fs::exists(entry.path() / "config.json"))
       proven.insert(find_at(parse_json(read_file(entry.path() / "config.json"), "config"), "model_type")->scalar());

@@ -6,6 +6,7 @@
 #include "switchyard/infer/network_model.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/hub_keys.h"
+#include "switchyard/models/families/table_family.h"
 #include "tests/files.h"
 #include "tests/support.h"
 
@@ -16,6 +17,7 @@ namespace fs = std::filesystem;
 using testing::expect_error;
 using testing::golden;
 using testing::TemporaryFolder;
+using testing::write_text;
 
 Node config_from(const std::string& json) { return parse_json(json, "config.json"); }
 
@@ -58,6 +60,30 @@ TEST(FamilyChoices, EverySpellingOfAKeyCounts) {
   Node newer = older;
   for (Node& type : newer["layer_types"].items()) type = Node(type.scalar() == "mamba" ? "linear_attention" : "full_attention");
   EXPECT_TRUE(differences(meant(older), meant(newer)).empty());
+}
+
+TEST(FamilyChoices, TheFirstFilesOfMiniMaxAreTheSameModel) {
+  // Their own type and keys: attn_type_list, layernorm_*; the weights have the same names.
+  const Node newer = changed("minimax", {});
+  Node older = config_from(R"({"model_type": "minimax_text_01", "architectures": ["MiniMaxText01ForCausalLM"], "postnorm": true, "shared_intermediate_size": 0})");
+  for (const auto& [key, value] : newer.entries()) {
+    if (key == "layer_types") {
+      for (const Node& type : value.items()) older["attn_type_list"].append(hub_count(type.scalar() == "full_attention" ? 1 : 0));
+    } else if (key.ends_with("_factor")) {
+      std::string name = "layernorm_" + key.substr(0, key.size() - 7);
+      if (const size_t at = name.find("_attn_"); at != std::string::npos) name.replace(at, 6, "_attention_");
+      older[name] = value;
+    } else if (!older.find(key)) {
+      older[key] = value;
+    }
+  }
+  EXPECT_TRUE(differences(meant(newer), meant(older)).empty());
+  const Node written = family_of(older)->write(meant(older), "minimax_text_01");
+  EXPECT_EQ(number_at(written, "layernorm_full_attention_alpha"), number_at(newer, "full_attn_alpha_factor"));
+  EXPECT_EQ(written.find("layer_types"), nullptr);
+  EXPECT_TRUE(differences(meant(written), meant(older)).empty());
+  older["postnorm"] = hub_flag(false);
+  EXPECT_EQ(expect_error([&] { meant(older); }).code(), "model.config");
 }
 
 TEST(FamilyChoices, ActivationsAreReadAndWrittenByTheirNames) {
@@ -115,6 +141,141 @@ TEST(FamilyChoices, WeightsOfTwoTypesLoseNothingAndComputeInOne) {
     return NetworkModel(load_model(folder.path(), type)).logits(ids, facts, Phase::evaluate, nullptr, LanguageModel::Rows::all);
   };
   EXPECT_TRUE(logits({}).equal(logits(at::kFloat)));
+}
+
+/// A recording's tensors by name.
+std::map<std::string, at::Tensor> recorded(const std::string& folder) {
+  std::map<std::string, at::Tensor> tensors;
+  const Safetensors file(golden(folder + "/model.safetensors"));
+  for (const TensorInfo& info : file.tensors()) tensors[info.name] = file.get(info.name).clone();
+  return tensors;
+}
+
+/// A folder of that config and those tensors.
+void write_model(const fs::path& folder, const Node& config, const std::map<std::string, at::Tensor>& tensors) {
+  write_text(folder / "config.json", to_json(config));
+  write_safetensors_folder(folder, NamedTensors(tensors.begin(), tensors.end()));
+}
+
+TEST(FamilyChoices, NamesOfLibraryFivesMemoryAreRead) {
+  // Files that are saved as the library holds them: experts in one tensor, mixtures under other names.
+  const std::vector<std::pair<std::string, std::string>> granite{{"input_linear.weight", "experts.gate_up_proj"}, {"output_linear.weight", "experts.down_proj"},
+                                                                 {"router.layer.weight", "router.weight"}};
+  const std::map<std::string, std::vector<std::pair<std::string, std::string>>> renamed{
+      {"granitemoe", granite}, {"granitemoeshared", granite}, {"granitemoehybrid", granite},
+      {"ernie4_5_moe", {{"mlp.moe_statics", "mlp.gate.moe_statics"}}},
+      {"phimoe", {{"block_sparse_moe.gate", "mlp.router"}, {"block_sparse_moe", "mlp"}}},
+      {"minimax", {{"block_sparse_moe", "mlp"}}},
+      {"minimax_m2", {{"block_sparse_moe", "mlp"}}}};
+  for (const auto& [folder, rules] : renamed) {
+    std::map<std::string, at::Tensor> tensors;
+    std::map<std::string, std::map<int, std::map<std::string, at::Tensor>>> experts;  // by stem, number and part
+    for (const auto& [theirs, tensor] : recorded(folder)) {
+      std::string name = theirs;
+      for (const auto& [from, to] : rules)
+        if (const size_t at = name.find(from); at != std::string::npos && name.find("shared_mlp") == std::string::npos) name.replace(at, from.size(), to);
+      const size_t at = name.find("mlp.experts.");
+      if (at == std::string::npos || folder == "ernie4_5_moe") {
+        tensors[name] = tensor;
+        continue;
+      }
+      const std::string rest = name.substr(at + 12);
+      experts[name.substr(0, at + 11)][std::stoi(rest)][rest.substr(rest.find('.') + 1)] = tensor;
+    }
+    for (const auto& [stem, each] : experts) {
+      std::vector<at::Tensor> both, down;
+      for (const auto& [number, parts] : each) {
+        both.push_back(at::cat({parts.at("w1.weight"), parts.at("w3.weight")}));
+        down.push_back(parts.at("w2.weight"));
+      }
+      tensors[stem + ".gate_up_proj"] = at::stack(both);
+      tensors[stem + ".down_proj"] = at::stack(down);
+    }
+    TemporaryFolder other;
+    write_model(other.path(), changed(folder, {}), tensors);
+    const LoadedModel published = load_model(golden(folder)), memory = load_model(other.path());
+    for (const Parameter& parameter : published.decoder->schema().all())
+      EXPECT_TRUE(memory.decoder->schema().find(parameter.name()).tensor().equal(parameter.tensor())) << folder << " " << parameter.name();
+  }
+}
+
+TEST(FamilyChoices, AMixtureFamilysModelWithoutMixturesIsWrittenAndReadBack) {
+  for (const auto& [folder, keys] : {std::pair{"deepseek_v2", R"({"first_k_dense_replace": 9})"}, std::pair{"deepseek_v3", R"({"first_k_dense_replace": 9})"},
+                                     std::pair{"glm4_moe", R"({"first_k_dense_replace": 9})"}, std::pair{"dots1", R"({"first_k_dense_replace": 9})"},
+                                     std::pair{"qwen2_moe", R"({"decoder_sparse_step": 9})"}, std::pair{"qwen3_next", R"({"decoder_sparse_step": 9})"},
+                                     std::pair{"ernie4_5_moe", R"({"moe_layer_start_index": 9})"}, std::pair{"granitemoehybrid", R"({"num_local_experts": 0})"}}) {
+    const Node config = changed(folder, {}, keys);
+    const Node read = meant(config);
+    ASSERT_EQ(first_layer(read, has_mixture), -1) << folder;
+    const Node written = family_of(config)->write(read, text_at(config, "model_type"));
+    EXPECT_TRUE(differences(read, meant(written)).empty()) << folder;
+  }
+  Node llama4 = changed("llama4", {});
+  llama4["text_config"]["moe_layers"] = Node::list();  // an empty list is an answer
+  const Node read = meant(llama4);
+  EXPECT_EQ(first_layer(read, has_mixture), -1);
+  EXPECT_TRUE(differences(read, meant(family_of(llama4)->write(read, "llama4"))).empty());
+}
+
+TEST(FamilyChoices, HybridsOfOneKindOfLayerAreWrittenAndReadBack) {
+  const auto all = [](const char* folder, const char* kind) {
+    Node config = changed(folder, {});
+    for (Node& type : config["layer_types"].items()) type = hub_text(kind);
+    return config;
+  };
+  for (const Node& config : {all("minimax", "linear_attention"), all("minimax", "full_attention"), all("granitemoehybrid", "attention"),
+                             all("granitemoehybrid", "mamba"), all("qwen3_next", "linear_attention")}) {
+    const Node read = meant(config);
+    const Node written = family_of(config)->write(read, text_at(config, "model_type"));
+    EXPECT_TRUE(differences(read, meant(written)).empty()) << text_at(config, "model_type");
+    // The library checks heads of layers that are not there.
+    if (written.find("mamba_n_heads")) {
+      EXPECT_EQ(integer_at(written, "mamba_expand") * integer_at(written, "hidden_size") % integer_at(written, "mamba_n_heads"), 0);
+    }
+  }
+}
+
+TEST(FamilyChoices, ErniesExpertsHaveBiasesWhereTheFileHasThem) {
+  // The published code gives them to every map by use_bias, library 5 to all but the experts'.
+  const Node config = changed("ernie4_5_moe", {}, R"({"use_bias": true})");
+  for (const bool published : {true, false}) {
+    std::map<std::string, at::Tensor> tensors = recorded("ernie4_5_moe");
+    std::map<std::string, at::Tensor> biases;
+    for (const auto& [name, tensor] : tensors)
+      if (name.ends_with("_proj.weight") && (published || name.find(".experts.") == std::string::npos))
+        biases[name.substr(0, name.size() - 6) + "bias"] = at::full({tensor.size(0)}, 0.25);
+    biases["lm_head.bias"] = at::full({tensors.at("model.embed_tokens.weight").size(0)}, 0.25);
+    tensors.insert(biases.begin(), biases.end());
+    TemporaryFolder folder;
+    write_model(folder.path(), config, tensors);
+    const LoadedModel model = load_model(folder.path());
+    const NameMap declared(model.decoder->schema());
+    EXPECT_EQ(declared.declares("layers.1.feed_forward.experts.up_bias"), published);
+    EXPECT_TRUE(declared.declares("layers.1.feed_forward.shared.up_bias"));
+    EXPECT_EQ(export_model(model, folder / "again"), "ernie4_5_moe");
+    const Safetensors again(folder / "again" / "model.safetensors");
+    for (const auto& [name, tensor] : tensors) EXPECT_TRUE(again.get(name).equal(tensor)) << name;
+    EXPECT_EQ(again.tensors().size(), tensors.size());
+  }
+}
+
+TEST(FamilyChoices, AnUntiedEncoderDecoderIsWrittenWithTheCopiesThatLibrariesRead) {
+  for (const auto& [folder, shared] : {std::pair{"t5", "shared.weight"}, std::pair{"switch_transformers", "shared.weight"}, std::pair{"nllb_moe", "model.shared.weight"}}) {
+    std::map<std::string, at::Tensor> tensors = recorded(folder);
+    tensors["lm_head.weight"] = tensors.at(shared) * 0.5;
+    TemporaryFolder out;
+    write_model(out.path(), changed(folder, {}, R"({"tie_word_embeddings": false})"), tensors);
+    const LoadedModel model = load_model(out.path());
+    EXPECT_EQ(export_model(model, out / "again"), text_at(changed(folder, {}), "model_type"));
+    const Safetensors again(out / "again" / "model.safetensors");
+    const std::string prefix = std::string(shared).substr(0, std::string(shared).find("shared"));
+    for (const char* copy : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
+      EXPECT_TRUE(again.get(prefix + copy).equal(tensors.at(shared))) << folder;
+    EXPECT_TRUE(again.get("lm_head.weight").equal(tensors.at("lm_head.weight"))) << folder;
+    const LoadedModel back = load_model(out / "again");
+    for (const Parameter& parameter : model.decoder->schema().all())
+      EXPECT_TRUE(back.decoder->schema().find(parameter.name()).tensor().equal(parameter.tensor())) << folder << " " << parameter.name();
+  }
 }
 
 }  // namespace

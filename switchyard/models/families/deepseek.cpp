@@ -99,13 +99,13 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
                       describe_fine_layers(composition, config);
                       config["num_key_value_heads"] = Node(config["num_attention_heads"]);
                       config["scoring_func"] = hub_text("softmax");
-                      const int64_t at = std::max<int64_t>(first_layer(composition, has_mixture), 0);
+                      const int64_t at = first_layer(composition, has_mixture);
                       const std::string mixture = fmt::format("layers.{}.mixtures.0.", at);
-                      const int64_t groups = integer_at(composition, mixture + "router.groups");
+                      const int64_t groups = at < 0 ? 1 : integer_at(composition, mixture + "router.groups");
                       config["topk_method"] = hub_text(groups > 1 ? "group_limited_greedy" : "greedy");
                       config["n_group"] = hub_count(groups);
-                      config["topk_group"] = hub_count(integer_at(composition, mixture + "router.chosen_groups"));
-                      config["routed_scaling_factor"] = hub_number(number_at(composition, mixture + "combine.scale"));
+                      config["topk_group"] = hub_count(at < 0 ? 1 : integer_at(composition, mixture + "router.chosen_groups"));
+                      config["routed_scaling_factor"] = hub_number(at < 0 ? 1 : number_at(composition, mixture + "combine.scale"));
                     }}) {}
 };
 

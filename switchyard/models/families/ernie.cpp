@@ -7,8 +7,11 @@ namespace {
 std::vector<NameRule> names() {
   NameRule bias{{"layers.{i}.feed_forward.router.bias"}, "model.layers.{i}.mlp.moe_statics.e_score_correction_bias"};
   bias.unit = 0;
+  NameRule memory = where_present(bias);
+  memory.theirs = "model.layers.{i}.mlp.gate.moe_statics.e_score_correction_bias";
   const std::string ours = "layers.{i}.feed_forward.", theirs = "model.layers.{i}.mlp.experts.{e}.";
-  return joined({bias,
+  return joined({memory,
+                 bias,
                  {{ours + "experts.gate_bias"}, theirs + "gate_proj.bias"},
                  {{ours + "experts.up_bias"}, theirs + "up_proj.bias"},
                  {{ours + "experts.down_bias"}, theirs + "down_proj.bias"}},
@@ -50,6 +53,9 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all, sele
     int64_t last = config.count("moe_layer_end_index", -1, -1);
     if (last < 0) last = draft.count() - 1;
     const int64_t shared = config.count("moe_num_shared_experts", 2, 0);
+    // The published code gives experts biases by use_bias too, library 5 all maps but theirs: files say which wrote them.
+    const int64_t sparse = (std::max<int64_t>(first, 0) / step + 1) * step - 1;
+    const bool plain = config.lacks(fmt::format("model.layers.{}.mlp.experts.0.gate_proj.bias", sparse));
     for (int64_t i = 0; i < draft.count(); ++i) {
       Node& mixture = draft.layers[static_cast<size_t>(i)].mixture;
       if (i < first || i > last || (i + 1) % step != 0) {
@@ -57,6 +63,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all, sele
       } else if (shared > 0) {
         add_shared(mixture, shared * integer_at(mixture, "expert.hidden"));
       }
+      if (plain && !mixture.is_null()) mixture["expert"]["bias"] = hub_flag(false);
     }
   }
 

@@ -24,6 +24,11 @@ class Family {
   virtual std::vector<std::string> architectures() const { return {}; }
   /// Options of a config; throws options.* and model.config with file, line and key.
   virtual ModelOptions read(const Node& config) const = 0;
+  /// The same where weights say what a config leaves open: which tensors there are.
+  virtual ModelOptions read(const Node& config, const HasTensor& has) const {
+    (void)has;
+    return read(config);
+  }
   /// The config of that model type that comes nearest to a composition (models/families/composition.h), its numbers taken
   /// from where this family has them. What the family cannot say reads back otherwise; whoever writes files compares (convert/export.h).
   /// Throws model.family_option when a number the config needs is not there at all.

@@ -75,7 +75,7 @@ dense: {type: feed-forward, bias: true}
     for (int64_t i = 0; i < draft.count(); ++i) {
       Draft::Layer& layer = draft.layers[static_cast<size_t>(i)];
       const double scale = (scaled ? 1 / std::sqrt(d) : 1) / (by_layer ? static_cast<double>(i + 1) : 1);
-      if (!scaled || by_layer) layer.attention["scale"] = detail::write_value(scale);
+      if (!scaled || (by_layer && i > 0)) layer.attention["scale"] = detail::write_value(scale);
     }
   }
   static void describe(const Node& composition, const std::string&, Node& config) {

@@ -8,17 +8,18 @@ namespace switchyard {
 
 std::vector<NameRule> granite_names() {
   const std::string ours = "layers.{i}.feed_forward.", theirs = "model.layers.{i}.", moe = theirs + "block_sparse_moe.";
-  return joined({{{ours + "experts.gate", ours + "experts.up"}, moe + "input_linear.weight", 1},
-                 {{ours + "experts.down"}, moe + "output_linear.weight"},
-                 {{ours + "shared.gate", ours + "shared.up"}, theirs + "shared_mlp.input_linear.weight"},
-                 {{ours + "shared.down"}, theirs + "shared_mlp.output_linear.weight"}},
-                llama_names({.router = "block_sparse_moe.router.layer.weight"}));
+  return joined(memory_names("block_sparse_moe.experts", "block_sparse_moe.router.weight"),
+                joined({{{ours + "experts.gate", ours + "experts.up"}, moe + "input_linear.weight", 1},
+                        {{ours + "experts.down"}, moe + "output_linear.weight"},
+                        {{ours + "shared.gate", ours + "shared.up"}, theirs + "shared_mlp.input_linear.weight"},
+                        {{ours + "shared.down"}, theirs + "shared_mlp.output_linear.weight"}},
+                       llama_names({.router = "block_sparse_moe.router.layer.weight"})));
 }
 
 std::vector<HubKey> granite_keys() {
-  return joined({count_key("num_local_experts|num_experts", "mixture.experts"),
-                 count_key("num_experts_per_tok", "mixture.router.k"),
-                 count_key("intermediate_size", "mixture.expert.hidden"),
+  return joined({count_key("num_local_experts|num_experts", "mixture.experts").absent("8"),
+                 count_key("num_experts_per_tok", "mixture.router.k").absent("2"),
+                 count_key("intermediate_size", "mixture.expert.hidden").absent("11008"),
                  number_key("embedding_multiplier", "embedding_scale").absent("1.0"),
                  number_key("attention_multiplier", "attention.scale").absent("1.0").from(1e-30),  // 0 is no default of its code
                  number_key("residual_multiplier", "residual.attention_add residual.feed_forward_add").absent("1.0"),

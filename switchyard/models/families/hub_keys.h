@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -38,7 +39,8 @@ HubKey text_key(std::string key, std::string places);
 /// One config.json that is read key by key; what nobody asked for is left over.
 class HubReader {
  public:
-  explicit HubReader(const Node& config) : config_(config) {}
+  /// has: which tensors the weights have, where that is known.
+  explicit HubReader(const Node& config, std::function<bool(const std::string&)> has = {}) : config_(config), has_(std::move(has)) {}
   const Node& config() const { return config_; }
 
   /// Null when absent or null. The key counts as known.
@@ -57,12 +59,15 @@ class HubReader {
   void pass(const std::string& key) const { known_.insert(key); }
   /// Refuses (model.config) unless absent, null or one of `values`: what acts otherwise cannot be computed here.
   void only(const std::string& key, const std::vector<std::string>& values) const;
+  /// Whether the weights are known not to have a tensor.
+  bool lacks(const std::string& tensor) const { return has_ && !has_(tensor); }
 
   /// Names unknown keys once in a warning; refuses (model.config) those that change the mathematics of other families.
   void finish() const;
 
  private:
   const Node& config_;
+  std::function<bool(const std::string&)> has_;
   mutable std::set<std::string> known_;
 };
 

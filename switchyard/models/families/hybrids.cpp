@@ -157,8 +157,8 @@ mamba: {type: mamba2}
 dense: {type: feed-forward, activation: swiglu}
 mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
 )",
-                     .keys = joined({count_key("num_local_experts|num_experts", "mixture.experts").absent("0").from(0),
-                                     count_key("num_experts_per_tok", "mixture.router.k").absent("0").from(0),
+                     .keys = joined({count_key("num_local_experts|num_experts", "mixture.experts").absent("8").from(0),
+                                     count_key("num_experts_per_tok", "mixture.router.k").absent("2").from(0),
                                      count_key("intermediate_size", "mixture.expert.hidden").absent(""),  // no experts, no width
                                      count_key("mamba_n_heads", "mamba.heads").absent("128"),
                                      count_key("mamba_d_state", "mamba.state").absent("256"),
@@ -204,6 +204,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
   static void describe(const Node& composition, const std::string& type, Node& config) {
     describe_granite_shared(composition, type, config);
     if (!config.find("intermediate_size")) config["intermediate_size"] = Node(config["shared_intermediate_size"]);
+    if (first_layer(composition, has_mixture) < 0) config["num_local_experts"] = config["num_experts_per_tok"] = hub_count(0);
     config["layer_types"] = Node::list();
     for (const Node& layer : find_at(composition, "layers")->items())
       config["layer_types"].append(hub_text(is_body(layer, "mamba2") ? "mamba" : "attention"));
@@ -218,6 +219,11 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
         config["time_step_limit"].append(hub_number(lowest));
         config["time_step_limit"].append(highest > 0 ? hub_number(highest) : endless());
       }
+    } else {
+      // The library holds heads against the width also where no layer has them.
+      config["mamba_n_heads"] = hub_count(1);
+      config["mamba_d_head"] = hub_count(2 * width);
+      config["mamba_expand"] = hub_count(2);
     }
   }
 };
@@ -308,10 +314,17 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}, shared: [{expert:
 
 // --- MiniMax-Text-01 -------------------------------------------------------------------------------
 
+/// The type of the first files, whose code came with them, and what they call the weights of stream and sub-layer.
+constexpr const char* kFirstMiniMax = "minimax_text_01";
+constexpr std::pair<const char*, const char*> kFactors[]{
+    {"full_attn_alpha_factor", "layernorm_full_attention_alpha"}, {"full_attn_beta_factor", "layernorm_full_attention_beta"},
+    {"linear_attn_alpha_factor", "layernorm_linear_attention_alpha"}, {"linear_attn_beta_factor", "layernorm_linear_attention_beta"},
+    {"mlp_alpha_factor", "layernorm_mlp_alpha"}, {"mlp_beta_factor", "layernorm_mlp_beta"}};
+
 class MiniMax : public TableFamily {
  public:
   MiniMax()
-      : TableFamily({.kinds = {{"minimax", "MiniMaxForCausalLM"}},
+      : TableFamily({.kinds = {{"minimax", "MiniMaxForCausalLM"}, {kFirstMiniMax, "MiniMaxText01ForCausalLM"}},
                      .fixed = R"(
 model: {block: keep_norm}
 attention: {type: gqa}
@@ -336,15 +349,18 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
  private:
   static std::vector<NameRule> names_of_minimax() {
     const std::string ours = "layers.{i}.attention.", theirs = "model.layers.{i}.self_attn.";
-    return joined({{{ours + "in.weight"}, theirs + "qkv_proj.weight"},
-                   {{ours + "gate.weight"}, theirs + "output_gate.weight"},
-                   {{ours + "out.weight"}, theirs + "out_proj.weight"},
-                   {{ours + "norm.weight"}, theirs + "norm.weight"}},
+    return joined(joined({{{ours + "in.weight"}, theirs + "qkv_proj.weight"},
+                          {{ours + "gate.weight"}, theirs + "output_gate.weight"},
+                          {{ours + "out.weight"}, theirs + "out_proj.weight"},
+                          {{ours + "norm.weight"}, theirs + "norm.weight"}},
+                         memory_names()),
                   llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3", .down = "w2"}));
   }
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
     arrange_curve(config, draft, "lightning");
-    config.pass("block_size");
+    for (const char* key : {"block_size", "shared_moe_mode"}) config.pass(key);
+    config.only("postnorm", {"true"});
+    config.only("shared_intermediate_size", {"0"});
     const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");
     const std::vector<int64_t> full_types = config.counts("attn_type_list");  // of the first files: 1 = full
     check(full_types.empty() || static_cast<int64_t>(full_types.size()) == draft.count(), "model.config", "{}: attn_type_list lists {} layers, but there are {}",
@@ -354,10 +370,9 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
       const int64_t width = given > 0 ? given : integer_at(draft.model, "width") / heads;
       draft.model["rope_fraction"] = detail::write_value(static_cast<double>(config.count("rotary_dim", width)) / static_cast<double>(width));
     }
-    const auto number = [&](const char* key, const char* older) { return config.number(key, config.number(older, 1)); };
-    const double full_alpha = number("full_attn_alpha_factor", "layernorm_full_attention_alpha"), full_beta = number("full_attn_beta_factor", "layernorm_full_attention_beta");
-    const double linear_alpha = number("linear_attn_alpha_factor", "layernorm_linear_attention_alpha"), linear_beta = number("linear_attn_beta_factor", "layernorm_linear_attention_beta");
-    const double mlp_alpha = number("mlp_alpha_factor", "layernorm_mlp_alpha"), mlp_beta = number("mlp_beta_factor", "layernorm_mlp_beta");
+    double factor[std::size(kFactors)];
+    for (size_t f = 0; f < std::size(kFactors); ++f) factor[f] = config.number(kFactors[f].first, config.number(kFactors[f].second, 1));
+    const auto [full_alpha, full_beta, linear_alpha, linear_beta, mlp_alpha, mlp_beta] = factor;
     for (int64_t i = 0; i < draft.count(); ++i) {
       Draft::Layer& layer = draft.layers[static_cast<size_t>(i)];
       bool full = (i + 1) % 2 == 0;
@@ -371,21 +386,32 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
       layer.residual["feed_forward_add"] = detail::write_value(mlp_beta);
     }
   }
-  static void describe(const Node& composition, const std::string&, Node& config) {
-    config["layer_types"] = Node::list();
+  static void describe(const Node& composition, const std::string& type, Node& config) {
+    const bool first = type == kFirstMiniMax;
     for (int64_t i = 0; i < layers_of(composition); ++i) {
       const Node& layer = find_at(composition, "layers")->items()[static_cast<size_t>(i)];
       const bool full = is_body(layer, "gqa");
-      config["layer_types"].append(hub_text(full ? "full_attention" : "linear_attention"));
+      if (first) config["attn_type_list"].append(hub_count(full ? 1 : 0));
+      else config["layer_types"].append(hub_text(full ? "full_attention" : "linear_attention"));
       const std::string kind = full ? "full_attn_" : "linear_attn_";
       config[kind + "alpha_factor"] = hub_number(number_at(layer, "residual.attention_keep"));
       config[kind + "beta_factor"] = hub_number(number_at(layer, "residual.attention_add"));
       config["mlp_alpha_factor"] = hub_number(number_at(layer, "residual.feed_forward_keep"));
       config["mlp_beta_factor"] = hub_number(number_at(layer, "residual.feed_forward_add"));
     }
+    if (first) {
+      for (auto& [key, value] : config.entries())
+        for (const auto& [newer, older] : kFactors)
+          if (key == newer) key = older;
+      config["postnorm"] = hub_flag(true);
+    }
     const double fraction = number_at(composition, "rope_fraction");
-    const int64_t at = std::max<int64_t>(0, first_layer(composition, [](const Node& layer) { return is_body(layer, "gqa"); }));
-    if (fraction != 1)
+    const int64_t at = first_layer(composition, [](const Node& layer) { return is_body(layer, "gqa"); });
+    if (at < 0) {
+      // Heads of the other kind say how many there are.
+      for (const char* key : {"num_key_value_heads", "num_attention_heads"}) config[key] = hub_count(integer_at(composition, "layers.0.attention.heads"));
+      config["head_dim"] = hub_count(integer_at(composition, "layers.0.attention.head_dim"));
+    } else if (fraction != 1)
       config["rotary_dim"] = hub_count(static_cast<int64_t>(fraction * static_cast<double>(integer_at(composition, fmt::format("layers.{}.attention.head_dim", at))) + 0.5));
   }
 };

@@ -26,7 +26,7 @@ void arrange(const HubReader& config, const std::string&, Draft& draft) {
   const bool unit = config.flag("use_qk_norm", true), tuned = config.flag("attn_temperature_tuning", true);
   check(turning.empty() || static_cast<int64_t>(turning.size()) == draft.count(), "model.config",
         "{}: no_rope_layers lists {} layers, but there are {}", config.config().mark().source, turning.size(), draft.count());
-  if (mixed.empty())
+  if (config.find("moe_layers") == nullptr)  // an empty list is an answer
     for (int64_t i = step - 1; i < draft.count(); i += step) mixed.push_back(i);
   for (int64_t i = 0; i < draft.count(); ++i) {
     Draft::Layer& layer = draft.layers[static_cast<size_t>(i)];

@@ -5,15 +5,12 @@
 namespace switchyard {
 namespace {
 
-/// Library 5 holds the mixture as `mlp` in memory; files written from there may keep that name.
+/// Files may have the mixture as `mlp`, its experts one by one.
 std::vector<NameRule> renamed() {
   const std::string ours = "layers.{i}.feed_forward.", theirs = "model.layers.{i}.mlp.";
-  return {where_present({{ours + "router.weight"}, theirs + "gate.weight"}),
-          where_present({{ours + "experts.gate", ours + "experts.up"}, theirs + "experts.gate_up_proj", 1}),
-          where_present({{ours + "experts.down"}, theirs + "experts.down_proj"}),
-          where_present({{ours + "experts.gate"}, theirs + "experts.{e}.w1.weight"}),
-          where_present({{ours + "experts.up"}, theirs + "experts.{e}.w3.weight"}),
-          where_present({{ours + "experts.down"}, theirs + "experts.{e}.w2.weight"})};
+  return joined(memory_names(), {where_present({{ours + "experts.gate"}, theirs + "experts.{e}.w1.weight"}),
+                                 where_present({{ours + "experts.up"}, theirs + "experts.{e}.w3.weight"}),
+                                 where_present({{ours + "experts.down"}, theirs + "experts.{e}.w2.weight"})});
 }
 
 FamilyTable table() {

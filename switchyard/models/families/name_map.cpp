@@ -131,6 +131,11 @@ void NameMap::rename(const std::string& ours, const std::string& theirs) {
   link(ours, {}, theirs, parameters_[ours_index(ours)].spec().shape, {});
 }
 
+void NameMap::copy(const std::string& ours, const std::string& theirs) {
+  rename(ours, theirs);
+  links_.back().copy = true;
+}
+
 bool NameMap::ignores(const std::string& theirs) const {
   return std::find(ignored_.begin(), ignored_.end(), theirs) != ignored_.end() ||
          std::any_of(ignored_prefixes_.begin(), ignored_prefixes_.end(), [&](const auto& prefix) { return theirs.starts_with(prefix); });
@@ -151,7 +156,7 @@ void NameMap::check_complete() const {
   std::vector<int64_t> ours(parameters_.size()), theirs(theirs_.size());
   for (const Link& link : links_) {
     const int64_t count = elements(shape_of(theirs_[link.theirs].shape, link.theirs_view));
-    ours[link.ours] += count;
+    if (!link.copy) ours[link.ours] += count;
     theirs[link.theirs] += count;
   }
   for (size_t i = 0; i < ours.size(); ++i)

@@ -49,6 +49,8 @@ class NameMap {
   void rename(const std::string& ours, const std::string& theirs);
   /// Any other correspondence; `shape` is that of their whole tensor.
   void link(const std::string& ours, View ours_view, const std::string& theirs, std::vector<int64_t> shape, View theirs_view);
+  /// Theirs is written as one more copy of ours; whoever reads knows it as ignored.
+  void copy(const std::string& ours, const std::string& theirs);
   /// A tensor that may stand in a file and says nothing new (a tied head, stored angles).
   void ignore(const std::string& theirs) { ignored_.push_back(theirs); }
   /// The same for every tensor whose name begins so.
@@ -69,7 +71,7 @@ class NameMap {
 
  private:
   struct Theirs { std::string name; std::vector<int64_t> shape; };
-  struct Link { size_t ours, theirs; View ours_view, theirs_view; };
+  struct Link { size_t ours, theirs; View ours_view, theirs_view; bool copy = false; };
   size_t ours_index(const std::string& name) const;
   bool ignores(const std::string& theirs) const;
   size_t theirs_index(const std::string& name, const std::vector<int64_t>& shape);

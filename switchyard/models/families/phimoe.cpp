@@ -22,8 +22,9 @@ mixture: {expert: {type: swiglu}, router: {type: sparsemixer}}
                                      count_key("sliding_window", "attention.window").or_null("0"),
                                      number_key("rms_norm_eps", "norm_eps").absent("1e-5")},
                                     decoder_keys()),
-                     .names = llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts",
-                                           .gate = "w1", .up = "w3", .down = "w2"}),
+                     .names = joined(memory_names("mlp.experts", "mlp.router.weight"),
+                                     llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts",
+                                                  .gate = "w1", .up = "w3", .down = "w2"})),
                      .rope_theta = "1000000",
                      .arrange =
                          [](const HubReader& config, const std::string&, Draft& draft) {

@@ -164,7 +164,7 @@ void link_names(NameMap& map, int64_t layers, const std::vector<NameRule>& rules
 void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has) {
   if (has || !map.declares("head.weight")) return;
   for (const char* stack : {"encoder", "decoder"})
-    map.link("embedding.weight", {}, fmt::format("{}{}.embed_tokens.weight", prefix, stack), map.shape("embedding.weight"), {});
+    map.copy("embedding.weight", fmt::format("{}{}.embed_tokens.weight", prefix, stack));
 }
 
 std::vector<NameRule> llama_names(const LlamaNames& names) {
@@ -201,6 +201,13 @@ std::vector<NameRule> llama_names(const LlamaNames& names) {
   }
   rules.push_back({{ours + "feed_forward.shared.mix"}, theirs + "mlp.shared_expert_gate.weight"});
   return rules;
+}
+
+std::vector<NameRule> memory_names(const std::string& experts, const std::string& router) {
+  const std::string ours = "layers.{i}.feed_forward.", theirs = "model.layers.{i}.";
+  return {where_present({{ours + "router.weight"}, theirs + router}),
+          where_present({{ours + "experts.gate", ours + "experts.up"}, theirs + experts + ".gate_up_proj", 1}),
+          where_present({{ours + "experts.down"}, theirs + experts + ".down_proj"})};
 }
 
 std::vector<NameRule> joined(std::vector<NameRule> first, const std::vector<NameRule>& rest) {
@@ -379,7 +386,7 @@ void put(Node& part, const std::string& place, const Node& value) {
 
 }  // namespace
 
-ModelOptions TableFamily::read(const Node& node) const {
+ModelOptions TableFamily::read(const Node& node, const HasTensor& has) const {
   const Node* type = node.find("model_type");
   check(type != nullptr && type->is_scalar(), "model.config", "{}: there is no model_type", node.where());
   const std::vector<std::string> known = model_types();
@@ -388,7 +395,7 @@ ModelOptions TableFamily::read(const Node& node) const {
   const Node* inner = table_.wrapper.empty() ? nullptr : node.find(table_.wrapper);
   Node keys = inner && inner->is_map() ? *inner : node;
   keys.set_mark(node.mark());
-  const HubReader config(keys);
+  const HubReader config(keys, has);
 
   Draft draft;
   draft.model = Node::map();
@@ -473,9 +480,15 @@ Node TableFamily::write(const Node& composition, const std::string& model_type) 
       if (value == nullptr) value = said_at(composition, fixed, place);
     }
     if (value == nullptr || !value->is_scalar()) {
+      // Of a part that no layer has, every number says the same.
+      const std::vector<std::string> places = words_of(key.places);
+      if (!key.standard && key.kind == HubKey::Kind::count && !places.empty() && fixed.find(head_of(places[0]))) {
+        place_at(config, name) = hub_count(std::max<int64_t>(1, static_cast<int64_t>(key.lowest)));
+        continue;
+      }
       check(key.standard.has_value(), "model.family_option", "the model has no {}, which {} needs for {}",
             words_of(key.places).empty() ? name : words_of(key.places)[0], model_type, name);
-      if (key.standard->empty()) continue;
+      if (key.standard->empty() || (key.kind == HubKey::Kind::count && *key.standard == "0" && key.lowest > 0)) continue;  // said by leaving it out
       Node standard(*key.standard);
       standard.set_quoted(key.kind == HubKey::Kind::text);
       place_at(config, name) = key.null_is_standard ? Node() : std::move(standard);

@@ -59,6 +59,8 @@ struct LlamaNames {
   std::string prefix = "model.";
 };
 std::vector<NameRule> llama_names(const LlamaNames& names = {});
+/// What library 5 calls a mixture in memory, for files that were written as it lies there.
+std::vector<NameRule> memory_names(const std::string& experts = "mlp.experts", const std::string& router = "mlp.gate.weight");
 /// An encoder's and a decoder's copies of the embedding below `prefix`, where files are written with a head of its own: library 5 then
 /// reads them, and fills them at random when they are missing.
 void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has);
@@ -101,7 +103,8 @@ class TableFamily : public Family {
   explicit TableFamily(FamilyTable table) : table_(std::move(table)) {}
   std::vector<std::string> model_types() const override;
   std::vector<std::string> architectures() const override;
-  ModelOptions read(const Node& config) const override;
+  ModelOptions read(const Node& config) const override { return read(config, {}); }
+  ModelOptions read(const Node& config, const HasTensor& has) const override;
   Node write(const Node& composition, const std::string& model_type) const override;
   void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override;
 
