@@ -2,7 +2,29 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cmath>
+#include <type_traits>
+
 namespace switchyard::program {
+
+namespace {
+
+/// What a range lets through: "nan" is in none and compares with nothing, and a count too large for its type is cut to fit.
+std::string not_a_number(const std::string& text) {
+  double value = 0;
+  return CLI::detail::lexical_cast(text, value) && std::isnan(value) ? text + " is no number to compute with" : std::string();
+}
+std::string too_large(const std::string& text) {
+  double value = 0;
+  return CLI::detail::lexical_cast(text, value) && std::abs(value) >= 0x1p63 ? text + " is too large" : std::string();
+}
+
+template <typename Target>
+constexpr bool kReal = std::is_same_v<Target, double> || std::is_same_v<Target, std::optional<double>>;
+template <typename Target>
+constexpr bool kWhole = std::is_integral_v<Target> || std::is_same_v<Target, std::optional<int64_t>> || std::is_same_v<Target, std::vector<int64_t>>;
+
+}  // namespace
 
 Argument& Argument::required() {
   option_->required();
@@ -53,7 +75,10 @@ bool Argument::given() const { return option_->count() > 0; }
 
 template <typename Target>
 Argument CommandLine::option(const std::string& name, Target& target, const std::string& help) {
-  return Argument(app_->add_option(name, target, help));
+  CLI::Option* option = app_->add_option(name, target, help);
+  if constexpr (kReal<Target>) option->check(not_a_number, "");
+  if constexpr (kWhole<Target>) option->check(too_large, "");
+  return Argument(option);
 }
 template Argument CommandLine::option(const std::string&, std::string&, const std::string&);
 template Argument CommandLine::option(const std::string&, int&, const std::string&);

@@ -73,7 +73,8 @@ void read_object(const json& object, const LanguageModel& model, const PromptsOp
 std::vector<PromptLine> read_prompts(const std::string& file, const LanguageModel& model, const PromptsOptions& options) {
   std::istringstream input(file == "-" ? std::string{std::istreambuf_iterator<char>(std::cin), {}} : read_file(file, kLargestFile));
   std::vector<PromptLine> prompts;
-  std::optional<bool> objects;
+  std::optional<bool> objects;  // the first line decides, unless the file's name does
+  if (file.ends_with(".jsonl")) objects = true;
   size_t number = 0;
   for (std::string text; std::getline(input, text);) {
     ++number;

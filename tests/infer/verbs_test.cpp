@@ -147,6 +147,12 @@ TEST_F(Verbs, GenerateRefusesBadInput) {
   expect_refused("generate " + run() + " --prompt a --stop ''", "program.usage");
   expect_refused("generate " + run() + " --prompt a --typical -1", "program.usage");
   expect_refused("generate " + run() + " --prompt a --output x", "program.usage");
+  for (const char* option : {"temperature", "top-p", "min-p", "repetition-penalty", "presence-penalty"})
+    expect_refused("generate " + run() + " --prompt a --" + option + " nan", "program.usage");
+  expect_refused("generate " + run() + " --prompt a --seed 99999999999999999999", "program.usage");
+  TemporaryFolder folder;
+  write_text(folder / "p.jsonl", "{\"prompt\": \"a\"\n");
+  expect_refused("generate " + run() + " --prompts " + (folder / "p.jsonl").string(), "program.prompts");
   expect_refused("generate " + run() + " --prompt a --dtype int3", "model.dtype");
   expect_refused("generate " + run() + " --prompt-file " + run() + "/absent.txt", "file.missing");
   expect_refused("generate " + golden("mixtral").string() + " --prompt a", "infer.tokenizer");
@@ -178,6 +184,10 @@ TEST_F(Verbs, LogitsRefusesBadInput) {
   expect_refused(call + in + out, "infer.input");
   write_safetensors(in, {{"input_ids", at::full({1, 2}, 96, at::kLong)}});
   expect_refused(call + in + out, "model.token_id");
+  write_safetensors(in, {{"input_ids", at::zeros({2, 0}, at::kLong)}});
+  expect_refused(call + in + out, "infer.input");
+  write_safetensors(in, {{"input_ids", at::zeros({2, 3}, at::kLong)}, {"attention_mask", at::tensor({1, 1, 1, 0, 0, 0}, at::kLong).view({2, 3})}});
+  expect_refused(call + in + out, "infer.mask");
   write_safetensors(in, {{"input_ids", at::zeros({1, 2}, at::kLong)}});
   expect_refused(call + in + out + " --with everything", "program.usage");
   EXPECT_FALSE(fs::exists(folder / "out"));
