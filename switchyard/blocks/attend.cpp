@@ -5,6 +5,7 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/matmul.h>
@@ -94,8 +95,8 @@ at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tens
     return t.reshape({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
   };
   const at::Tensor mask = visible(n, m, causal, options, q.device());
-  const at::Tensor queries = heads_first(q, n), keys = heads_first(k, all).narrow(2, first, m), values = heads_first(v, all).narrow(2, first, m);
-  at::Tensor y;
+  const at::Tensor queries = heads_first(q, n), keys = heads_first(k, all).narrow(2, first, m);
+  at::Tensor values = heads_first(v, all).narrow(2, first, m), y;
   const bool one = n == 1 && q.size(1) != k.size(1);  // heads that share keys need no copies of them
   if (fused_sinks(queries, values, options))
     y = attend_with_sinks(queries, keys, values, mask, causal, options);
@@ -104,10 +105,15 @@ at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tens
   else if (one)
     y = by_heads(at::scaled_dot_product_attention(share_keys(queries, k.size(1)), keys, values, mask.defined() ? std::optional(mask) : std::nullopt,
                                                   /*dropout_p=*/0, /*is_causal=*/false, options.scale), q.size(1), n);
-  else
+  else {
+    // One width for keys and values is what the fused form has: narrower values are filled up, and the rest is cut off again. Else
+    // the scores of all pairs would lie in memory at once.
+    const int64_t width = v.size(2), missing = q.size(2) - width;
+    if (missing > 0 && n > 1) values = at::constant_pad_nd(values, {0, missing});
     y = at::scaled_dot_product_attention(queries, keys, values, mask.defined() ? std::optional(mask) : std::nullopt, /*dropout_p=*/0,
                                          /*is_causal=*/causal && n > 1 && !mask.defined(), options.scale,
-                                         /*enable_gqa=*/q.size(1) != k.size(1));
+                                         /*enable_gqa=*/q.size(1) != k.size(1)).narrow(3, 0, width);
+  }
   return y.transpose(1, 2).reshape({batch * n, q.size(1), v.size(2)});
 }
 

@@ -1,5 +1,5 @@
 // Multi-head latent attention (DeepSeek-AI 2024, DeepSeek-V2, section 2.1): keys and values of all heads are read from one short
-// latent row a token, which is all that is cached beside one turned key. Decoding uses the absorbed form: the key map goes
+// latent row a token, which is all that is cached beside one turned key. Over a cache the absorbed form is used: the key map goes
 // into the query and the value map behind the sum, so that heads attend over latent rows themselves.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
@@ -81,9 +81,13 @@ class LatentAttention : public Body {
       k_turned = rotary_->turn(k_turned, angles);
     }
     // An occupied site hides the map's weight, which the absorbed form needs by itself.
-    const bool absorbed = context.state != nullptr && !key_value_.site().occupied();
+    const bool cached = context.state != nullptr && !key_value_.site().occupied();
+    const bool absorbed = cached && !fresh(context);
+    if (cached && !absorbed) keep(latent, k_turned, context);
+    Context whole = context;
+    if (cached) whole.state = nullptr;  // the latent rows are kept instead of keys and values
     const at::Tensor y = absorbed ? absorb(q_plain, q_turned, latent, k_turned, context)
-                                  : expand(q_plain, q_turned, latent, k_turned, context);
+                                  : expand(q_plain, q_turned, latent, k_turned, whole);
     return output_(y.reshape({rows, o_.heads * o_.value_dim}), context);
   }
 
@@ -109,6 +113,24 @@ class LatentAttention : public Body {
   static void each_map(Self& self, const Visit& visit) {
     if (self.query_down_) visit(*self.query_down_);
     for (auto* map : {&self.query_, &self.latent_, &self.key_value_, &self.output_}) visit(*map);
+  }
+
+  /// Whether nothing is held yet of this pass's sequences. What it brings is then all there is, and cheaper to attend over head by
+  /// head, whose keys are narrower than latent rows.
+  bool fresh(const Context& context) const {
+    const Segments& segments = context.facts.segments;
+    for (int64_t s = 0; s < segments.count(); ++s)
+      if (segments.length(s) > 0 && context.state->length(name_ + ".key", segments.sequence_of(s)) > 0) return false;
+    return true;
+  }
+
+  /// Into the cache as the absorbed form reads it.
+  void keep(const at::Tensor& latent, const at::Tensor& k_turned, const Context& context) const {
+    const Segments& segments = context.facts.segments;
+    const at::Tensor rows = at::cat({latent.unsqueeze(1), k_turned}, -1);
+    for (int64_t s = 0; s < segments.count(); ++s)
+      if (segments.length(s) > 0)
+        context.state->append(name_ + ".key", segments.sequence_of(s), rows.narrow(0, segments.begin[s], segments.length(s)));
   }
 
   /// Keys and values of every head. q: [T, H, ·]; latent: [T, r]; k_turned: [T, 1, t]. Returns [T, H, dv].
