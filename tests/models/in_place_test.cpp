@@ -93,6 +93,32 @@ TEST_F(InPlace, AnotherTypeIsConvertedAndGivesTheFileBack) {
   EXPECT_TRUE(loaded->schema().find(name).tensor().equal(decoder_->schema().find(name).tensor().to(at::kBFloat16)));
 }
 
+TEST(InPlaceFiles, WhatIsReadThroughAViewGivesItsPagesBack) {
+  // Experts that lie transposed and interleaved are copied; the file's pages must not stay beside the copy.
+  TemporaryFolder folder;
+  LoadedModel model;
+  model.decoder = make_decoder(R"(
+vocabulary: 1024
+width: 128
+layers: 2
+context: 64
+attention: {type: gqa, heads: 4, bias: true, output_bias: true, sinks: true}
+tied_embeddings: false
+mixtures: [{experts: 8, expert: {type: clamped-swiglu, hidden: 128, bias: true}, router: {type: sparse-topk, k: 2, scorer: {type: linear, bias: true}}}]
+)", at::kFloat, 3);
+  ASSERT_EQ(export_model(model, folder / "model"), "gpt_oss");
+  const LoadedModel loaded = load_model(folder / "model");
+  const std::string file = (folder / "model/model.safetensors").string();
+  std::ifstream lines("/proc/self/smaps");
+  size_t resident = 0, kilobytes = 0;
+  bool ours = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find(" r-") != std::string::npos || line.find(" rw") != std::string::npos) ours = line.find(file) != std::string::npos;
+    if (ours && std::sscanf(line.c_str(), "Rss: %zu", &kilobytes) == 1) resident += kilobytes * 1024;
+  }
+  EXPECT_LT(resident, std::filesystem::file_size(file) / 2);
+}
+
 TEST(MappedPages, PiecesAreShownBehindEachOther) {
   TemporaryFolder folder;
   std::string text;

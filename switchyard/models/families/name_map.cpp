@@ -272,7 +272,9 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
     for (const Link* link : parts[i]) {
       const at::Tensor part = read(*link);
       view_of(whole, link->ours_view).copy_(part);
-      if (plain && part.is_contiguous()) maps.give_back(part.const_data_ptr(), part.nbytes());  // it is not needed a second time
+      // It is not needed a second time. Of a view that is no run of bytes, the whole tensor goes: another part comes back from the file.
+      const at::Tensor read_now = part.is_contiguous() ? part : file.get(theirs_[link->theirs].name);
+      if (plain && read_now.is_contiguous()) maps.give_back(read_now.const_data_ptr(), read_now.nbytes());
     }
     parameter.bind(std::move(whole));
   }
