@@ -132,6 +132,20 @@ TEST(GroupedPacked, FastDecodersGiveTheCodecsBits) {
   }
 }
 
+/// Products of int8 columns against the same sums in float64: exact but for the order of the sums.
+void expect_int_dots(const BlockTensor& weight, int64_t n) {
+  const int64_t rows = weight.shape()[0], k = weight.shape()[1];
+  const at::Tensor x = randn({n, k}, 2, at::kFloat);
+  at::Tensor q = at::zeros({n, k}, at::kChar), scale = at::zeros({n, k / 64}), sum = at::zeros({n, k / 16}), got = at::zeros({n, rows});
+  cpu::quantise_columns(x.const_data_ptr<float>(), n, k, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<float>());
+  cpu::block_path(weight.codec())->int_dots(weight.row(0), rows, k / weight.codec().length, n,
+                                            {q.const_data_ptr<int8_t>(), scale.const_data_ptr<float>(), sum.const_data_ptr<float>()},
+                                            got.mutable_data_ptr<float>(), rows);
+  const at::Tensor taken = (q.view({n, k / 64, 64}).to(at::kDouble) * scale.unsqueeze(2)).view({n, k});
+  expect_close(got.t(), weight.dequantise(at::kDouble).matmul(taken.t()), 1e-5);
+  EXPECT_LE((taken - x).abs().max().item<double>(), 0.51 * scale.max().item<double>());  // half a step of int8
+}
+
 TEST(GroupedPacked, DotProductsOfOneToEightColumns) {
   for (const char* name : kFormats) {
     SCOPED_TRACE(name);
@@ -140,20 +154,20 @@ TEST(GroupedPacked, DotProductsOfOneToEightColumns) {
     if (path == nullptr) GTEST_SKIP() << "this processor has no fast path";
     for (int64_t n = 1; n <= 8; ++n) {
       const at::Tensor x = randn({n, 512}, 2, at::kFloat);
-      const at::Tensor wanted = weight->dequantise(at::kDouble).matmul(x.to(at::kDouble).t());
       at::Tensor got = at::zeros({n, 5}, at::kFloat);
-      const int64_t blocks = 512 / weight->codec().length;
-      path->dots(weight->row(0), 5, blocks, n, x.const_data_ptr<float>(), got.mutable_data_ptr<float>(), 5);
-      expect_close(got.t(), wanted, 1e-5);
-      at::Tensor q = at::zeros({n, 512}, at::kChar), scale = at::zeros({n, 8}), sum = at::zeros({n, 32});
-      cpu::quantise_columns(x.const_data_ptr<float>(), n, 512, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<float>());
-      path->int_dots(weight->row(0), 5, blocks, n, {q.const_data_ptr<int8_t>(), scale.const_data_ptr<float>(), sum.const_data_ptr<float>()},
-                     got.mutable_data_ptr<float>(), 5);
-      // Of the columns that it takes the products are exact; the columns themselves are within half a step of their int8.
-      const at::Tensor taken = (q.view({n, 8, 64}).to(at::kDouble) * scale.unsqueeze(2)).view({n, 512});
-      expect_close(got.t(), weight->dequantise(at::kDouble).matmul(taken.t()), 1e-5);
-      EXPECT_LE((taken - x).abs().max().item<double>(), 0.51 * scale.max().item<double>());
+      path->dots(weight->row(0), 5, 512 / weight->codec().length, n, x.const_data_ptr<float>(), got.mutable_data_ptr<float>(), 5);
+      expect_close(got.t(), weight->dequantise(at::kDouble).matmul(x.to(at::kDouble).t()), 1e-5);
+      expect_int_dots(*weight, n);
     }
+  }
+}
+
+TEST(GroupedPacked, SixteenRowsAtATimeWithAnyNumberOfColumns) {
+  for (const char* name : kFormats) {
+    SCOPED_TRACE(name);
+    const auto weight = pack(name, {53, 768}, 1);
+    if (cpu::block_path(weight->codec()) == nullptr) GTEST_SKIP() << "this processor has no fast path";
+    for (const int64_t n : {1, 2, 3, 4, 5, 6, 7, 8, 19, 64, 67, 130}) expect_int_dots(*weight, n);
   }
 }
 

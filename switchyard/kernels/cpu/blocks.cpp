@@ -6,6 +6,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "switchyard/kernels/cpu/row_groups.h"
 #include "switchyard/kernels/dispatch.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -42,6 +43,7 @@ SWITCHYARD_INLINE uint32_t word_at(const uint8_t* p) {
 SWITCHYARD_INLINE __m512 counts() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 
 struct Q8_0 {
+  static constexpr std::string_view kName = "Q8_0";
   static constexpr int64_t kLength = 32, kBytes = 34;
   template <typename Sink>
   SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
@@ -60,6 +62,7 @@ SWITCHYARD_INLINE void nibbles_of_16(const uint8_t* bytes, __m512 table, const S
 }
 
 struct Q4_0 {
+  static constexpr std::string_view kName = "Q4_0";
   static constexpr int64_t kLength = 32, kBytes = 18;
   template <typename Sink>
   SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
@@ -68,6 +71,7 @@ struct Q4_0 {
 };
 
 struct MXFP4 {
+  static constexpr std::string_view kName = "MXFP4";
   static constexpr int64_t kLength = 32, kBytes = 17;
   template <typename Sink>
   SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
@@ -97,6 +101,7 @@ SWITCHYARD_INLINE ScalesAndOffsets scales_and_offsets(const uint8_t* block) {
 }
 
 struct Q4_K {
+  static constexpr std::string_view kName = "Q4_K";
   static constexpr int64_t kLength = 256, kBytes = 144;
   /// What the 16 codes of a sub-block stand for.
   SWITCHYARD_INLINE __m512 table(__m512 scale, __m512 offset, int part) {
@@ -119,6 +124,7 @@ struct Q4_K {
 };
 
 struct Q5_K {
+  static constexpr std::string_view kName = "Q5_K";
   static constexpr int64_t kLength = 256, kBytes = 176;
   template <typename Sink>
   SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
@@ -138,6 +144,7 @@ struct Q5_K {
 };
 
 struct Q6_K {
+  static constexpr std::string_view kName = "Q6_K";
   static constexpr int64_t kLength = 256, kBytes = 210;
   template <typename Sink>
   SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) {
@@ -277,7 +284,8 @@ void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const 
   for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, rows, blocks, x, out, ld); });
 }
 // Against int8 columns. A format gives 64 weights at a time as unsigned bytes u, and what they stand for: s (u - zero) for the
-// formats of 32 values, s u - o with s and o a sub-block for the others.
+// formats of 32 values, s u - o with s and o a sub-block for the others. From kGrouped columns on, sixteen rows at a time
+// are worth turning (row_groups.h).
 
 /// The half block scales of two blocks, each over its half of the lanes.
 SWITCHYARD_INLINE __m512 two_scales(float first, float second) {
@@ -297,11 +305,13 @@ struct Pairs {  // two blocks of 32
   static constexpr bool kSub = false;
 };
 struct Q8_0Bytes : Pairs, Q8_0 {
+  static constexpr int64_t kGrouped = 3;
   static constexpr char kZero = static_cast<char>(128);
   SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) { return _mm512_xor_si512(two_of_32(b + 2, b + 36), _mm512_set1_epi8(kZero)); }
   SWITCHYARD_INLINE __m512 scales(const uint8_t* b) { return two_scales(half_at(b), half_at(b + 34)); }
 };
 struct Q4_0Bytes : Pairs, Q4_0 {
+  static constexpr int64_t kGrouped = 1;
   static constexpr char kZero = 8;
   SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) { return nibbles_of_two(b + 2, b + 20); }
   SWITCHYARD_INLINE __m512 scales(const uint8_t* b) { return two_scales(half_at(b), half_at(b + 18)); }
@@ -313,6 +323,7 @@ constexpr std::array<float, 256> half_scales() {
 }
 constexpr std::array<float, 256> kHalfScales = half_scales();
 struct MXFP4Bytes : Pairs, MXFP4 {
+  static constexpr int64_t kGrouped = 1;
   static constexpr char kZero = 12;
   SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) {
     const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
@@ -332,6 +343,7 @@ SWITCHYARD_INLINE __m512i shifted(const uint8_t* bytes, int low, int high) {
 }
 
 struct Q4_KBytes : Q4_K {
+  static constexpr int64_t kGrouped = 1;
   static constexpr bool kSub = true;
   SWITCHYARD_INLINE SubScales scales(const uint8_t* b) { return of_pairs(scales_and_offsets(b)); }
   template <int kPart> SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) {
@@ -339,6 +351,7 @@ struct Q4_KBytes : Q4_K {
   }
 };
 struct Q5_KBytes : Q5_K {
+  static constexpr int64_t kGrouped = 1;
   static constexpr bool kSub = true;
   SWITCHYARD_INLINE SubScales scales(const uint8_t* b) { return of_pairs(scales_and_offsets(b)); }
   template <int kPart> SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) {
@@ -347,6 +360,7 @@ struct Q5_KBytes : Q5_K {
   }
 };
 struct Q6_KBytes : Q6_K {
+  static constexpr int64_t kGrouped = 4;
   static constexpr bool kSub = true;
   SWITCHYARD_INLINE SubScales scales(const uint8_t* b) {
     const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(half_at(b + 208)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load16(b + 192))));
@@ -419,7 +433,13 @@ void int_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntC
 
 template <typename Format>
 void int_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
-  for_columns(n, [=, &x](auto columns) { int_dots_of<Format, columns>(packed, rows, blocks, x, out, ld); });
+  const int64_t k = blocks * Format::kLength, grouped = n >= Format::kGrouped && k % kGroupStep == 0 ? rows / 16 * 16 : 0;
+  if (grouped > 0) group_dots(Format::kName)(packed, grouped, blocks, n, x, out, ld);
+  const uint8_t* rest = packed + grouped * blocks * Format::kBytes;
+  for (int64_t j = 0; j < n && grouped < rows; j += 8)
+    for_columns(std::min<int64_t>(8, n - j), [&](auto columns) {
+      int_dots_of<Format, columns>(rest, rows - grouped, blocks, x.from(j, k), out + j * ld + grouped, ld);
+    });
 }
 
 void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
@@ -516,11 +536,11 @@ void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t 
 
 struct Named { std::string_view name; BlockPath path; };
 template <typename Block, typename Bytes, typename Way = ByVectors<Block>>
-constexpr Named named(std::string_view name) {
-  return {name, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64}};
+constexpr Named named() {
+  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64}};
 }
-constexpr std::array<Named, 6> kPaths{named<Q8_0, Q8_0Bytes>("Q8_0"), named<Q4_0, Q4_0Bytes, Q4_0Tables>("Q4_0"), named<MXFP4, MXFP4Bytes, MXFP4Tables>("MXFP4"),
-                                      named<Q4_K, Q4_KBytes, Q4_KTables>("Q4_K"), named<Q5_K, Q5_KBytes>("Q5_K"), named<Q6_K, Q6_KBytes>("Q6_K")};
+constexpr std::array<Named, 6> kPaths{named<Q8_0, Q8_0Bytes>(), named<Q4_0, Q4_0Bytes, Q4_0Tables>(), named<MXFP4, MXFP4Bytes, MXFP4Tables>(),
+                                      named<Q4_K, Q4_KBytes, Q4_KTables>(), named<Q5_K, Q5_KBytes>(), named<Q6_K, Q6_KBytes>()};
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu

@@ -16,9 +16,14 @@ struct IntColumns {
   const int8_t* q = nullptr;     ///< [n, k]
   const float* scale = nullptr;  ///< [n, k/64]
   const float* sum = nullptr;    ///< [n, k/16]
+
+  /// The columns from `at` on.
+  IntColumns from(int64_t at, int64_t k) const { return {q + at * k, scale + at * (k / 64), sum + at * (k / 16)}; }
 };
 /// Only where there is a path.
 void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum);
+
+constexpr int64_t kGroupStep = 256;
 
 struct BlockPath {
   /// The same as the codec's dequantise.
@@ -26,7 +31,8 @@ struct BlockPath {
   void (*decode_bf16)(const uint8_t* packed, int64_t blocks, c10::BFloat16* out);  ///< rounded to nearest even
   /// out[j * ld + r] = <row r, x[j]> for r < rows, j < n <= kSkinnyRows; x: [n, k] float32, k = blocks · length.
   void (*dots)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld);
-  /// The same with int8 columns; k is a multiple of int_step.
+  /// The same with int8 columns, any number of them; k is a multiple of int_step. With a multiple of kGroupStep many are as fast as a
+  /// product of bf16 (row_groups.h).
   void (*int_dots)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld);
   int64_t int_step;
 };

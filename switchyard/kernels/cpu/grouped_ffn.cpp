@@ -284,6 +284,11 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
 
 template <typename T>
 void ffn_forward(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_gate, T* keep_up) {
+  if (takes_many_ints(w.up) && (!w.gate || takes_many_ints(w.gate)) && takes_many_ints(w.down)) {
+    const std::vector<RowTile> all = equal_tiles(rows.offset, w.experts, kIntRows, 4);
+    if (!all.empty()) ffn_forward_skinny(w, rows, all, y, keep_gate, keep_up);
+    return;
+  }
   std::vector<RowTile> many = equal_tiles(rows.offset, w.experts, kRows, kLane);
   const std::vector<RowTile> few = take_few(many, rows.offset, kSkinnyRows);
   if (!few.empty()) ffn_forward_skinny(w, rows, few, y, keep_gate, keep_up);

@@ -51,6 +51,11 @@ template <typename T>
 void map_packed(const PackedRows& stack, int64_t experts, int64_t m, int64_t k, const T* x, const int64_t* offset, const float* bias,
                 T* y) {
   const Stack<T> matrices = packed_stack<T>(stack, m, k);
+  if (takes_many_ints(matrices)) {
+    const std::vector<RowTile> all = equal_tiles(offset, experts, kIntRows, 4);
+    if (!all.empty()) map_few(matrices, all, x, bias, y);
+    return;
+  }
   std::vector<RowTile> tiles = row_tiles(offset, experts, kRows);
   const std::vector<RowTile> few = take_few(tiles, offset, kSkinnyRows);
   if (!few.empty()) map_few(matrices, few, x, bias, y);

@@ -18,7 +18,7 @@ int64_t piece_of(const Stack<T>& w, int64_t rows, int64_t experts) {
   const int64_t bytes = w.blocks  ? w.blocks->row_bytes()
                         : w.other ? w.k
                                   : w.k * static_cast<int64_t>(w.wide ? sizeof(float) : sizeof(T));
-  const int64_t most = std::min({kPiece, kPieceBytes / bytes, round_up(rows * experts / kTasks, 32)});
+  const int64_t most = std::min({kPiece, kPieceBytes / bytes, round_up(rows * experts / kTasks, 32)}) / 16 * 16;
   return std::min(rows, std::max<int64_t>(most, 32));
 }
 
@@ -74,14 +74,6 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
     for (int64_t r = 0; r < rows; ++r) out[j * ld + r] += to_float(bias[at + r]);
 }
 
-/// Rows [n, k] as FewRows::plain, for a stack that is not packed.
-template <typename T>
-const T* plain_rows(const Stack<T>& w, const float* x, int64_t n, int64_t k, T* space) {
-  if (!w.same) return nullptr;
-  for (int64_t j = 0; j < n; ++j) narrow(x + j * k, k, space + j * FewRows<T>::plain_stride(k));
-  return space;
-}
-
 }  // namespace
 
 template <typename T>
@@ -89,6 +81,11 @@ bool takes_ints(const Stack<T>& w) {
   if (!std::is_same_v<T, c10::BFloat16> || !w.blocks) return false;
   const BlockPath* path = block_path(w.blocks->codec());
   return path && w.k % path->int_step == 0;
+}
+
+template <typename T>
+bool takes_many_ints(const Stack<T>& w) {
+  return takes_ints(w) && w.k % kGroupStep == 0;
 }
 
 template <typename T, typename B>
@@ -128,8 +125,17 @@ SWITCHYARD_DOTS(c10::BFloat16, c10::BFloat16)
 SWITCHYARD_DOTS(c10::BFloat16, float)
 template bool takes_ints<float>(const Stack<float>&);
 template bool takes_ints<c10::BFloat16>(const Stack<c10::BFloat16>&);
+template bool takes_many_ints<float>(const Stack<float>&);
+template bool takes_many_ints<c10::BFloat16>(const Stack<c10::BFloat16>&);
 
 namespace {
+
+template <typename T>
+void widen(const T* src, int64_t count, float* dst) {
+  at_level([=] {
+    for (int64_t i = 0; i < count; ++i) dst[i] = to_float(src[i]);
+  });
+}
 
 /// dst[i, r] = T(src[i * ld + r]).
 template <typename T>
@@ -139,30 +145,92 @@ void narrow_rows(const float* src, int64_t ld, int64_t n, int64_t count, T* dst,
 
 }  // namespace
 
+/// The forms of rows that some stacks read: which there are, their memory, and making one row.
+template <typename T>
+class Forms {
+ public:
+  Forms(std::initializer_list<const Stack<T>*> stacks, int64_t n, int64_t k) : n_(n), k_(k) {
+    for (const Stack<T>* stack : stacks) {
+      if (!*stack) continue;
+      plain_ = plain_ || stack->same;
+      ints_ = ints_ || takes_ints(*stack);
+      floats_ = floats_ || !takes_ints(*stack);
+    }
+  }
+  size_t bytes() const {
+    return (floats_ ? bytes_of<float>(n_ * k_) : 0) + (plain_ ? bytes_of<T>(n_ * FewRows<T>::plain_stride(k_)) : 0) +
+           (ints_ ? bytes_of<int8_t>(n_ * k_) + bytes_of<float>(n_ * (k_ / 64)) + bytes_of<float>(n_ * (k_ / 16)) : 0);
+  }
+  template <For use>
+  void take(Scratch<use>& scratch) {
+    if (floats_) x_ = scratch.template take<float>(n_ * k_);
+    if (plain_) plain_rows_ = scratch.template take<T>(n_ * FewRows<T>::plain_stride(k_));
+    if (!ints_) return;
+    q_ = scratch.template take<int8_t>(n_ * k_);
+    scale_ = scratch.template take<float>(n_ * (k_ / 64));
+    sum_ = scratch.template take<float>(n_ * (k_ / 16));
+  }
+  void make(int64_t row, const float* from) const {
+    if (floats_) std::copy(from, from + k_, x_ + row * k_);
+    if (plain_) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
+    if (ints_) quantise_columns(from, 1, k_, q_ + row * k_, scale_ + row * (k_ / 64), sum_ + row * (k_ / 16));
+  }
+  FewRows<T> from(int64_t row) const {
+    return FewRows<T>{floats_ ? x_ : nullptr, plain_rows_, {q_, scale_, sum_}}.from(row, k_);
+  }
+
+ private:
+  int64_t n_, k_;
+  bool floats_ = false, plain_ = false, ints_ = false;
+  float *x_ = nullptr, *scale_ = nullptr, *sum_ = nullptr;
+  T* plain_rows_ = nullptr;
+  int8_t* q_ = nullptr;
+};
+
+/// Tiles and where the rows of each lie when they follow one another.
+struct Places {
+  explicit Places(const std::vector<RowTile>& tiles) {
+    for (const RowTile& tile : tiles) {
+      of.push_back(total);
+      total += tile.count;
+      most = std::max(most, tile.count);
+    }
+  }
+  std::vector<int64_t> of;
+  int64_t total = 0, most = 0;
+};
+
+/// Calls make(place, position) for every row of the tiles, on all threads where there are many.
+template <typename Make>
+void for_rows(const std::vector<RowTile>& tiles, const Places& places, int64_t k, const Make& make) {
+  constexpr int64_t kSixteenth = 16;  // what a value costs here, against a product
+  parallel_tasks(static_cast<int64_t>(tiles.size()), places.total * k * kSixteenth, [&](int64_t t) {
+    for (int64_t j = 0; j < tiles[t].count; ++j) make(places.of[t] + j, tiles[t].begin + j);
+  });
+}
+
 template <typename T, typename B>
 void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const B* bias, T* y) {
   const int64_t m = stack.m, k = stack.k;
-  std::vector<int64_t> place;
-  int64_t total = 0;
-  for (const RowTile& tile : tiles) {
-    place.push_back(total);
-    total += tile.count;
-  }
-  const bool ints = takes_ints(stack);
-  Scratch<For::operation> scratch(bytes_of<float>(total * k) + bytes_of<T>(total * FewRows<T>::plain_stride(k)) + (ints ? int_bytes(total, k) : 0));
-  float* wide = scratch.template take<float>(total * k);
-  T* plain = scratch.template take<T>(total * FewRows<T>::plain_stride(k));
-  for (size_t t = 0; t < tiles.size(); ++t)
-    for (int64_t i = 0; i < tiles[t].count * k; ++i) wide[place[t] * k + i] = to_float(x[tiles[t].begin * k + i]);
-  const FewRows<T> all{wide, plain_rows(stack, wide, total, k, plain), ints ? quantised(wide, total, k, scratch) : IntColumns{}};
+  const Places places(tiles);
+  Forms<T> forms({&stack}, places.total, k);
+  Scratch<For::operation> scratch(forms.bytes());
+  forms.take(scratch);
+  for_rows(tiles, places, k, [&](int64_t place, int64_t position) {
+    Scratch<For::task> task(bytes_of<float>(k));
+    float* row = task.template take<float>(k);
+    widen(x + position * k, k, row);
+    forms.make(place, row);
+  });
   const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece, space = stack.together() * k;
-  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, total * m * k, [&](int64_t i) {
+  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, places.total * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / pieces];
     const int64_t m0 = i % pieces * piece, mc = std::min(piece, m - m0);
-    Scratch<For::task> task(bytes_of<float>(space));
-    float out[kSkinnyRows * kPiece];
-    dots(stack, tile.expert, m0, mc, tile.count, all.from(place[i / pieces], k), bias, task.template take<float>(space), out, kPiece);
-    narrow_rows(out, kPiece, tile.count, mc, y + tile.begin * m + m0, m);
+    Scratch<For::task> task(bytes_of<float>(space) + bytes_of<float>(tile.count * piece));
+    float* floats = task.template take<float>(space);
+    float* out = task.template take<float>(tile.count * piece);
+    dots(stack, tile.expert, m0, mc, tile.count, forms.from(places.of[i / pieces]), bias, floats, out, piece);
+    narrow_rows(out, piece, tile.count, mc, y + tile.begin * m + m0, m);
   });
 }
 
@@ -176,57 +244,48 @@ template <typename T>
 void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const std::vector<RowTile>& tiles, T* y, T* keep_gate,
                         T* keep_up) {
   const int64_t F = w.hidden, D = w.in, O = w.out, count = static_cast<int64_t>(tiles.size());
-  std::vector<int64_t> place;  // of each tile's rows in x and h
-  int64_t total = 0;
-  for (const RowTile& tile : tiles) {
-    place.push_back(total);
-    total += tile.count;
-  }
-  const bool ints_in = takes_ints(w.up) || takes_ints(w.gate), ints_out = takes_ints(w.down);
-  Scratch<For::operation> scratch(bytes_of<float>(total * D) + bytes_of<float>(total * F) + bytes_of<T>(total * FewRows<T>::plain_stride(D)) +
-                                  bytes_of<T>(total * FewRows<T>::plain_stride(F)) + (ints_in ? int_bytes(total, D) : 0) +
-                                  (ints_out ? int_bytes(total, F) : 0));
-  float* x = scratch.template take<float>(total * D);
-  float* h = scratch.template take<float>(total * F);
-  T* plain_x = scratch.template take<T>(total * FewRows<T>::plain_stride(D));
-  T* plain_h = scratch.template take<T>(total * FewRows<T>::plain_stride(F));
-  for (int64_t t = 0; t < count; ++t)
-    for (int64_t j = 0; j < tiles[t].count; ++j) {
-      const int64_t a = tiles[t].begin + j;
-      const T* from = rows.x + (rows.row ? rows.row[a] : a) * D;
-      float* to = x + (place[t] + j) * D;
-      for (int64_t i = 0; i < D; ++i) to[i] = to_float(from[i]);
-    }
-
-  const FewRows<T> all{x, plain_rows(w.up, x, total, D, plain_x), ints_in ? quantised(x, total, D, scratch) : IntColumns{}};
-  const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
-  const int64_t up_space = std::max(w.up.together(), w.gate.together()) * D;
-  parallel_tasks(count * up_pieces, total * F * D * 2, [&](int64_t i) {
-    const RowTile& tile = tiles[i / up_pieces];
-    const int64_t f0 = i % up_pieces * up_piece, fc = std::min(up_piece, F - f0), n = tile.count, at = place[i / up_pieces];
-    Scratch<For::task> task(bytes_of<float>(up_space));
-    float* space = task.template take<float>(up_space);
-    float gate[kSkinnyRows * kPiece], up[kSkinnyRows * kPiece];
-    if (w.gate) dots(w.gate, tile.expert, f0, fc, n, all.from(at, D), w.gate_bias, space, gate, kPiece);
-    dots(w.up, tile.expert, f0, fc, n, all.from(at, D), w.up_bias, space, up, kPiece);
-    const int64_t kept = tile.begin * F + f0;
-    if (keep_up) narrow_rows(up, kPiece, n, fc, keep_up + kept, F);
-    if (keep_gate && w.gate) narrow_rows(gate, kPiece, n, fc, keep_gate + kept, F);
-    for (int64_t j = 0; j < n; ++j)
-      activate_values(w.activation, w.gate ? gate + j * kPiece : nullptr, up + j * kPiece, h + (at + j) * F + f0, fc);
+  const Places places(tiles);
+  Forms<T> x({&w.up, &w.gate}, places.total, D), hidden({&w.down}, places.total, F);
+  Scratch<For::operation> scratch(bytes_of<float>(places.total * F) + x.bytes() + hidden.bytes());
+  float* h = scratch.template take<float>(places.total * F);
+  x.take(scratch);
+  hidden.take(scratch);
+  for_rows(tiles, places, D, [&](int64_t place, int64_t position) {
+    Scratch<For::task> task(bytes_of<float>(D));
+    float* row = task.template take<float>(D);
+    widen(rows.x + (rows.row ? rows.row[position] : position) * D, D, row);
+    x.make(place, row);
   });
 
-  const FewRows<T> hidden{h, plain_rows(w.down, h, total, F, plain_h), ints_out ? quantised(h, total, F, scratch) : IntColumns{}};
+  const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
+  const int64_t up_space = std::max(w.up.together(), w.gate.together()) * D;
+  parallel_tasks(count * up_pieces, places.total * F * D * 2, [&](int64_t i) {
+    const RowTile& tile = tiles[i / up_pieces];
+    const int64_t f0 = i % up_pieces * up_piece, fc = std::min(up_piece, F - f0), n = tile.count, at = places.of[i / up_pieces];
+    Scratch<For::task> task(bytes_of<float>(up_space) + 2 * bytes_of<float>(n * up_piece));
+    float* space = task.template take<float>(up_space);
+    float* gate = task.template take<float>(n * up_piece);
+    float* up = task.template take<float>(n * up_piece);
+    if (w.gate) dots(w.gate, tile.expert, f0, fc, n, x.from(at), w.gate_bias, space, gate, up_piece);
+    dots(w.up, tile.expert, f0, fc, n, x.from(at), w.up_bias, space, up, up_piece);
+    const int64_t kept = tile.begin * F + f0;
+    if (keep_up) narrow_rows(up, up_piece, n, fc, keep_up + kept, F);
+    if (keep_gate && w.gate) narrow_rows(gate, up_piece, n, fc, keep_gate + kept, F);
+    for (int64_t j = 0; j < n; ++j)
+      activate_values(w.activation, w.gate ? gate + j * up_piece : nullptr, up + j * up_piece, h + (at + j) * F + f0, fc);
+  });
+
+  for_rows(tiles, places, F, [&](int64_t place, int64_t) { hidden.make(place, h + place * F); });
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   const int64_t down_space = w.down.together() * F;
-  parallel_tasks(count * down_pieces, total * F * O, [&](int64_t i) {
+  parallel_tasks(count * down_pieces, places.total * F * O, [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];
     const int64_t o0 = i % down_pieces * down_piece, oc = std::min(down_piece, O - o0);
-    Scratch<For::task> task(bytes_of<float>(down_space));
-    float out[kSkinnyRows * kPiece];
-    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(place[i / down_pieces], F), w.down_bias,
-         task.template take<float>(down_space), out, kPiece);
-    narrow_rows(out, kPiece, tile.count, oc, y + tile.begin * O + o0, O);
+    Scratch<For::task> task(bytes_of<float>(down_space) + bytes_of<float>(tile.count * down_piece));
+    float* space = task.template take<float>(down_space);
+    float* out = task.template take<float>(tile.count * down_piece);
+    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(places.of[i / down_pieces]), w.down_bias, space, out, down_piece);
+    narrow_rows(out, down_piece, tile.count, oc, y + tile.begin * O + o0, O);
   });
 }
 

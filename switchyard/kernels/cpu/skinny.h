@@ -1,5 +1,6 @@
 // The feed-forward of experts with few rows each, as in decoding: every weight is read once and meets all rows of its
-// expert on the way. Bounded by memory, so work is cut over rows of weights, not over rows of x. Internal to kernels/.
+// expert on the way. Bounded by memory, so work is cut over rows of weights, not over rows of x. Rows that are quantised to int8
+// for packed weights go this way however many they are. Internal to kernels/.
 #pragma once
 
 #include <vector>
@@ -25,8 +26,8 @@ struct FewRows {
   static int64_t plain_stride(int64_t k) { return k + 64 / static_cast<int64_t>(sizeof(T)); }
   /// The rows from `at` on, of width k.
   FewRows from(int64_t at, int64_t k) const {
-    FewRows rest{x + at * k, plain ? plain + at * plain_stride(k) : nullptr, {}};
-    if (ints.q) rest.ints = {ints.q + at * k, ints.scale + at * (k / 64), ints.sum + at * (k / 16)};
+    FewRows rest{x ? x + at * k : nullptr, plain ? plain + at * plain_stride(k) : nullptr, {}};
+    if (ints.q) rest.ints = ints.from(at, k);
     return rest;
   }
 };
@@ -34,31 +35,22 @@ struct FewRows {
 /// Whether rows for this stack are worth quantising.
 template <typename T>
 bool takes_ints(const Stack<T>& w);
+/// Whether this path is also the fastest for many rows an expert: they are taken kIntRows at a time.
+template <typename T>
+bool takes_many_ints(const Stack<T>& w);
+constexpr int64_t kIntRows = 64;
 
-/// What quantised rows take of scratch memory, and quantising them into it.
-inline size_t int_bytes(int64_t n, int64_t k) {
-  return bytes_of<int8_t>(n * k) + bytes_of<float>(n * (k / 64)) + bytes_of<float>(n * (k / 16));
-}
-template <For use>
-IntColumns quantised(const float* x, int64_t n, int64_t k, Scratch<use>& scratch) {
-  int8_t* q = scratch.template take<int8_t>(n * k);
-  float* scale = scratch.template take<float>(n * (k / 64));
-  float* sum = scratch.template take<float>(n * (k / 16));
-  quantise_columns(x, n, k, q, scale, sum);
-  return {q, scale, sum};
-}
-
-/// out[j * ld + r] = <w[r], x[j]> (+ bias[r]) for r < rows, j < n <= kSkinnyRows: w rows first ... first + rows of expert e of the
-/// stack; space [together, k] floats, for packed ones.
+/// out[j * ld + r] = <w[r], x[j]> (+ bias[r]) for r < rows, j < n: w rows first ... first + rows of expert e of the
+/// stack; space [together, k] floats, for packed ones. n <= kSkinnyRows, or what takes_many_ints allows.
 template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld);
 
-/// y[a] = W[e] x[a] (+ bias[e]) for the experts of `tiles`: each has at most kSkinnyRows rows, one tile an expert.
+/// y[a] = W[e] x[a] (+ bias[e]) for the rows of `tiles`: at most kSkinnyRows each, or kIntRows where takes_many_ints.
 template <typename T, typename B>
 void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const B* bias, T* y);
 
-/// As ffn_forward for the experts of `tiles`: each has at most kSkinnyRows rows, one tile an expert.
+/// As ffn_forward for the rows of `tiles`: at most kSkinnyRows each, or kIntRows where all stacks take many ints.
 template <typename T>
 void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const std::vector<RowTile>& tiles, T* y, T* keep_gate,
                         T* keep_up);
