@@ -1,6 +1,7 @@
 #include "switchyard/kernels/grouped_packed.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
@@ -47,13 +48,13 @@ at::Tensor plain(const at::Tensor& x, const PackedTensor& weight, const Sizes& s
   return y;
 }
 
-at::Tensor fast(const at::Tensor& x, const PackedRows& weight, const Sizes& sizes, const at::Tensor& offset, const at::Tensor& bias) {
+at::Tensor fast(const at::Tensor& x, const PackedRows& weight, const Sizes& sizes, const at::Tensor& offset, const at::Tensor& bias, bool learning) {
   const at::Tensor rows = x.contiguous(), wide = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
   at::Tensor y = at::empty({rows.size(0), sizes.out}, rows.options());
   const auto run = [&](auto t) {
     using T = decltype(t);
     cpu::map_packed<T>(weight, sizes.experts, sizes.out, sizes.in, rows.const_data_ptr<T>(), offset.const_data_ptr<int64_t>(),
-                       wide.defined() ? wide.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<T>());
+                       wide.defined() ? wide.const_data_ptr<float>() : nullptr, y.mutable_data_ptr<T>(), !learning);
   };
   if (x.scalar_type() == at::kFloat) run(float{});
   else run(c10::BFloat16{});
@@ -79,8 +80,9 @@ at::Tensor grouped_linear_packed(const at::Tensor& x, const std::shared_ptr<cons
   const bool native = by_rows && rows.device().is_cpu() &&
                       (type == at::kFloat || (type == at::kBFloat16 && sizes.in % 2 == 0));
   const detail::NoAutocast no_autocast(detail::autocast_keys());
+  const bool learning = at::GradMode::is_enabled() && (rows.requires_grad() || (bias.defined() && bias.requires_grad()));
   return differentiable({rows, bias}, [&] {
-    return Computed{{native ? fast(rows, *by_rows, sizes, begin, bias) : plain(rows, weight, sizes, begin, bias)},
+    return Computed{{native ? fast(rows, *by_rows, sizes, begin, bias, learning) : plain(rows, weight, sizes, begin, bias)},
                     {begin, bias},
                     [packed, sizes, type](const std::vector<at::Tensor>& saved, const std::vector<at::Tensor>& grads) {
                       const at::Tensor grad = grads[0].to(type);

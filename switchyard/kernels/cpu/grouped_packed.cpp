@@ -49,9 +49,9 @@ std::vector<Slab> slabs(const std::vector<RowTile>& tiles, int64_t m) {
 
 template <typename T>
 void map_packed(const PackedRows& stack, int64_t experts, int64_t m, int64_t k, const T* x, const int64_t* offset, const float* bias,
-                T* y) {
+                T* y, bool many_ints) {
   const Stack<T> matrices = packed_stack<T>(stack, m, k);
-  if (takes_many_ints(matrices)) {
+  if (many_ints && takes_many_ints(matrices)) {
     const std::vector<RowTile> all = equal_tiles(offset, experts, kIntRows, 4);
     if (!all.empty()) map_few(matrices, all, x, bias, y);
     return;
@@ -93,8 +93,8 @@ void map_packed(const PackedRows& stack, int64_t experts, int64_t m, int64_t k, 
   });
 }
 
-template void map_packed<float>(const PackedRows&, int64_t, int64_t, int64_t, const float*, const int64_t*, const float*, float*);
+template void map_packed<float>(const PackedRows&, int64_t, int64_t, int64_t, const float*, const int64_t*, const float*, float*, bool);
 template void map_packed<c10::BFloat16>(const PackedRows&, int64_t, int64_t, int64_t, const c10::BFloat16*, const int64_t*,
-                                        const float*, c10::BFloat16*);
+                                        const float*, c10::BFloat16*, bool);
 
 }  // namespace switchyard::kernels::cpu
