@@ -5,10 +5,12 @@
 
 DIR/bin/test-backend-ops measures the product of 768 x 2048 matrices of 128 experts, 8 a row (its MUL_MAT_ID case);
 `switchyard bench gemm` measures the same product. Both print GFLOP/s; the dense anchor beside ours says what the machine had
-to give. Build llama.cpp with -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=ON.
+to give. test-backend-ops uses half of the machine's threads, at least one, so ours is held to as many.
+Build llama.cpp with -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=ON.
 """
 import argparse
 import json
+import os
 import pathlib
 import re
 import statistics
@@ -17,7 +19,9 @@ import subprocess
 
 def theirs(build, kind, rows):
     command = [str(pathlib.Path(build) / "bin" / "test-backend-ops"), "perf", "-o", "MUL_MAT_ID", "-b", "CPU"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    only = ["-p", f"type_a={kind[0].lower() + kind[1:]}.*n_mats=128,n_used=8.*m=768,n={rows},k=2048"]  # older builds know no filter
+    done = subprocess.run(command + only, capture_output=True, text=True)
+    text = (done if done.returncode == 0 else subprocess.run(command, check=True, capture_output=True, text=True)).stdout
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     for line in text.splitlines():
         case = re.search(r"type_a=(\w+).*n_mats=128,n_used=8.*m=768,n=(\d+),k=2048", line)
@@ -28,7 +32,8 @@ def theirs(build, kind, rows):
 
 
 def ours(program, kind, rows):
-    command = [program, "bench", "gemm", "--shape", f"{rows},2048,768,128,8", "--dtype", kind, "--repeats", "5", "--json"]
+    command = [program, "bench", "gemm", "--shape", f"{rows},2048,768,128,8", "--dtype", kind, "--repeats", "5", "--json",
+               "--threads", str(max(1, (os.cpu_count() or 1) // 2))]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     found = {row["name"]: row for row in map(json.loads, lines)}
     return found["grouped_linear"]["rate"], found["dense_product"]["rate"]
