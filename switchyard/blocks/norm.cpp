@@ -10,11 +10,11 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
+#include "switchyard/kernels/row_math.h"
 
 namespace switchyard {
 
@@ -52,44 +52,18 @@ constexpr int64_t kRuns = 64;
 template <typename T, typename A>
 void forward_rows(const T* x, const A* weight, T* y, A* scale, int64_t rows, int64_t width, double eps) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / width), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const T* from = x + r * width;
-      T* to = y + r * width;
-      A sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t j = 0; j < width; ++j) sum += static_cast<A>(from[j]) * static_cast<A>(from[j]);
-      const A s = A(1) / std::sqrt(sum / static_cast<A>(width) + static_cast<A>(eps));
-      scale[r] = s;
-#pragma omp simd
-      for (int64_t j = 0; j < width; ++j)
-        to[j] = static_cast<T>(static_cast<A>(static_cast<T>(static_cast<A>(from[j]) * s)) * weight[j]);
-    }
+    for (int64_t r = begin; r < end; ++r) scale[r] = kernels::rms_norm_row(x + r * width, weight, y + r * width, width, eps);
   });
 }
 
-/// dx = s (w·g − x s² mean(w·g·x)), dw = Σ over rows of g x s.
+/// The weight's gradient a run of rows.
 template <typename T, typename A>
 void backward_rows(const T* x, const A* weight, const A* scale, const T* grad, T* grad_x, A* grad_weight_runs, int64_t rows,
                    int64_t width) {
   const int64_t run = (rows + kRuns - 1) / kRuns;
   at::parallel_for(0, kRuns, 1, [&](int64_t first, int64_t last) {
-    for (int64_t r = first * run; r < std::min(rows, last * run); ++r) {
-      const T *from = x + r * width, *g = grad + r * width;
-      T* to = grad_x + r * width;
-      A* grad_weight = grad_weight_runs + r / run * width;
-      const A s = scale[r];
-      A dot = 0;
-#pragma omp simd reduction(+ : dot)
-      for (int64_t j = 0; j < width; ++j) {
-        const A gx = static_cast<A>(g[j]) * static_cast<A>(from[j]);
-        dot += gx * weight[j];
-        grad_weight[j] += gx * s;
-      }
-      const A along = dot * s * s / static_cast<A>(width);
-#pragma omp simd
-      for (int64_t j = 0; j < width; ++j)
-        to[j] = static_cast<T>(s * (static_cast<A>(g[j]) * weight[j] - static_cast<A>(from[j]) * along));
-    }
+    for (int64_t r = first * run; r < std::min(rows, last * run); ++r)
+      kernels::rms_norm_row_gradient(x + r * width, weight, scale[r], grad + r * width, grad_x + r * width, grad_weight_runs + r / run * width, width);
   });
 }
 

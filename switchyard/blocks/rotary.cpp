@@ -15,6 +15,7 @@
 #include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
+#include "switchyard/kernels/row_math.h"
 
 namespace switchyard {
 
@@ -184,20 +185,8 @@ at::Tensor plain_turn(const at::Tensor& x, const at::Tensor& cos, const at::Tens
 template <typename T, typename A>
 void turn_rows(const T* x, const A* cos, const A* sin, T* y, int64_t rows, int64_t heads, int64_t d, int64_t half, A sign) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / (heads * d)), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const A *c = cos + t * half, *s = sin + t * half;
-      for (int64_t h = 0; h < heads; ++h) {
-        const T* from = x + (t * heads + h) * d;
-        T* to = y + (t * heads + h) * d;
-#pragma omp simd
-        for (int64_t i = 0; i < half; ++i) {
-          const A a = static_cast<A>(from[i]), b = static_cast<A>(from[i + half]);
-          to[i] = static_cast<T>(a * c[i] - b * (sign * s[i]));
-          to[i + half] = static_cast<T>(b * c[i] + a * (sign * s[i]));
-        }
-        std::copy(from + 2 * half, from + d, to + 2 * half);
-      }
-    }
+    for (int64_t t = begin; t < end; ++t)
+      kernels::rotate_row(x + t * heads * d, cos + t * half, sin + t * half, y + t * heads * d, heads, d, half, sign);
   });
 }
 
