@@ -14,6 +14,7 @@
 #include "switchyard/formats/template/chat_template.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
+#include "switchyard/models/families/gguf_hub.h"
 #include "switchyard/models/families/hub_keys.h"
 
 namespace switchyard {
@@ -89,10 +90,18 @@ void write_vocabulary(const LoadedModel& model, const fs::path& folder) {
   }
 }
 
+/// The config that the model was read by; empty when it was made here.
+Node source_config(const LoadedModel& model) {
+  if (fs::is_regular_file(model.folder / "config.json"))
+    return parse_json(read_file(model.folder / "config.json", kLargestConfig), "config.json");
+  if (fs::is_regular_file(model.folder)) return hub_view(std::make_shared<Gguf>(model.folder)).config;
+  return Node::map();
+}
+
 /// What the model was read as; empty when that was no family.
 std::string own_type(const LoadedModel& model) {
   if (!model.family || !fs::is_directory(model.folder)) return {};
-  const Node config = parse_json(read_file(model.folder / "config.json", kLargestConfig), "config.json");
+  const Node config = source_config(model);
   const Node* type = config.find("model_type");
   const std::vector<std::string> types = model.family->model_types();
   return type && type->is_scalar() && std::find(types.begin(), types.end(), type->scalar()) != types.end() ? type->scalar() : std::string();
@@ -162,13 +171,19 @@ std::string export_model(const LoadedModel& model, const fs::path& out, const Ex
   if (model.tokenizer) begin = model.tokenizer->begin_id();
   if (!model.end_ids.empty()) end = model.end_ids.front();
   else if (model.tokenizer) end = model.tokenizer->end_id();
-  config["bos_token_id"] = token_id(begin);
+  // Where no vocabulary says more, as the model was told.
+  const Node source = source_config(model);
+  const auto kept = [&](const char* key) {
+    const Node* id = source.find(key);
+    return id != nullptr && id->is_scalar() ? *id : Node();
+  };
+  config["bos_token_id"] = begin ? token_id(begin) : kept("bos_token_id");
   config["eos_token_id"] = token_id(end);
   if (model.end_ids.size() > 1) {
     config["eos_token_id"] = Node::list();
     for (int64_t id : model.end_ids) config["eos_token_id"].append(token_id(id));
   }
-  if (config.find("pad_token_id") == nullptr) config["pad_token_id"] = Node();  // some families count by it
+  if (config.find("pad_token_id") == nullptr) config["pad_token_id"] = kept("pad_token_id");  // some families count by it
 
   write_folder_atomically(out, [&](const fs::path& folder) {
     write_file_atomically(folder / "config.json", to_json(config) + "\n");

@@ -33,6 +33,21 @@ Node changed(const std::string& folder, const std::vector<std::string>& without,
   return config;
 }
 
+/// A recording's tensors by name.
+std::map<std::string, at::Tensor> recorded(const std::string& folder) {
+  std::map<std::string, at::Tensor> tensors;
+  const Safetensors file(golden(folder + "/model.safetensors"));
+  for (const TensorInfo& info : file.tensors()) tensors[info.name] = file.get(info.name).clone();
+  return tensors;
+}
+
+/// A folder of that config and those tensors.
+void write_model(const fs::path& folder, const Node& config, const std::map<std::string, at::Tensor>& tensors) {
+  fs::create_directories(folder);
+  write_text(folder / "config.json", to_json(config));
+  write_safetensors_folder(folder, NamedTensors(tensors.begin(), tensors.end()));
+}
+
 TEST(FamilyChoices, KeysThatAFileLacksAreAsTheFamilysClassHasThem) {
   const std::vector<std::string> rope{"rope_theta", "rope_scaling", "rope_parameters"};
   EXPECT_EQ(number_at(meant(changed("mixtral", rope)), "rope_theta"), 1e6);
@@ -84,6 +99,16 @@ TEST(FamilyChoices, TheFirstFilesOfMiniMaxAreTheSameModel) {
   EXPECT_TRUE(differences(meant(written), meant(older)).empty());
   older["postnorm"] = hub_flag(false);
   EXPECT_EQ(expect_error([&] { meant(older); }).code(), "model.config");
+}
+
+TEST(FamilyChoices, IdsOfSpecialTokensOutliveAnExportWithoutAVocabulary) {
+  TemporaryFolder folder;
+  write_model(folder / "model", changed("mixtral", {}, R"({"bos_token_id": 7, "eos_token_id": [2, 5], "pad_token_id": 3})"), recorded("mixtral"));
+  export_model(load_model(folder / "model"), folder / "again");
+  const Node again = config_from(read_file(folder / "again" / "config.json"));
+  EXPECT_EQ(integer_at(again, "bos_token_id"), 7);
+  EXPECT_EQ(integer_at(again, "pad_token_id"), 3);
+  EXPECT_EQ(integer_at(again, "eos_token_id.1"), 5);
 }
 
 TEST(FamilyChoices, ActivationsAreReadAndWrittenByTheirNames) {
@@ -141,20 +166,6 @@ TEST(FamilyChoices, WeightsOfTwoTypesLoseNothingAndComputeInOne) {
     return NetworkModel(load_model(folder.path(), type)).logits(ids, facts, Phase::evaluate, nullptr, LanguageModel::Rows::all);
   };
   EXPECT_TRUE(logits({}).equal(logits(at::kFloat)));
-}
-
-/// A recording's tensors by name.
-std::map<std::string, at::Tensor> recorded(const std::string& folder) {
-  std::map<std::string, at::Tensor> tensors;
-  const Safetensors file(golden(folder + "/model.safetensors"));
-  for (const TensorInfo& info : file.tensors()) tensors[info.name] = file.get(info.name).clone();
-  return tensors;
-}
-
-/// A folder of that config and those tensors.
-void write_model(const fs::path& folder, const Node& config, const std::map<std::string, at::Tensor>& tensors) {
-  write_text(folder / "config.json", to_json(config));
-  write_safetensors_folder(folder, NamedTensors(tensors.begin(), tensors.end()));
 }
 
 TEST(FamilyChoices, NamesOfLibraryFivesMemoryAreRead) {

@@ -332,6 +332,7 @@ void put_common(Config& config) {
   config.put_text("torch_dtype", embedding->dtype == "BF16" ? "bfloat16" : embedding->dtype == "F16" ? "float16" : "float32");
   config.put_flag("tie_word_embeddings", !config.file().has("output.weight"));
   if (metadata.has("tokenizer.ggml.bos_token_id")) config.put("bos_token_id", metadata.integer("tokenizer.ggml.bos_token_id"));
+  if (metadata.has("tokenizer.ggml.padding_token_id")) config.put("pad_token_id", metadata.integer("tokenizer.ggml.padding_token_id"));
   Node ends = Node::list();
   for (const char* key : {"eos_token_id", "eot_token_id", "eom_token_id"})
     if (const std::string name = std::string("tokenizer.ggml.") + key; metadata.has(name)) ends.append(Node(std::to_string(metadata.integer(name))));
