@@ -3,6 +3,7 @@
 // training. What implementations disagree in follows the code that came with the weights (library 4).
 #include <cmath>
 
+#include "switchyard/base/progress.h"
 #include "switchyard/models/families/table_family.h"
 
 namespace switchyard {
@@ -100,6 +101,9 @@ class NllbMoe : public TableFamily {
                             "router_ignore_padding_tokens", "max_length", "router_type"})
       config.pass(key);
     config.only("router_dtype", {"float32"});
+    if (config.flag("router_ignore_padding_tokens", false))
+      log_warning(fmt::format("{}: router_ignore_padding_tokens lets padding take places among the experts; padding takes none here, so rows of a "
+                              "padded batch compute as they do where places suffice", config.config().mark().source));
     if (config.flag("scale_embedding", true))
       draft.model["embedding_scale"] = detail::write_value(std::sqrt(static_cast<double>(integer_at(draft.model, "width"))));
     // Places are numbered from the one behind the padding token's.
