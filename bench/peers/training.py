@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Training steps of one model here and in transformers, in turn, and of the dense twin with equal active FLOPs.
 
-    bench/peers/training.py [--program build/bin/switchyard] [--dtypes bf16 f32] [--rounds 3] [--steps 3]
+    bench/peers/training.py [--program build/bin/switchyard] [--dtypes bf16 f32] [--rounds 3] [--steps 6]
                             [--shape 512,12,32,4,512 --vocabulary 32000 --batch 8 --sequence 256]
 
 A shape is width, layers, experts, experts a token, hidden width; the default has 348 million parameters. Each round runs
 every contender in a process of its own: the mixture here, its dense twin here, and Qwen3-MoE in transformers with the grouped
-product for its experts. A step is forward, backward, clipping here, and AdamW; the first step of a process is not counted.
+product for its experts. A step is forward, backward, clipping of the norm and AdamW; the first step of a process is not counted.
 bf16 means autocast over float32 weights. Prints tokens a second, medians over rounds, and the ratios.
 """
 import argparse
@@ -84,6 +84,7 @@ def theirs(a, dtype):
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
             loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - begin)
@@ -98,7 +99,7 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--sequence", type=int, default=256)
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "f32"])
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--experts", default="grouped_mm", help="transformers' experts implementation")
     parser.add_argument("--child", help=argparse.SUPPRESS)
