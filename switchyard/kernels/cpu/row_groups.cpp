@@ -278,7 +278,7 @@ SWITCHYARD_INLINE void fetch(const uint8_t* ahead, int part) {
 
 /// sums[n] += <sixteen rows, 256 values of column n>, for N columns: the values meet them as they are unpacked.
 template <typename Format, int N>
-SWITCHYARD_INLINE void meet_packed(const uint8_t* p, const uint8_t* ahead, int64_t stride, Group& g, const IntColumns& x, int64_t k, __m512* sums) {
+[[gnu::noinline]] void meet_packed(const uint8_t* p, const uint8_t* ahead, int64_t stride, Group& g, const IntColumns& x, int64_t k, __m512* sums) {
   Format::scales(p, stride, g);
   __m512 total[N];
   __m512i top[8];
@@ -296,7 +296,7 @@ SWITCHYARD_INLINE void meet_packed(const uint8_t* p, const uint8_t* ahead, int64
 }
 
 template <typename Format>
-SWITCHYARD_INLINE void unpack(const uint8_t* p, const uint8_t* ahead, int64_t stride, Group& g) {
+[[gnu::noinline]] void unpack(const uint8_t* p, const uint8_t* ahead, int64_t stride, Group& g) {
   Format::scales(p, stride, g);
   __m512i top[8];
   for_parts([&](auto j) __attribute__((always_inline)) {
@@ -313,7 +313,7 @@ SWITCHYARD_INLINE void unpack(const uint8_t* p, const uint8_t* ahead, int64_t st
 
 /// The same for values that lie unpacked.
 template <int64_t kRun, int N>
-SWITCHYARD_INLINE void meet(const Group& g, const IntColumns& x, int64_t k, __m512* sums) {
+[[gnu::noinline]] void meet(const Group& g, const IntColumns& x, int64_t k, __m512* sums) {
   __m512 total[N];
 #pragma GCC unroll 4
   for (int n = 0; n < N; ++n) total[n] = sums[n];
@@ -345,8 +345,6 @@ void dots_of_groups(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t
         const uint8_t* ahead = (r + kRows < rows ? row + kRows * stride : row) + kRows * b * kStep;
         if (columns == 1) meet_packed<Format, 1>(p, ahead, stride, g, at(0), k, sums);
         else if (columns == 2) meet_packed<Format, 2>(p, ahead, stride, g, at(0), k, sums);
-        else if (columns == 3) meet_packed<Format, 3>(p, ahead, stride, g, at(0), k, sums);
-        else if (columns == 4) meet_packed<Format, 4>(p, ahead, stride, g, at(0), k, sums);
         else {
           unpack<Format>(p, ahead, stride, g);
           int64_t j = 0;
