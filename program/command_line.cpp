@@ -16,7 +16,7 @@ std::string not_a_number(const std::string& text) {
 }
 std::string too_large(const std::string& text) {
   double value = 0;
-  return CLI::detail::lexical_cast(text, value) && std::abs(value) >= 0x1p63 ? text + " is too large" : std::string();
+  return CLI::detail::lexical_cast(text, value) && std::abs(value) > 0x1p63 ? text + " is too large" : std::string();
 }
 
 template <typename Target>
