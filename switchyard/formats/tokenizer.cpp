@@ -75,7 +75,8 @@ fs::path first_with(const fs::path& folder, std::string_view extension) {
 
 std::shared_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   if (!fs::is_directory(path)) {
-    check(fs::exists(path), "tokenizer.missing", "{} holds no tokenizer.json", path.string());
+    check(fs::exists(path), "tokenizer.missing", "{} does not exist; a folder with tokenizer.json or a tokenizer file is wanted", path.string());
+    check(fs::is_regular_file(path), "tokenizer.missing", "{} is no regular file", path.string());
     return load_file(path);
   }
   std::map<std::string, std::string> files =

@@ -2,12 +2,15 @@
 #include "switchyard/formats/tokenizer.h"
 
 #include <sentencepiece_processor.h>
+#include <sys/stat.h>
 
 
 #include "switchyard/base/files.h"
 #include "switchyard/formats/tokenizers/byte_symbols.h"
 #include "switchyard/formats/tokenizers/piece_table.h"
+#include "switchyard/formats/tokenizers/regex.h"
 #include "switchyard/formats/tokenizers/sentencepiece.h"
+#include "switchyard/formats/tokenizers/unicode.h"
 #include "switchyard/formats/utf8.h"
 #include "tests/files.h"
 #include "tests/support.h"
@@ -395,10 +398,61 @@ TEST(TokenizerFiles, RefusesWhatItCannotRead) {
   }
   const Error error = expect_error([] { (void)load_tokenizer("/nowhere"); });
   EXPECT_EQ(error.code(), "tokenizer.missing");
-  EXPECT_EQ(error.message(), "/nowhere holds no tokenizer.json");
+  EXPECT_EQ(error.message(), "/nowhere does not exist; a folder with tokenizer.json or a tokenizer file is wanted");
 }
 
 // What the library decodes with rules for decoded text: at once, and as the ids come.
+TEST(TokenizerFiles, NoRegularFileIsNotReadFrom) {
+  TemporaryFolder folder;
+  ASSERT_EQ(::mkfifo((folder / "tokenizer.json").c_str(), 0600), 0);  // nobody writes into it
+  EXPECT_EQ(expect_error([&] { (void)load_tokenizer(folder / "tokenizer.json"); }).code(), "tokenizer.missing");
+  EXPECT_EQ(expect_error([&] { (void)load_tokenizer(folder.path()); }).code(), "tokenizer.missing");
+}
+
+TEST(TokenizerFiles, WhatATokenIsCalledMakesItSpecial) {
+  TemporaryFolder folder;
+  write_text(folder / "tokenizer.json", R"({"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0], ["a", -1], ["<unk>", -2]]},
+      "added_tokens": [{"id": 2, "content": "<unk>", "special": true, "normalized": false}]})");
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->decode({1, 0, 2}, true), "a");
+}
+
+// As Oniguruma and Rust of today see characters, whatever the tables of this machine's libraries.
+TEST(Characters, OfUnicode15And16) {
+  using unicode::is;
+  EXPECT_TRUE(is(0x31350, unicode::kLetter)) << "an ideograph of extension H";
+  EXPECT_TRUE(is(0xA7CB, unicode::kUpper) && is(0xA7CD, unicode::kLower) && is(0x16130, unicode::kNumber) && is(0x1E4F0, unicode::kNumber));
+  EXPECT_TRUE(is(0x897, unicode::kMark) && is(0x1B4E, unicode::kPunctuation) && is(0x2427, unicode::kSymbol));
+  EXPECT_FALSE(is(0x323B0, 0xFF)) << "came later";
+  EXPECT_TRUE(unicode::is_word(0x16131));
+  EXPECT_FALSE(unicode::is_punctuation(0x1B4E) || unicode::is_combining_mark(0x897)) << "these rules have older tables";
+  std::vector<Edit> lower;
+  for (const char32_t c : {U'\uA7CB', U'\uA7DA', U'\U00010D50', U'\u0130', U'\u0394'}) unicode::append_lower(lower, c);
+  std::u32string text;
+  for (const Edit& edit : lower) text += edit.character;
+  EXPECT_EQ(text, U"\u0264\uA7DB\U00010D70i\u0307\u03B4");
+  std::vector<Span> found;
+  const auto matches = [&](const char* pattern, std::string_view in) {
+    Regex(pattern, RegexDialect::ruby).find_all(in, found);
+    std::vector<std::string> texts;
+    for (const Span& span : found) texts.emplace_back(in.substr(span.begin, span.end - span.begin));
+    return texts;
+  };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(matches(R"(\p{L}+)", "a\U00031350\u1C89 1"), (Texts{"a\U00031350\u1C89"}));
+  EXPECT_EQ(matches(R"(\p{Han}+)", "a\U00031350\u4E00b"), (Texts{"\U00031350\u4E00"}));
+  EXPECT_EQ(matches(R"([^\s\p{L}\p{N}]+)", "\uE000\U00011399\uE001\U0001CCF0\u2427"), (Texts{"\uE000", "\uE001", "\u2427"}));
+  EXPECT_EQ(matches(R"(\w+)", "\u00B2\u00BDx\u00D7\u2074"), (Texts{"\u00B2\u00BDx"})) << "Oniguruma's words of Latin-1 hold its fractions";
+  const auto normal = [](std::string text, unicode::Form form) {
+    AlignedText aligned{.text = std::move(text), .origins = {}, .base = 0, .tracked = false};
+    unicode::normalise(aligned, form);
+    return aligned.text;
+  };
+  EXPECT_EQ(normal("\u32FE\u32FF\u1E30\U0001E030", unicode::Form::nfkd), "\u30F2\u32FFK\u0301\U0001E030") << "normal forms stand at Unicode 9";
+  EXPECT_EQ(normal("a\u1AC1\u0334", unicode::Form::nfd), "a\u1AC1\u0334");
+  EXPECT_EQ(normal("a\u0301\u0334", unicode::Form::nfd), "a\u0334\u0301");
+}
+
 TEST(SentencePieceFiles, DecodedTextIsChangedAsTheLibraryDoes) {
   SentencePieceTable table = read_sentencepiece_model(read_file(testing::golden("tokenizers/t5/tokenizer.model")), "t5");
   for (const bool blanks : {false, true}) {

@@ -28,6 +28,7 @@ class Vocabulary {
 
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }  ///< the highest id plus one
   int64_t count() const { return count_; }                                ///< tokens
+  bool repeats() const { return static_cast<int64_t>(ids_.size()) < count_; }  ///< a token stands twice
   int32_t id(std::string_view token) const;                               ///< or -1
   bool has(int64_t id) const { return id >= 0 && id < size() && present_[static_cast<size_t>(id)]; }
   const std::string& token(int64_t id) const { return tokens_[static_cast<size_t>(id)]; }

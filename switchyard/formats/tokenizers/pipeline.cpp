@@ -52,6 +52,10 @@ class PipelineTokenizer : public Tokenizer {
     special_.resize(static_cast<size_t>(size_));
     for (const int64_t id : parts_.controls) special_[static_cast<size_t>(id)] = true;
     for (const auto& [id, token] : parts_.added.tokens()) special_[static_cast<size_t>(id)] = parts_.added.special(*parts_.added.decoded(id));
+    // What a token is called decides, and a unigram vocabulary may hold the same text twice.
+    const Vocabulary& vocabulary = parts_.model->vocabulary();
+    for (int64_t id = 0; id < vocabulary.size() && vocabulary.repeats(); ++id)
+      if (vocabulary.has(id) && parts_.added.special(vocabulary.token(id))) special_[static_cast<size_t>(id)] = true;
   }
 
   int64_t vocabulary() const override { return size_; }

@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include "switchyard/base/error.h"
+#include "switchyard/formats/tokenizers/unicode.h"
 #include "switchyard/formats/utf8.h"
 
 namespace switchyard {
@@ -59,10 +60,17 @@ Regex::Regex(std::string pattern, RegexDialect dialect) : pattern_(std::move(pat
     compiled_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), options, &error, &at, context);
   };
   compile();
-  if (compiled_->code == nullptr && translated.find("{sc:") != std::string::npos) {
-    // Before 10.40 PCRE2 knew scripts, and no script extensions, under the plain name.
-    for (size_t i; (i = translated.find("{sc:")) != std::string::npos;) translated.erase(i + 1, 3);
-    compile();
+  if (compiled_->code == nullptr) {
+    // Before 10.40 PCRE2 knew scripts, and no script extensions, under the plain name, and none of these properties.
+    constexpr std::pair<std::string_view, std::string_view> kOlder[]{
+        {"{sc:", "{"}, {"\\p{Alphabetic}", "\\p{L}\\p{Nl}\\p{M}"}, {"\\p{Lowercase}", "\\p{Ll}"}, {"\\p{Uppercase}", "\\p{Lu}"}};
+    std::string older = translated;
+    for (const auto& [word, instead] : kOlder)
+      for (size_t i = 0; (i = older.find(word, i)) != std::string::npos; i += instead.size()) older.replace(i, word.size(), instead);
+    if (older != translated) {
+      translated = std::move(older);
+      compile();
+    }
   }
   pcre2_compile_context_free(context);
   check(compiled_->code != nullptr, "tokenizer.regex", "the regular expression {} cannot be used: {} (at byte {} of {})", pattern_,
@@ -76,6 +84,8 @@ Regex& Regex::operator=(Regex&&) noexcept = default;
 
 void Regex::find_all(std::string_view text, std::vector<Span>& matches) const {
   thread_local Scratch scratch;
+  std::string older;  // what the engine's tables do not know is searched as something alike
+  if (unicode::replace_newer(text, older)) text = older;
   const PCRE2_SIZE* found = pcre2_get_ovector_pointer(scratch.data);
   matches.clear();
   size_t at = 0;

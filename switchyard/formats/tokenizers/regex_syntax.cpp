@@ -19,7 +19,8 @@ constexpr std::string_view kNotSpace =
     "\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{10FFFF}";
 constexpr std::string_view kWord =
     "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
-constexpr std::string_view kJoiners = "\\x{200C}\\x{200D}";  // also words in Rust
+constexpr std::string_view kJoiners = "\\x{200C}\\x{200D}";                 // also words in Rust
+constexpr std::string_view kLatinNumbers = "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";  // also words in Oniguruma
 constexpr std::string_view kHex = "0-9A-Fa-f";
 constexpr size_t kDepth = 64;       // nested groups and classes
 constexpr size_t kLongest = 1 << 16;
@@ -27,9 +28,9 @@ constexpr size_t kLongest = 1 << 16;
 /// Properties that are no general category and no script.
 const std::map<std::string, std::string, std::less<>> kProperties = {
     {"any", "\\x{00}-\\x{10FFFF}"}, {"ascii", "\\x{00}-\\x{7F}"}, {"space", std::string(kSpace)}, {"whitespace", std::string(kSpace)},
-    {"word", std::string(kWord)}, {"digit", "\\p{Nd}"}, {"xdigit", std::string(kHex)}, {"alpha", "\\p{L}\\p{Nl}\\p{M}"},
-    {"alphabetic", "\\p{L}\\p{Nl}\\p{M}"}, {"alnum", "\\p{L}\\p{Nl}\\p{M}\\p{Nd}"}, {"lower", "\\p{Ll}"}, {"lowercase", "\\p{Ll}"},
-    {"upper", "\\p{Lu}"}, {"uppercase", "\\p{Lu}"}, {"punct", "\\p{P}\\x{24}\\x{2B}\\x{3C}-\\x{3E}\\x{5E}\\x{60}\\x{7C}\\x{7E}"},
+    {"word", std::string(kWord)}, {"digit", "\\p{Nd}"}, {"xdigit", std::string(kHex)}, {"alpha", "\\p{Alphabetic}"},
+    {"alphabetic", "\\p{Alphabetic}"}, {"alnum", "\\p{Alphabetic}\\p{Nd}"}, {"lower", "\\p{Lowercase}"}, {"lowercase", "\\p{Lowercase}"},
+    {"upper", "\\p{Uppercase}"}, {"uppercase", "\\p{Uppercase}"}, {"punct", "\\p{P}\\p{S}"},
     {"cntrl", "\\p{Cc}"}, {"blank", "\\x{09}\\p{Zs}"}};
 
 const std::map<std::string, std::string, std::less<>> kCategories = {
@@ -63,7 +64,7 @@ class Translator {
     std::vector<std::string> others;  ///< expressions of one character each
   };
 
-  std::string word() const { return std::string(kWord) + std::string(dialect_ == RegexDialect::perl ? kJoiners : ""); }
+  std::string word() const { return std::string(kWord) + std::string(dialect_ == RegexDialect::perl ? kJoiners : kLatinNumbers); }
   bool done() const { return at_ >= pattern_.size(); }
   char peek(size_t ahead = 0) const { return at_ + ahead < pattern_.size() ? pattern_[at_ + ahead] : '\0'; }
   [[noreturn]] void broken(std::string_view what) const {

@@ -24,7 +24,7 @@ bool white_space(char32_t c) {
 
 uint8_t class_of(char32_t c) {
   const uint8_t blank = white_space(c) ? kSpace : 0;
-  const uint32_t category = U_GET_GC_MASK(static_cast<UChar32>(c));
+  const uint32_t category = U_GET_GC_MASK(static_cast<UChar32>(older_alike(c)));
   if (category & (U_GC_LU_MASK | U_GC_LT_MASK)) return blank | kLetter | kUpper;
   if (category & U_GC_LL_MASK) return blank | kLetter | kLower;
   if (category & U_GC_L_MASK) return blank | kLetter;
@@ -35,7 +35,10 @@ uint8_t class_of(char32_t c) {
   return blank;
 }
 
-int combining_class(char32_t c) { return u_getCombiningClass(static_cast<UChar32>(c)); }
+int combining_class(char32_t c) {
+  const int order = u_getCombiningClass(static_cast<UChar32>(c));
+  return order != 0 && has_known_order(c) ? order : 0;
+}
 
 const UNormalizer2* normaliser(bool compatible) {
   UErrorCode error = U_ZERO_ERROR;
@@ -51,7 +54,7 @@ void decompose(const UNormalizer2* by, char32_t c, F&& f) {
   std::array<UChar, 32> parts{};  // the longest has 18
   UErrorCode error = U_ZERO_ERROR;
   const int32_t count = unorm2_getDecomposition(by, static_cast<UChar32>(c), parts.data(), parts.size(), &error);
-  if (count <= 0 || U_FAILURE(error)) return f(c, true);
+  if (count <= 0 || U_FAILURE(error) || !has_known_decomposition(c)) return f(c, true);
   for (int32_t i = 0; i < count;) {
     const bool first = i == 0;
     UChar32 part = 0;
@@ -64,7 +67,7 @@ void decompose(const UNormalizer2* by, char32_t c, F&& f) {
 char32_t compose(const UNormalizer2* by, char32_t a, char32_t b) {
   if (b < 0x300) return 0;  // nothing composes with these
   const UChar32 whole = unorm2_composePair(by, static_cast<UChar32>(a), static_cast<UChar32>(b));
-  return whole < 0 ? 0 : static_cast<char32_t>(whole);
+  return whole < 0 || !has_known_decomposition(static_cast<char32_t>(whole)) ? 0 : static_cast<char32_t>(whole);
 }
 
 /// Decomposed characters with their changes, in canonical order.
@@ -147,7 +150,7 @@ bool is_word(char32_t c) {
   if (is(c, kLetter | kMark) || c == 0x200C || c == 0x200D) return true;
   if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189))
     return true;  // circled and squared letters are alphabetic
-  return (U_GET_GC_MASK(static_cast<UChar32>(c)) & (U_GC_ND_MASK | U_GC_NL_MASK | U_GC_PC_MASK)) != 0;
+  return (U_GET_GC_MASK(static_cast<UChar32>(older_alike(c))) & (U_GC_ND_MASK | U_GC_NL_MASK | U_GC_PC_MASK)) != 0;
 }
 
 void append_lower(std::vector<Edit>& edits, char32_t c) {
@@ -156,7 +159,16 @@ void append_lower(std::vector<Edit>& edits, char32_t c) {
     edits.push_back({0x307, 1});
     return;
   }
-  edits.push_back({static_cast<char32_t>(u_tolower(static_cast<UChar32>(c))), 0});
+  struct Pairs { char32_t first, last, lower; };
+  static constexpr Pairs kNewerPairs[] = {{0x1C89, 0x1C89, 0x1C8A}, {0xA7CB, 0xA7CB, 0x264},    {0xA7CC, 0xA7CC, 0xA7CD},
+                                          {0xA7CE, 0xA7CE, 0xA7CF}, {0xA7D2, 0xA7D2, 0xA7D3},   {0xA7D4, 0xA7D4, 0xA7D5},
+                                          {0xA7DA, 0xA7DA, 0xA7DB}, {0xA7DC, 0xA7DC, 0x19B},    {0x10D50, 0x10D65, 0x10D70},
+                                          {0x16EA0, 0x16EB8, 0x16EBB}};
+  char32_t lower = static_cast<char32_t>(u_tolower(static_cast<UChar32>(c)));
+  if (lower == c && c >= kNewerPairs[0].first)
+    for (const Pairs& pairs : kNewerPairs)
+      if (c >= pairs.first && c <= pairs.last) lower = pairs.lower + (c - pairs.first);
+  edits.push_back({lower, 0});
 }
 
 void normalise(AlignedText& text, Form form) {

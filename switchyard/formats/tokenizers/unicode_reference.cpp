@@ -57,6 +57,19 @@ constexpr Range kNoMark[] = {
     {0x13447, 0x13455}, {0x16F4F, 0x16F4F}, {0x16F7F, 0x16F87}, {0x16FE4, 0x16FF1}, {0x1CF00, 0x1CF46},
     {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
 };
+// Of the normal forms: characters that have a decomposition, and marks that have a place in their order, since.
+constexpr Range kNoDecomposition[] = {
+    {0x32FF, 0x32FF}, {0xA7F2, 0xA7F4}, {0xAB69, 0xAB69}, {0x10781, 0x10785}, {0x10787, 0x107B0}, {0x107B2, 0x107BA},
+    {0x11938, 0x11938}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
+};
+constexpr Range kNoOrder[] = {
+    {0x7FD, 0x7FD}, {0x898, 0x89F}, {0x8CA, 0x8D3}, {0x9FE, 0x9FE}, {0xC3C, 0xC3C}, {0xD3B, 0xD3C}, {0xEBA, 0xEBA},
+    {0x1715, 0x1715}, {0x1ABF, 0x1ACE}, {0x1DF6, 0x1DFA}, {0xA82C, 0xA82C}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC},
+    {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E},
+    {0x11839, 0x1183A}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
+    {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+    {0x16FF0, 0x16FF1}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+};
 
 template <size_t N>
 bool within(const Range (&ranges)[N], char32_t c) {
@@ -71,20 +84,23 @@ bool in(char32_t c, uint32_t categories) { return (U_GET_GC_MASK(static_cast<UCh
 bool is_punctuation(char32_t c) {
   if (c < 0x80) return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
   if (c == 0x166D || c == 0x111C9) return true;  // have another class by now
-  return is(c, kPunctuation) && !within(kNoPunctuation, c);
+  return is(c, kPunctuation) && !is_newer(c) && !within(kNoPunctuation, c);
 }
 
-bool is_other(char32_t c) { return in(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK) && !within(kNoOther, c); }
+bool is_other(char32_t c) { return in(c, U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CS_MASK | U_GC_CO_MASK) && !is_newer(c) && !within(kNoOther, c); }
 
 bool is_nonspacing_mark(char32_t c) {
   if (c == 0x1734) return true;
-  return in(c, U_GC_MN_MASK) && !within(kNoNonspacingMark, c);
+  return in(c, U_GC_MN_MASK) && !is_newer(c) && !within(kNoNonspacingMark, c);
 }
 
 bool is_combining_mark(char32_t c) {
   if (c == 0x1CF2 || c == 0x1CF3) return true;
-  return is(c, kMark) && !within(kNoMark, c);
+  return is(c, kMark) && !is_newer(c) && !within(kNoMark, c);
 }
+
+bool has_known_decomposition(char32_t c) { return !is_newer(c) && !within(kNoDecomposition, c); }
+bool has_known_order(char32_t c) { return !is_newer(c) && !within(kNoOrder, c); }
 
 int script(char32_t c) {
   if (c == ' ' || c > 0x10FFFF) return -1;
