@@ -100,6 +100,8 @@ void check_mixable(const std::vector<WeightedAdapter>& adapters) {
           adapters.front().adapter->where, to_string(adapters.front().adapter->config.kind));
     check(!config.dora, "adapters.mix", "{} is DoRA: its magnitudes belong to one base and cannot be mixed", adapter->where);
     check(!config.bias_on_b, "adapters.mix", "{} has biases on lora_B, which no mix knows", adapter->where);
+    check(adapter->tokens.empty(), "adapters.mix", "{} brings trained rows of {}, which cannot be mixed", adapter->where,
+          adapter->tokens.empty() ? "" : adapter->tokens.front().module);
     check(adapter->wholes.empty() || std::all_of(adapter->wholes.begin(), adapter->wholes.end(), [](const auto& whole) {
             return whole.base && whole.name.ends_with(".weight");
           }), "adapters.mix", "{} brings whole tensors of its own ({}), which no mix knows", adapter->where,
@@ -257,7 +259,7 @@ peft::AdapterFile mix_adapters(const std::vector<WeightedAdapter>& adapters, con
         options.svd_clamp.value_or(0));
 
   const peft::AdapterFile& first = *adapters.front().adapter;
-  peft::AdapterFile result{.config = first.config, .where = "the mix", .modules = {}, .wholes = {}, .classifier = {}, .experts = {}};
+  peft::AdapterFile result{.config = first.config, .where = "the mix", .modules = {}, .wholes = {}, .tokens = {}, .classifier = {}, .experts = {}};
   plain_rules(result.config);
   if (first.config.kind == peft::Kind::ia3) return mix_ia3(adapters, std::move(result));
 

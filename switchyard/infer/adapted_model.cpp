@@ -44,6 +44,7 @@ void AdaptedModel::load_xlora(const peft::AdapterFile& file) {
   check(adapters_.names().empty() && !xlora_, "adapters.kind", "{}: an X-LoRA cannot stand beside other adapters", file.where);
   check(file.config.kind == peft::Kind::xlora, "adapters.kind", "{} is no X-LoRA", file.where);
   for (const auto& [name, expert] : file.experts) {
+    check(expert.tokens.empty(), "adapters.by_rows", "{}: '{}' brings trained rows of embeddings, which cannot be weighed row by row", file.where, name);
     peft::AdapterFile plain = expert;
     plain.wholes.clear();  // peft writes the frozen base along
     adapters_.load(name, plain);

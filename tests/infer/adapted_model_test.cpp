@@ -208,6 +208,39 @@ TEST(Adapters, FactorsBesideExpertsEqualTheirMergedWeights) {
   }
 }
 
+TEST(Adapters, TrainedRowsOfATiedTableAreTheHeadsToo) {
+  const auto tied = [](const TemporaryFolder& folder, const at::Tensor& table) {
+    nlohmann::json config = json_from(read_file(folder_of("base-llama/config.json")));
+    config["tie_word_embeddings"] = true;
+    write_text(folder.path() / "config.json", json_text(config));
+    NamedTensors tensors;
+    const Safetensors base(folder_of("base-llama/model.safetensors"));
+    for (const TensorInfo& info : base.tensors())
+      if (info.name != "lm_head.weight") tensors.emplace_back(info.name, info.name == "model.embed_tokens.weight" ? table : base.get(info.name));
+    write_safetensors(folder.path() / "model.safetensors", tensors);
+    return AdaptedModel(load_model(folder.path()));
+  };
+  peft::AdapterFile file = peft::read_adapter(folder_of("lora-tokens"));
+  ASSERT_EQ(file.tokens.size(), 2u);
+  const auto head = std::find_if(file.tokens.begin(), file.tokens.end(), [](const auto& tokens) { return tokens.module == "lm_head"; });
+  ASSERT_NE(head, file.tokens.end());
+  file.tokens.erase(head);
+  file.modules.clear();
+  const at::Tensor before = Safetensors(folder_of("base-llama/model.safetensors")).get("model.embed_tokens.weight");
+  at::Tensor after = before.clone();
+  for (size_t i = 0; i < file.tokens[0].ids.size(); ++i) after[file.tokens[0].ids[i]].copy_(file.tokens[0].rows[static_cast<int64_t>(i)]);
+  const TemporaryFolder folder, edited;
+  AdaptedModel model = tied(folder, before);
+  const at::Tensor ids = Safetensors(folder_of("lora-tokens.logits.safetensors")).get("input_ids");
+  const at::Tensor wanted = logits_of(tied(edited, after), ids);
+  model.adapters().load("it", file);
+  model.use({{"it"}});
+  EXPECT_LT(difference(logits_of(model, ids), wanted), kTolerance);
+  model.adapters().merge({{"it"}});
+  model.use({});
+  EXPECT_LT(difference(logits_of(model, ids), wanted), kTolerance);
+}
+
 TEST(Adapters, WeightsScaleWhatIsAdded) {
   const at::Tensor ids = Safetensors(folder_of("mixes.logits.safetensors")).get("input_ids");
   AdaptedModel model = adapted("base-llama");
@@ -296,14 +329,14 @@ TEST(AdapterFiles, RulesMeanTheModulesThatPeftMeans) {
 }
 
 TEST(AdapterFiles, OptionsWhoseMathematicsIsNotThereAreRefusedByName) {
-  for (const std::string key : {R"("use_qalora": true)", R"("trainable_token_indices": [1])", R"("alora_invocation_tokens": [3])",
+  for (const std::string key : {R"("use_qalora": true)", R"("alora_invocation_tokens": [3])",
                                 R"("layer_replication": [[0, 2]])", R"("use_bdlora": {"a": 1})", R"("arrow_config": {"x": 1})",
                                 R"("kasa_config": {"x": 1})", R"("init_lora_weights": "corda")", R"("init_lora_weights": "pissa_niter_4")"}) {
     const Error error = expect_error([&] { matcher(key); });
     EXPECT_EQ(error.code(), "formats.peft.option") << key;
     EXPECT_NE(error.message().find(key.substr(1, key.find('"', 1) - 1)), std::string::npos) << error.what();
   }
-  EXPECT_NO_THROW(matcher(R"("use_qalora": false, "trainable_token_indices": null, "init_lora_weights": "gaussian", "eva_config": {"rho": 2})"));
+  EXPECT_NO_THROW(matcher(R"("use_qalora": false, "trainable_token_indices": {"embed_tokens": [1]}, "init_lora_weights": "gaussian", "eva_config": {"rho": 2})"));
   EXPECT_EQ(expect_error([] { peft::parse_adapter_config(parse_json(R"({"peft_type": "VERA"})", "x")); }).code(), "formats.peft.kind");
   for (const std::string key : {R"("r": 0)", R"("r": "8")", R"("r": 1e9)", R"("lora_alpha": "x")", R"("bias": "some")", R"("rank_pattern": [1])",
                                 R"("target_modules": [[1]])", R"("use_dora": 1)", R"("layers_to_transform": [-1])"})
@@ -438,7 +471,7 @@ TEST(AdapterFiles, PeftLoadsWhatIsWritten) {
   std::string arguments = folder.path().string() + " " + folder_of("base-llama").string();
   write_safetensors(folder / "ids", {{"ids", ids}});
   std::map<std::string, peft::AdapterFile> files;
-  for (const std::string name : {"lora", "rslora", "dora", "ia3", "lora-bias-save", "lora-embed", "lora-b-bias"})
+  for (const std::string name : {"lora", "rslora", "dora", "ia3", "lora-bias-save", "lora-embed", "lora-b-bias", "lora-tokens"})
     files.emplace(name, peft::read_adapter(folder_of(name)));
   const peft::AdapterFile patterns = peft::read_adapter(folder_of("lora-all-patterns"));
   files.emplace("cat", mix_adapters({{&patterns, 0.5}, {&files.at("rslora"), -0.7}}, {.mix = Mix::cat}));

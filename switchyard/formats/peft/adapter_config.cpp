@@ -29,7 +29,6 @@ constexpr std::pair<const char*, const char*> kRefused[]{
     {"kasa_config", "KaSA"},
     {"layer_replication", "layers that stand in the model several times"},
     {"monteclora_config", "MonteCLoRA's sampling"},
-    {"trainable_token_indices", "single trained rows of an embedding"},
     {"use_bdlora", "block-diagonal LoRA"},
     {"use_qalora", "QA-LoRA's pooled input"},
     {"velora_config", "VeLoRA's compressed activations"}};
@@ -40,7 +39,7 @@ constexpr std::array kInert{
     "loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_config", "megatron_core", "qalora_group_size",
     "runtime_config", "init_ia3_weights", "fan_in_fan_out", "xlora_dropout_p", "use_trainable_adapters", "ensure_weight_tying",
     "bias", "init_lora_weights", "peft_type", "target_modules", "exclude_modules", "feedforward_modules", "target_parameters",
-    "modules_to_save", "layers_to_transform", "layers_pattern", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+    "modules_to_save", "trainable_token_indices", "layers_to_transform", "layers_pattern", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
     "use_dora", "lora_bias", "hidden_size", "adapters", "enable_softmax", "enable_softmax_topk", "softmax_temperature",
     "layerwise_scalings", "top_k_lora", "xlora_depth", "xlora_size", "scaling_pass_value", "global_scaling_weight"};
 
@@ -202,7 +201,7 @@ AdapterConfig read_adapter_config(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "adapter_config.json";
   check(std::filesystem::is_directory(folder), "formats.peft.folder", "{} is no folder; an adapter is a folder with adapter_config.json",
         folder.string());
-  check(std::filesystem::exists(path), "formats.peft.folder", "{} holds no adapter_config.json, so it is no adapter", folder.string());
+  check(std::filesystem::is_regular_file(path), "formats.peft.folder", "{} holds no adapter_config.json, so it is no adapter", folder.string());
   return parse_adapter_config(parse_json(read_file(path, kLargestConfig), path.string()));
 }
 
@@ -239,6 +238,17 @@ AdapterConfig parse_adapter_config(const Node& document) {
   config.target_parameters = reader.texts("target_parameters");
   config.modules_to_save = reader.texts("modules_to_save");
   config.layers_pattern = reader.texts("layers_pattern");
+  if (const Node* tokens = reader.find("trainable_token_indices")) {
+    const auto rows = [](const Node& list) {
+      if (!list.is_list()) Reader::wrong(list, "trainable_token_indices", "a list of token ids, or one for each module");
+      std::vector<int64_t> ids;
+      for (const Node& id : list.items()) ids.push_back(Reader::integer_of(id, "trainable_token_indices", 0, INT32_MAX));
+      return ids;
+    };
+    if (tokens->is_map())
+      for (const auto& [module, list] : tokens->entries()) config.token_indices.emplace_back(module, rows(list));
+    else config.token_indices.emplace_back("", rows(*tokens));
+  }
   if (const Node* layers = reader.find("layers_to_transform")) {
     if (layers->is_scalar()) config.layers.push_back(Reader::integer_of(*layers, "layers_to_transform", 0, 1 << 20));
     else if (layers->is_list())

@@ -42,6 +42,8 @@ struct AdapterConfig {
   bool all_linear = false;      ///< target_modules "all-linear": every linear map but the output head
   bool targets_given = false;   ///< target_modules is not null
   std::vector<std::string> target_parameters, modules_to_save;
+  /// trainable_token_indices: rows of a table, by the module's name; "" = of the input embeddings.
+  std::vector<std::pair<std::string, std::vector<int64_t>>> token_indices;
   std::vector<int64_t> layers;  ///< layers_to_transform; empty = all
   std::vector<std::string> layers_pattern;
 

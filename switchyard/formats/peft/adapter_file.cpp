@@ -19,11 +19,12 @@ namespace {
 constexpr const char* kTensors = "adapter_model.safetensors";
 constexpr const char* kPrefix = "base_model.model.";
 constexpr const char* kClassifier = "internal_xlora_classifier.layers.";
+constexpr const char* kTokens = ".token_adapter.trainable_tokens_delta";
 constexpr size_t kMostExperts = 1024;
 
 /// A key of the file: beside which module it stands, and as what.
 struct Key {
-  enum class Part { a, b, b_bias, embedding_a, embedding_b, magnitude, scale, whole } part = Part::whole;
+  enum class Part { a, b, b_bias, embedding_a, embedding_b, magnitude, scale, tokens, whole } part = Part::whole;
   std::string name;   ///< the module's, or the whole tensor's
   bool base = false;
 };
@@ -41,6 +42,11 @@ std::string stripped(std::string_view key) {
 
 Key parse_key(const std::string& key, const std::string& where) {
   Key parsed{.name = stripped(key)};
+  if (const size_t tokens = parsed.name.rfind(kTokens); tokens != std::string::npos) {
+    parsed.name.resize(tokens);
+    parsed.part = Key::Part::tokens;
+    return parsed;
+  }
   size_t marker = parsed.name.rfind(".lora_");
   if (marker == std::string::npos) marker = parsed.name.rfind(".ia3_l");
   if (marker == std::string::npos) {
@@ -83,7 +89,7 @@ at::Tensor& slot(ModuleTensors& module, Key::Part part) {
     case Key::Part::b: case Key::Part::embedding_b: return module.b;
     case Key::Part::b_bias: return module.b_bias;
     case Key::Part::magnitude: return module.magnitude;
-    case Key::Part::scale: case Key::Part::whole: break;
+    case Key::Part::scale: case Key::Part::tokens: case Key::Part::whole: break;
   }
   return module.scale;
 }
@@ -127,6 +133,13 @@ void check_module(const AdapterFile& adapter, const std::string& name, const Mod
         "{}: {}.lora_B.bias has shape {}, but lora_B {}", where, name, shape_of(module.b_bias), shape_of(module.b));
 }
 
+/// The tokens whose rows stand beside a module; a name in the config is the module's or its end.
+const std::vector<int64_t>* token_ids(const AdapterConfig& config, std::string_view module) {
+  for (const auto& [name, ids] : config.token_indices)
+    if (name.empty() || module == name || module.ends_with("." + name)) return &ids;
+  return nullptr;
+}
+
 void read_modules(const Safetensors& file, AdapterFile& adapter) {
   std::map<std::string, size_t> at;
   for (const TensorInfo& info : file.tensors()) {
@@ -135,6 +148,14 @@ void read_modules(const Safetensors& file, AdapterFile& adapter) {
     at::Tensor tensor = read_float(file, info.name, adapter.where);
     if (key.part == Key::Part::whole) {
       adapter.wholes.push_back({std::move(key.name), std::move(tensor), key.base});
+      continue;
+    }
+    if (key.part == Key::Part::tokens) {
+      const std::vector<int64_t>* ids = token_ids(adapter.config, key.name);
+      check(ids && tensor.dim() == 2 && tensor.size(0) == static_cast<int64_t>(ids->size()), "formats.peft.tensor",
+            "{}: {} has shape {}, but trainable_token_indices lists {} tokens of {}", adapter.where, info.name, shape_of(tensor),
+            ids ? ids->size() : 0, key.name);
+      adapter.tokens.push_back({std::move(key.name), std::move(tensor), *ids});
       continue;
     }
     const auto [place, fresh] = at.emplace(key.name, adapter.modules.size());
@@ -178,7 +199,7 @@ void read_classifier(const Safetensors& file, AdapterFile& adapter) {
 }
 
 AdapterFile read_one(const fs::path& folder, AdapterConfig config) {
-  AdapterFile adapter{.config = std::move(config), .where = folder.string(), .modules = {}, .wholes = {}, .classifier = {}, .experts = {}};
+  AdapterFile adapter{.config = std::move(config), .where = folder.string(), .modules = {}, .wholes = {}, .tokens = {}, .classifier = {}, .experts = {}};
   const fs::path path = folder / kTensors;
   if (!fs::exists(path)) {
     check(!fs::exists(folder / "adapter_model.bin"), "formats.peft.pickle",
@@ -259,6 +280,7 @@ void write_adapter(const fs::path& folder, const AdapterFile& adapter) {
     const size_t dot = whole.base ? whole.name.rfind('.') : std::string::npos;
     add(dot == std::string::npos ? whole.name : whole.name.substr(0, dot) + ".base_layer" + whole.name.substr(dot), whole.value);
   }
+  for (const AdapterFile::Tokens& tokens : adapter.tokens) add(tokens.module + kTokens, tokens.rows);
   std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   write_folder_atomically(folder, [&](const fs::path& temporary) {
     write_file_atomically(temporary / "adapter_config.json", to_text(adapter.config));

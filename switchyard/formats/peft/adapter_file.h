@@ -35,6 +35,13 @@ struct AdapterFile {
     bool base = false;   ///< stored as a base layer's, not as a trained copy
   };
   std::vector<Whole> wholes;
+  /// Rows of a table (trainable_token_indices) that stand for the base's own.
+  struct Tokens {
+    std::string module;  ///< "model.embed_tokens"
+    at::Tensor rows;     ///< [n, D]
+    std::vector<int64_t> ids;
+  };
+  std::vector<Tokens> tokens;
   /// X-LoRA: layers of the classifier [out, in] with [out], in order; and its adapters by name.
   std::vector<std::pair<at::Tensor, at::Tensor>> classifier;
   struct Named;

@@ -274,6 +274,23 @@ void AdapterSet::load(const std::string& name, const peft::AdapterFile& file) {
       if (held.ours.spec().role == Role::embedding && data.model.decoder->options().tied_embeddings)
         base[AdapterPass::key_of(held.ours, !entry->head)] = base[key_in(*entry, held.ours)];
   }
+  for (const peft::AdapterFile::Tokens& tokens : file.tokens) {
+    const Entry* entry = data.table().find(tokens.module + ".weight");
+    if (entry == nullptr) loader.unknown(tokens.module);
+    check(entry->shape.size() == 2 && tokens.rows.size(1) == entry->shape[1], "adapters.shape", "{}: rows of {} are {} wide, but the base has [{}]",
+          file.where, tokens.module, tokens.rows.size(1), fmt::join(entry->shape, ", "));
+    at::Tensor table = gather(*entry, [&](const Parameter& ours) { return data.base_of(*entry, ours); }).clone();
+    for (size_t i = 0; i < tokens.ids.size(); ++i) {
+      check(tokens.ids[i] < entry->shape[0], "adapters.shape", "{}: token {} is trained, but {} has {} rows; was the vocabulary resized?", file.where,
+            tokens.ids[i], tokens.module, entry->shape[0]);
+      table[tokens.ids[i]].copy_(tokens.rows[static_cast<int64_t>(i)]);
+    }
+    data.put(*entry, table, adapter.saved);
+    // What is tied to the table follows it, unless it has rows of its own.
+    for (const NameMap::Held& held : entry->held)
+      if (held.ours.spec().role == Role::embedding && !entry->head && data.model.decoder->options().tied_embeddings)
+        adapter.saved.emplace(AdapterPass::key_of(held.ours, true), adapter.saved[key_in(*entry, held.ours)]);
+  }
   if (!passed_over.empty())
     log_warning(fmt::format("{}: {} modules that its config does not target are passed over, the first is {}", file.where,
                             passed_over.size(), passed_over.front()));
@@ -350,6 +367,19 @@ std::shared_ptr<const Adaptation> AdapterSet::use_scalings(double weight) const 
   return pass;
 }
 
+namespace {
+
+/// Whether table and head of tied embeddings were given the same tensor: then it can be merged.
+bool is_one_of_two(const AdapterPass& pass, std::string_view key) {
+  constexpr std::string_view kHead = "#head";
+  const std::string table(key.substr(0, key.size() - (key.ends_with(kHead) ? kHead.size() : 0)));
+  const auto first = pass.sites.find(table), second = pass.sites.find(table + std::string(kHead));
+  return first != pass.sites.end() && second != pass.sites.end() && first->second.uses.empty() && second->second.uses.empty() &&
+         first->second.replaced.equal(second->second.replaced);
+}
+
+}  // namespace
+
 void AdapterSet::merge(const std::vector<ActiveAdapter>& active) {
   Data& data = *data_;
   check(!merged(), "adapters.merged", "adapters are merged already; unmerge first");
@@ -366,6 +396,10 @@ void AdapterSet::merge(const std::vector<ActiveAdapter>& active) {
   for (const auto& [key, site] : pass.sites) {
     const auto found = data.parameters.find(key);
     const bool table = found != data.parameters.end() && found->second.spec().role == Role::embedding;
+    if (tied && is_one_of_two(pass, key)) {
+      if (table) values.emplace_back(found->second, site.replaced);
+      continue;
+    }
     check(found != data.parameters.end() && !(tied && table), "adapters.merge_tied",
           "the adapter acts on {} alone, but the model's embedding and output head are one tensor, so it cannot be merged",
           found == data.parameters.end() ? "the output head" : "the embedding");
