@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <set>
@@ -56,6 +57,11 @@ int guarded(const std::function<int()>& call) {
     return 0;
   } catch (const Error& error) {
     report(error.code(), error.message());
+    return kUserError;
+  } catch (const std::filesystem::filesystem_error& error) {
+    // A folder that may not be read, links in a circle, a name that is too long.
+    const std::string path = error.path1().string();
+    report("file.access", fmt::format("{}{}{}", path, path.empty() ? "" : ": ", error.code().message()));
     return kUserError;
   } catch (const std::bad_alloc&) {
     report("program.memory", "the machine's memory is exhausted; choose a smaller batch, context or model");

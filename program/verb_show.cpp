@@ -113,7 +113,7 @@ Verb show_verb() {
           .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
             line.option("path", arguments->path,
-                        "folder of a model, an adapter or a run; or a file: .safetensors, .gguf, tokenizer.json, tokenizer.model")
+                        "folder of a model, an adapter or a run; or a file: .safetensors, .gguf, tokenizer.json, tokenizer.model, .tiktoken, .jinja")
                 .required();
             line.flag("--tensors", arguments->tensors, "every tensor with its type, shape and size");
             line.flag("--json", arguments->json, "one JSON object");

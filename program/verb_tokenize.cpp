@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <iostream>
+#include <iterator>
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
@@ -71,7 +72,7 @@ Json decoded(const Tokenizer& tokenizer, const nlohmann::json& line, const std::
     for (const int64_t id : ids) tokens.push_back(id < tokenizer.vocabulary() ? Json(tokenizer.token(id)) : Json());
     return {{"ids", ids}, {"tokens", tokens}, {"decoded", tokenizer.decode(ids, false)}, {"decoded_skip_special", tokenizer.decode(ids, true)}};
   }
-  const std::vector<int64_t> shown = line.contains("prompt_ids") ? ids_of(line["prompt_ids"], "prompt_ids") : std::vector<int64_t>();
+  const std::vector<int64_t> shown = line.contains("prompt_ids") && !line["prompt_ids"].is_null() ? ids_of(line["prompt_ids"], "prompt_ids") : std::vector<int64_t>();
   TextStream stream(tokenizer, flag(line, "skip_special", true), shown);
   Json parts = Json::array();
   for (const int64_t id : ids) parts.push_back(stream.push(id));
@@ -93,7 +94,7 @@ int tokenize(const Arguments& arguments) {
   if (arguments.has_text) {
     result = json_text(answer(*tokenizer, {{"text", arguments.text}})) + "\n";
   } else {
-    std::istringstream input(read_file(arguments.input));
+    std::istringstream input(arguments.input == "-" ? std::string{std::istreambuf_iterator<char>(std::cin), {}} : read_file(arguments.input));
     size_t number = 0;
     for (std::string line; std::getline(input, line);) {
       ++number;
@@ -107,7 +108,7 @@ int tokenize(const Arguments& arguments) {
       }
     }
   }
-  if (arguments.output.empty()) print(result);
+  if (arguments.output.empty() || arguments.output == "-") print(result);
   else write_file_atomically(arguments.output, result);
   return 0;
 }
@@ -123,7 +124,7 @@ Verb tokenize_verb() {
             line.option("tokenizer", arguments->tokenizer, "folder of a model or tokenizer, or one tokenizer file").required();
             line.option("--input", arguments->input,
                         "JSON lines: {\"text\", \"pair\", \"add_special\", \"parse_special\"} (both true unless said otherwise) encodes; "
-                        "{\"ids\"} decodes, with \"stream\": true id by id (\"prompt_ids\", \"skip_special\")");
+                        "{\"ids\"} decodes, with \"stream\": true id by id (\"prompt_ids\", \"skip_special\"); - reads standard input");
             line.option("--output", arguments->output, "JSON lines to write; without it they are printed");
             const Argument text = line.option("--text", arguments->text, "a text to encode, instead of --input");
             return [arguments, text] {

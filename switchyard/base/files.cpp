@@ -115,6 +115,15 @@ std::string read_file(const fs::path& path, uint64_t limit) {
 
 AtomicFile::AtomicFile(fs::path final_path) : final_(std::move(final_path)) {
   check(final_.has_filename(), "file.write", "'{}' names no file", final_.string());
+  std::error_code ignored;
+  const fs::file_status there = fs::status(final_, ignored);
+  if (fs::exists(there) && !fs::is_regular_file(there) && !fs::is_directory(there)) {
+    // A pipe or a device (/dev/stdout, /dev/null) is written to, never replaced.
+    descriptor_ = ::open(final_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0) fail_write(final_, errno);
+    return;
+  }
+  if (fs::is_regular_file(there)) final_ = fs::canonical(final_);  // behind a link, the file is replaced, and not the link
   remove_leftovers(final_);
   temporary_ = temporary_name(final_);
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -124,7 +133,7 @@ AtomicFile::AtomicFile(fs::path final_path) : final_(std::move(final_path)) {
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
@@ -141,6 +150,10 @@ void AtomicFile::write(const void* data, size_t bytes) {
 
 void AtomicFile::commit() {
   check(descriptor_ >= 0, "file.write", "{} is committed twice", final_.string());
+  if (temporary_.empty()) {
+    if (::close(std::exchange(descriptor_, -1)) != 0) fail_write(final_, errno);
+    return;
+  }
   if (::fsync(descriptor_) != 0) fail_write(final_, errno);
   if (::rename(temporary_.c_str(), final_.c_str()) != 0) fail_write(final_, errno);
   ::close(descriptor_);

@@ -107,6 +107,26 @@ TEST(Files, WritingRefusesByName) {
   EXPECT_EQ(entries(folder.path()), 1);
 }
 
+TEST(Files, DevicesPipesAndLinksAreWrittenThrough) {
+  const TemporaryFolder folder;
+  const fs::path pipe = folder / "pipe", link = folder / "link", device = folder / "device";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string got;
+  std::thread reader([&] { got = read_file(pipe); });
+  write_file_atomically(pipe, "through");
+  reader.join();
+  EXPECT_EQ(got, "through");
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  write_file_atomically(folder / "file", "old");
+  fs::create_symlink("file", link);
+  write_file_atomically(link, "new");
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_EQ(read_file(folder / "file"), "new");
+  fs::create_symlink("/dev/full", device);
+  EXPECT_THAT(expect_error([&] { write_file_atomically(device, "x"); }).message(), HasSubstr("No space left"));
+  EXPECT_TRUE(fs::is_character_file(device));
+}
+
 TEST(Files, AWriterThatWasKilledLeavesTheOldFileAndIsCleanedUp) {
   const TemporaryFolder folder;
   const fs::path path = folder / "file";
