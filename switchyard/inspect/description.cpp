@@ -1,7 +1,10 @@
 #include "switchyard/inspect/description.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <cstring>
+#include <fstream>
 #include <set>
 
 #include "switchyard/base/error.h"
@@ -24,6 +27,7 @@ using Keys = std::initializer_list<const char*>;
 constexpr uint64_t kLargestConfig = uint64_t{1} << 26;
 
 Node read_json(const fs::path& file) {
+  check(fs::is_regular_file(file), "show.config", "{} is no regular file", file.string());
   Node config = parse_json(read_file(file, kLargestConfig), file.string());
   check(config.is_map(), "show.config", "{} is no JSON object", file.string());
   return config;
@@ -109,6 +113,10 @@ int64_t elements(const TensorInfo& tensor) {
   int64_t count = 1;
   for (int64_t extent : tensor.shape) count *= extent;
   return count;
+}
+
+bool is_tokenizer_file(const fs::path& file) {
+  return file.filename() == "tokenizer.json" || file.extension() == ".model" || file.extension() == ".tiktoken";
 }
 
 bool is_buffer(const TensorInfo& tensor) {
@@ -265,17 +273,33 @@ FileSummary of_folder(const fs::path& folder) {
   add_files(description, folder);
   // An index whose files are not there is no model, and open_weights says so.
   if (description.files > 0 || fs::exists(folder / "model.safetensors.index.json")) description.tensors = open_weights(folder)->tensors();
-  description.has_tokenizer = fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model");
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) description.has_tokenizer |= is_tokenizer_file(entry.path());
   description.has_chat_template = ChatTemplates::present(folder);
   count(description);
   if (!description.tensors.empty()) add_memory(description, per_token);
   return description;
 }
 
+/// The tensors that packed parts stand for; the parts themselves where a shard does not hold all of a weight, or the config is absent
+/// that says how they are packed.
+std::vector<TensorInfo> unpacked(const fs::path& file, const std::vector<TensorInfo>& parts) {
+  Node quantisation;
+  if (const fs::path path = file.parent_path() / "config.json"; fs::exists(path)) {
+    const Node config = read_json(path);
+    if (const Node* found = config.find("quantization_config")) quantisation = *found;
+  }
+  try {
+    const QuantisedWeights weights(Safetensors(file), quantisation);
+    return weights.any() ? weights.tensors() : parts;
+  } catch (const Error&) {
+    return parts;
+  }
+}
+
 FileSummary of_safetensors(const fs::path& file) {
   FileSummary description{.kind = "safetensors file", .path = file};
   const Safetensors tensors(file);
-  description.tensors = tensors.tensors();
+  description.tensors = unpacked(file, tensors.tensors());
   description.bytes = file_bytes(file);
   description.files = 1;
   for (const auto& [key, value] : tensors.metadata()) description.more.emplace_back("metadata " + key, value);
@@ -385,8 +409,59 @@ FileSummary of_tokenizer(const fs::path& file) {
   return description;
 }
 
-bool is_tokenizer_file(const fs::path& file) {
-  return file.filename() == "tokenizer.json" || file.extension() == ".model" || file.extension() == ".tiktoken";
+FileSummary of_template(const fs::path& file) {
+  check(file_bytes(file) <= kLargestConfig, "show.unknown", "{} is too large for a chat template", file.string());
+  const std::string text = read_file(file, kLargestConfig);
+  (void)ChatTemplate::parse(text, file.string());
+  FileSummary description{.kind = "chat template", .path = file, .bytes = text.size(), .files = 1, .has_chat_template = true};
+  description.more.emplace_back("lines", std::to_string(std::count(text.begin(), text.end(), '\n') + 1));
+  return description;
+}
+
+/// What a file begins with, whatever its name: "gguf", "safetensors", "json", "pickle" or nothing known.
+std::string_view content_of(const fs::path& file) {
+  std::array<char, 16> head{};
+  std::ifstream input(file, std::ios::binary);
+  input.read(head.data(), head.size());
+  const std::string_view text(head.data(), static_cast<size_t>(input.gcount()));
+  if (text.starts_with("GGUF")) return "gguf";
+  if (text.starts_with(std::string_view("PK\x03\x04", 4)) || text.starts_with("\x80\x02")) return "pickle";
+  uint64_t header = 0;
+  if (text.size() > 8) std::memcpy(&header, text.data(), 8);
+  if (text.size() > 8 && text[8] == '{' && header > 0 && header < file_bytes(file)) return "safetensors";
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && text[first] == '{' ? "json" : "";
+}
+
+/// Files beside a model's weights that say nothing alone.
+bool is_part_of_folder(const fs::path& file) {
+  constexpr std::array<std::string_view, 15> kNames{
+      "config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+      "chat_template.json", "chat_template.jinja", "vocab.json", "merges.txt", "vocab.txt", "quantize_config.json", "quant_config.json",
+      "preprocessor_config.json", "processor_config.json", "README.md"};
+  const std::string name = file.filename().string();
+  return std::find(kNames.begin(), kNames.end(), name) != kNames.end() || name.ends_with(".index.json");
+}
+
+FileSummary of_file(const fs::path& path) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const std::string extension = path.extension().string();
+  const bool adapter = fs::exists(folder / "adapter_config.json");
+  if (path.filename() == "adapter_config.json" || (adapter && path.filename() == "adapter_model.safetensors")) return of_adapter(folder);
+  if (extension == ".safetensors") return of_safetensors(path);
+  if (extension == ".gguf") return of_gguf(path);
+  if (is_tokenizer_file(path)) return of_tokenizer(path);
+  const bool alone = extension == ".jinja" && !fs::exists(folder / "config.json") && !fs::exists(folder / "tokenizer.json");
+  if (alone) return of_template(path);
+  if (is_part_of_folder(path)) return describe(folder);
+  if (extension == ".jinja") return of_template(path);
+  const std::string_view content = content_of(path);
+  if (content == "gguf") return of_gguf(path);
+  if (content == "safetensors") return of_safetensors(path);
+  check(content != "pickle", "show.unknown", "{} holds pickled tensors, which are programs and are not read; convert them to safetensors", path.string());
+  if (content == "json" && extension == ".json" && read_json(path).find("model") != nullptr) return of_tokenizer(path);
+  fail("show.unknown", "{} is no file that a model is made of: .safetensors, .gguf, tokenizer.json, tokenizer.model, .tiktoken, config.json, .jinja",
+       path.string());
 }
 
 }  // namespace
@@ -394,14 +469,8 @@ bool is_tokenizer_file(const fs::path& file) {
 FileSummary describe(const fs::path& path) {
   check(fs::exists(path), "show.missing", "{} does not exist", path.string());
   if (!fs::is_directory(path)) {
-    const std::string extension = path.extension().string();
-    if (path.filename() == "adapter_model.safetensors" && fs::exists(path.parent_path() / "adapter_config.json")) return of_adapter(path.parent_path());
-    if (extension == ".safetensors") return of_safetensors(path);
-    if (extension == ".gguf") return of_gguf(path);
-    if (is_tokenizer_file(path)) return of_tokenizer(path);
-    if (path.filename() == "adapter_config.json") return of_adapter(path.parent_path());
-    if (path.filename() == "config.json" || path.string().ends_with(".index.json")) return describe(path.parent_path().empty() ? "." : path.parent_path());
-    fail("show.unknown", "{} is no file that a model is made of: .safetensors, .gguf, tokenizer.json, tokenizer.model, config.json", path.string());
+    check(fs::is_regular_file(path), "show.unknown", "{} is no regular file", path.string());
+    return of_file(path);
   }
   if (fs::exists(path / "adapter_config.json")) return of_adapter(path);
   if (fs::is_directory(path / "checkpoints") && !fs::exists(path / "config.json")) {

@@ -28,7 +28,7 @@ struct DtypeShare {
 };
 
 struct FileSummary {
-  std::string kind;                         ///< "model folder", "safetensors file", "GGUF file", "adapter", "tokenizer", "run"
+  std::string kind;                         ///< "model folder", "safetensors file", "GGUF file", "adapter", "tokenizer", "chat template", "run"
   std::filesystem::path path;               ///< of what is described: of a run, its newest checkpoint
   std::string family;                       ///< model_type or architecture; empty = unknown
   bool family_known = false;                ///< does this version load it?

@@ -2,6 +2,7 @@
 #include "switchyard/inspect/description.h"
 
 #include <ATen/ATen.h>
+#include <sys/stat.h>
 
 
 #include "switchyard/base/files.h"
@@ -156,6 +157,34 @@ TEST(Show, PartsOfModelsAndFoldersOfEachKindAreTold) {
   }
 }
 
+TEST(Show, FilesAreKnownByWhatTheyHoldAndByTheirFolder) {
+  TemporaryFolder folder;
+  const auto copy = [&](const std::string& from, const std::string& to) { std::filesystem::copy_file(golden(from), folder / to); };
+  copy("gguf/mixtral-mixed.gguf", "blob");
+  EXPECT_EQ(describe(folder / "blob").kind, "GGUF file");
+  copy("safetensors/two-tensors.safetensors", "tensors.bin");
+  EXPECT_EQ(describe(folder / "tensors.bin").kind, "safetensors file");
+  copy("tokenizers/gpt2/tokenizer.json", "mine.json");
+  EXPECT_EQ(describe(folder / "mine.json").kind, "tokenizer");
+  copy("templates/chatml.jinja", "chatml.jinja");
+  EXPECT_EQ(describe(folder / "chatml.jinja").kind, "chat template");
+  EXPECT_EQ(describe(golden("olmoe/config.json")).kind, "model folder");
+  // Packed weights of one file count as what they stand for, and alone as what they are.
+  copy("quant/gptq-int4.safetensors", "model.safetensors");
+  const int64_t alone = describe(folder / "model.safetensors").parameters;
+  write_text(folder / "config.json", read_file(golden("quant/gptq-int4.config.json")));
+  int64_t numbers = 0;
+  const Safetensors expected(golden("quant/gptq-int4.expected.safetensors"));
+  for (const TensorInfo& tensor : expected.tensors()) numbers += expected.get(tensor.name).numel();
+  EXPECT_GE(describe(folder / "model.safetensors").parameters, numbers);
+  EXPECT_LT(alone, numbers);
+  // The small files beside a model's weights mean the model.
+  for (const std::string name : {"generation_config.json", "tokenizer_config.json", "chat_template.jinja"}) {
+    write_text(folder / name, name.ends_with(".jinja") ? "hello" : "{}");
+    EXPECT_EQ(describe(folder / name).kind, "model folder") << name;
+  }
+}
+
 TEST(Show, WhatIsNothingOfAModelIsRefused) {
   TemporaryFolder folder;
   EXPECT_EQ(expect_error([&] { describe(folder / "absent"); }).code(), "show.missing");
@@ -168,6 +197,18 @@ TEST(Show, WhatIsNothingOfAModelIsRefused) {
   EXPECT_EQ(expect_error([&] { describe(folder / "tokenizer.json"); }).code(), "show.tokenizer");
   write_text(folder / "z.safetensors", "short");
   EXPECT_EQ(expect_error([&] { describe(folder / "z.safetensors"); }).code(), "formats.safetensors.size");
+  ASSERT_EQ(::mkfifo((folder / "pipe.gguf").c_str(), 0600), 0);  // nobody writes into it
+  EXPECT_EQ(expect_error([&] { describe(folder / "pipe.gguf"); }).code(), "show.unknown");
+  write_text(folder / "pytorch_model.bin", std::string("PK\x03\x04", 4));
+  EXPECT_NE(expect_error([&] { describe(folder / "pytorch_model.bin"); }).message().find("pickled"), std::string::npos);
+  write_text(folder / "other.json", R"({"a": 1})");
+  EXPECT_EQ(expect_error([&] { describe(folder / "other.json"); }).code(), "show.unknown");
+  write_text(folder / "broken.jinja", "{% if %}");
+  EXPECT_EQ(expect_error([&] { describe(folder / "broken.jinja"); }).code(), "template.syntax");
+  std::filesystem::create_symlink("circle", folder / "circle");
+  const testing::Finished circle = testing::run_command(std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard show " + (folder / "circle").string());
+  EXPECT_EQ(circle.status, 2);
+  EXPECT_NE(circle.output.find("[file.access]"), std::string::npos) << circle.output;
   TemporaryFolder lone;  // an index whose files are not there
   write_text(lone / "model.safetensors.index.json", R"({"weight_map": {"a": "model-00001-of-00001.safetensors"}})");
   EXPECT_TRUE(expect_error([&] { describe(lone.path()); }).code().starts_with("formats.safetensors."));

@@ -63,6 +63,8 @@ jinja::Clock read_time(const std::string& text) {
       if (digits < 6) microsecond = microsecond * 10 + (*at - '0');
     for (; digits < 6; ++digits) microsecond *= 10;
   }
+  const bool leap = parts[0] % 4 == 0 && (parts[0] % 100 != 0 || parts[0] % 400 == 0);
+  good = good && parts[2] <= std::array{31, leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}[static_cast<size_t>(parts[1]) - 1];
   check(good && at == end && (count == 3 || count >= 5), "template.request", "now is '{}', not a time such as 2025-03-04T05:06:07", text);
   return {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], microsecond};
 }
@@ -276,6 +278,7 @@ ChatTemplates ChatTemplates::load(const fs::path& path) {
     return loaded;
   }
   if (!fs::is_directory(path)) {
+    check(fs::is_regular_file(path), "template.missing", "{} is no regular file", path.string());
     loaded.add("default", read_file(path, kMaxFile), path.string());
     folder = path.parent_path();
     // The tokens of the model that the file lies beside; a template alone has none.
