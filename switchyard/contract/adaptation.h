@@ -12,10 +12,11 @@ namespace switchyard {
 
 struct Context;
 
-/// A low-rank map beside each map of a stack of experts: y_e += b_e (a_e x). Undefined tensors = nothing.
+/// A low-rank map beside each map of a stack of experts, or beside one map: y_e += b_e (a_e x) + bias_e. Undefined tensors = nothing.
 struct StackedFactors {
-  at::Tensor a;  ///< [E, r, in]
-  at::Tensor b;  ///< [E, out, r], scaled
+  at::Tensor a;     ///< [E, r, in], or [r, in]
+  at::Tensor b;     ///< [E, out, r], or [out, r]; scaled
+  at::Tensor bias;  ///< [E, out], or [out], scaled; undefined = none
 };
 
 class Adaptation {
@@ -27,8 +28,8 @@ class Adaptation {
   virtual at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter& bias, const Context& context) const = 0;
   /// ids: [rows] int64 → [rows, D] as adapted; undefined = nothing acts on this table.
   virtual at::Tensor embedding(const at::Tensor& ids, const Parameter& table, const Context& context) const = 0;
-  /// What acts on the stack when all of it is low rank: then `base` is the stack beside which it stands. Undefined = nothing,
-  /// or more than that: read the value.
+  /// What acts on the stack, or the map, when all of it is low rank: then `base` is the tensor beside which it stands, undefined when
+  /// that is the parameter's packed one. Undefined factors = nothing, or more than that: read the value.
   virtual StackedFactors factors(const Parameter& stack, at::Tensor& base) const = 0;
 };
 

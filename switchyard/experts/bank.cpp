@@ -55,27 +55,28 @@ Params ExpertBank::params(size_t stack, const Context& context) const {
   return params;
 }
 
+void put_for_kernels(Params& params, const std::string& name, const Parameter& parameter, const ExpertKind& kind, const Context& context) {
+  at::Tensor base;
+  const StackedFactors factors =
+      context.adaptation && kind.takes_factors() ? context.adaptation->factors(parameter, base) : StackedFactors{};
+  if (factors.a.defined()) {
+    if (base.defined()) params.values.emplace_back(name, base);
+    else params.packed.emplace_back(name, parameter.packed());
+    params.values.emplace_back(name + ".a", factors.a);
+    params.values.emplace_back(name + ".b", factors.b);
+    if (factors.bias.defined()) params.values.emplace_back(name + ".b_bias", factors.bias);
+  } else if (auto packed = kind.takes_packed() ? context.packed(parameter) : nullptr) {
+    params.packed.emplace_back(name, std::move(packed));
+  } else {
+    params.values.emplace_back(name, context[parameter]);
+  }
+}
+
 Params ExpertBank::params_for_kernels(size_t stack, const Context& context) const {
   const ExpertKind& kind = *stacks_[stack].kind;
-  const bool factored = context.adaptation != nullptr && kind.takes_factors();
-  if (!factored && !kind.takes_packed()) return params(stack, context);
   Params params;
   const std::vector<ExpertTensor> tensors = kind.tensors(in_, out_);
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const std::string& name = tensors[i].name;
-    const Parameter& parameter = parameters_[stack][i];
-    at::Tensor base;
-    const StackedFactors factors = factored ? context.adaptation->factors(parameter, base) : StackedFactors{};
-    if (factors.a.defined()) {
-      params.values.emplace_back(name, base);
-      params.values.emplace_back(name + ".a", factors.a);
-      params.values.emplace_back(name + ".b", factors.b);
-    } else if (auto packed = kind.takes_packed() ? context.packed(parameter) : nullptr) {
-      params.packed.emplace_back(name, std::move(packed));
-    } else {
-      params.values.emplace_back(name, context[parameter]);
-    }
-  }
+  for (size_t i = 0; i < tensors.size(); ++i) put_for_kernels(params, tensors[i].name, parameters_[stack][i], kind, context);
   return params;
 }
 

@@ -67,4 +67,7 @@ class ExpertBank {
 /// The plan of a selection run as rows.
 Plan make_plan(const Selection& selection);
 
+/// Adds a parameter as a kind's kernels take it: packed where it lies so, with the low-rank map of adapters beside it where there is one.
+void put_for_kernels(Params& params, const std::string& name, const Parameter& parameter, const ExpertKind& kind, const Context& context);
+
 }  // namespace switchyard

@@ -100,10 +100,7 @@ at::Tensor MoeLayer::join(const at::Tensor& x, at::Tensor y, const Selection* se
   for (size_t i = 0; i < shared_.size(); ++i) {
     const Shared& shared = shared_[i];
     Params params;
-    for (const auto& [name, parameter] : shared.tensors) {
-      if (auto packed = shared.kind->takes_packed() ? context.packed(parameter) : nullptr) params.packed.emplace_back(name, std::move(packed));
-      else params.values.emplace_back(name, context[parameter]);
-    }
+    for (const auto& [name, parameter] : shared.tensors) put_for_kernels(params, name, parameter, *shared.kind, context);
     at::Tensor beside = shared.kind->apply(params, x, context);
     if (always.defined()) beside = beside * always.narrow(1, static_cast<int64_t>(i), 1).to(beside.scalar_type());
     if (shared.gate == SharedGate::none) {

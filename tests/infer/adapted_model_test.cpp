@@ -241,6 +241,15 @@ TEST(Adapters, TrainedRowsOfATiedTableAreTheHeadsToo) {
   EXPECT_LT(difference(logits_of(model, ids), wanted), kTolerance);
 }
 
+TEST(Adapters, BiasesBesideMapsOfSharedExperts) {
+  AdaptedModel model = adapted("../qwen2_moe");
+  const Safetensors recorded(folder_of("qwen2_moe-b-bias.logits.safetensors"));
+  model.adapters().load("it", peft::read_adapter(folder_of("qwen2_moe-b-bias")));
+  model.use({{"it"}});
+  EXPECT_LT(difference(logits_of(model, recorded.get("input_ids")), recorded.get("active")), kTolerance);
+  EXPECT_EQ(expect_error([&] { model.adapters().merge({{"it"}}); }).code(), "adapters.merge_bias");
+}
+
 TEST(Adapters, WeightsScaleWhatIsAdded) {
   const at::Tensor ids = Safetensors(folder_of("mixes.logits.safetensors")).get("input_ids");
   AdaptedModel model = adapted("base-llama");

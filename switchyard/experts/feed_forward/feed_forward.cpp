@@ -126,7 +126,7 @@ at::Tensor map_rows(const Params& p, const std::string& name, const at::Tensor& 
   const at::Tensor y = !packed           ? times(rows, p[name], bias)
                        : offset.defined() ? kernels::grouped_linear_packed(rows, packed_map(p, name), offset, bias)
                                           : packed->linear(rows, bias);
-  return a.defined() ? (y + times(times(rows.to(a.scalar_type()), a), b)).to(y.scalar_type()) : y;
+  return a.defined() ? (y + times(times(rows.to(a.scalar_type()), a), b, p[name + ".b_bias"])).to(y.scalar_type()) : y;
 }
 
 }  // namespace

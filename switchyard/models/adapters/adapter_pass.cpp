@@ -70,7 +70,11 @@ const at::Tensor& AdapterPass::whole(const Site& site, const Parameter& paramete
   const at::Tensor bound = site.replaced.defined() ? site.replaced : parameter.tensor().detach();
   const at::Tensor base = bound.to(computing(bound.scalar_type()));
   at::Tensor value = base.clone();
-  for (const Use& use : site.uses) apply_whole(use, value, base);
+  for (const Use& use : site.uses) {
+    const ModuleDelta& delta = *use.placed.delta;
+    check(!delta.b_bias.defined() || delta.into_bias, "adapters.layout", "{} is read whole here, which leaves no place for its lora_B.bias", delta.module);
+    apply_whole(use, value, base);
+  }
   site.value = value.to(bound.scalar_type());
   return site.value;
 }
@@ -160,16 +164,16 @@ StackedFactors AdapterPass::factors(const Parameter& stack, at::Tensor& base) co
   const Site* site = find(stack.name());
   if (site == nullptr || site->uses.empty() || by_rows) return {};
   const std::vector<int64_t>& shape = stack.spec().shape;
-  if (shape.size() != 3) return {};
+  if (shape.size() != 2 && shape.size() != 3) return {};
   for (const Use& use : site->uses) {
-    if (use.placed.delta->kind != Kind::lora || !use.factors) return {};
+    if (use.placed.delta->kind != Kind::lora || !use.factors || !use.factors->a.defined()) return {};
     const View& view = use.placed.ours_view;
-    const bool stacked = use.factors->a.dim() == 3 && view.empty();
-    const bool single = use.factors->a.dim() == 2 && view.size() == 1 && view[0].kind == ViewStep::Kind::select && view[0].dim == 0;
-    if (!stacked && !single) return {};
+    const bool whole = use.factors->a.dim() == static_cast<int64_t>(shape.size()) && view.empty();
+    const bool single = shape.size() == 3 && use.factors->a.dim() == 2 && view.size() == 1 && view[0].kind == ViewStep::Kind::select && view[0].dim == 0;
+    if (!whole && !single) return {};
   }
   const std::lock_guard lock(mutex_);
-  base = site->replaced.defined() ? site->replaced : stack.tensor();
+  base = site->replaced.defined() ? site->replaced : stack.packed() ? at::Tensor() : stack.tensor();
   if (site->stacked.a.defined()) return site->stacked;
   at::NoGradGuard guard;
   // Ranks of several adapters stand one after another.
@@ -185,13 +189,22 @@ StackedFactors AdapterPass::factors(const Parameter& stack, at::Tensor& base) co
     total += width;
   }
   const at::TensorOptions options = site->uses.front().factors->a.options();
-  StackedFactors both{.a = at::zeros({shape[0], total, shape[2]}, options), .b = at::zeros({shape[0], shape[1], total}, options)};
+  const auto zeros = [&](std::initializer_list<int64_t> last) {
+    std::vector<int64_t> extents(shape.begin(), shape.end() - 2);
+    extents.insert(extents.end(), last);
+    return at::zeros(extents, options);
+  };
+  const int64_t in = shape[shape.size() - 1], out = shape[shape.size() - 2];
+  StackedFactors both{.a = zeros({total, in}), .b = zeros({out, total}), .bias = {}};
   for (const Use& use : site->uses) {
     const Factors& f = *use.factors;
     const int64_t begin = first[use.placed.delta->adapter], end = begin + f.a.size(-2);
     const at::Tensor a = view_of(both.a, use.placed.ours_view), b = view_of(both.b, use.placed.ours_view);
     a.slice(-2, begin, end).copy_(f.a);
     b.slice(-1, begin, end).copy_(f.b * use.scaling);
+    if (!f.b_bias.defined() || use.placed.delta->into_bias) continue;
+    if (!both.bias.defined()) both.bias = zeros({out});
+    view_of(both.bias, use.placed.ours_view).add_(f.b_bias * use.scaling);
   }
   site->stacked = both;
   return both;

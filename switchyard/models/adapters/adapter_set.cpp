@@ -241,11 +241,12 @@ void AdapterSet::load(const std::string& name, const peft::AdapterFile& file) {
       continue;
     }
     const Entry& entry = *target.entry;
-    const std::shared_ptr<const ModuleDelta> delta = loader.delta_of(target, tensors, data.adapters.size());
+    const std::shared_ptr<ModuleDelta> delta = loader.delta_of(target, tensors, data.adapters.size());
     for (const NameMap::Held& held : entry.held)
       adapter.deltas.emplace_back(key_in(entry, held.ours), PlacedDelta{delta, held.ours_view, held.theirs_view});
     const bool on_bias = delta->b_bias.defined() || (delta->scale.defined() && !adapter.matcher.is_feedforward(target.name));
     const Entry* bias = on_bias ? data.table().find(entry.module() + ".bias") : nullptr;
+    delta->into_bias = bias != nullptr;
     if (bias)
       for (const NameMap::Held& held : bias->held)
         adapter.deltas.emplace_back(key_in(*bias, held.ours), PlacedDelta{delta, held.ours_view, held.theirs_view, /*bias=*/true});

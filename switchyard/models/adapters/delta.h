@@ -23,6 +23,7 @@ struct ModuleDelta {
   double scaling = 1;
   at::Tensor a, b;              ///< [r, in], [out, r]; of experts [E, r, in], [E, out, r]; of an embedding table out = V, in = D
   at::Tensor b_bias;            ///< [out]
+  bool into_bias = false;       ///< the base has a bias that b_bias goes into
   at::Tensor magnitude;         ///< DoRA: [out]; of an embedding [D]
   at::Tensor scale;             ///< (IA)^3: [out, 1] or [1, in]
   std::vector<int64_t> shape;   ///< of the published tensor
