@@ -50,7 +50,6 @@ Packing pack(const at::Tensor& ids, const at::Tensor& mask) {
       last = s;
       place.push_back(b * length + s);
     }
-    check(first >= 0, "infer.mask", "row {} of attention_mask hides every position; leave the row out", b);
     packing.segments.begin.push_back(static_cast<int64_t>(place.size()));
   }
   packing.place = at::tensor(place, at::kLong);
@@ -162,7 +161,6 @@ at::Tensor batched(const at::Tensor& tensor, int64_t dims) {
 /// Token ids with their mask, packed.
 Side side_of(const LanguageModel& model, const at::Tensor& ids, const at::Tensor& mask, const std::string& ids_name, const std::string& mask_name) {
   check_integers(ids, ids_name.c_str());
-  check(ids.numel() > 0, "infer.input", "{} is [{}, {}]; it holds no token", ids_name, ids.size(0), ids.size(1));
   if (mask.defined()) {
     check_integers(mask, mask_name.c_str());
     check(mask.sizes() == ids.sizes(), "infer.mask", "{} is [{}, {}], but {} is [{}, {}]", mask_name, mask.size(0), mask.size(1), ids_name,
