@@ -163,15 +163,17 @@ struct Q6_K {
   }
 };
 
-// Eight blocks of 32 values make 256.
+/// Eight blocks of 32 values make 256. Their scales, a float16 at the start of each; values are `zero` too large.
+SWITCHYARD_INLINE void block_scales(const uint8_t* p, int64_t stride, int64_t bytes, float zero, Group& g) {
+  for (int s = 0; s < 8; ++s) {
+    g.scale[s] = halves_at(p + bytes * s, stride);
+    g.offset[s] = _mm512_mul_ps(g.scale[s], _mm512_set1_ps(zero));
+  }
+}
+
 struct Q8_0 : Halves {
   static constexpr int64_t kLength = 32, kBytes = 34, kRun = 32;
-  SWITCHYARD_INLINE void scales(const uint8_t* p, int64_t stride, Group& g) {
-    for (int s = 0; s < 8; ++s) {
-      g.scale[s] = halves_at(p + kBytes * s, stride);
-      g.offset[s] = _mm512_mul_ps(g.scale[s], _mm512_set1_ps(128));
-    }
-  }
+  SWITCHYARD_INLINE void scales(const uint8_t* p, int64_t stride, Group& g) { block_scales(p, stride, kBytes, 128, g); }
   template <int j> SWITCHYARD_INLINE void part(const uint8_t* p, int64_t stride, __m512i*, __m512i* u) {
     turn32(p + kBytes * 2 * j + 2, stride, u);
     turn32(p + kBytes * (2 * j + 1) + 2, stride, u + 8);
@@ -182,12 +184,7 @@ struct Q8_0 : Halves {
 
 struct Q4_0 : Halves {
   static constexpr int64_t kLength = 32, kBytes = 18, kRun = 32;
-  SWITCHYARD_INLINE void scales(const uint8_t* p, int64_t stride, Group& g) {
-    for (int s = 0; s < 8; ++s) {
-      g.scale[s] = halves_at(p + kBytes * s, stride);
-      g.offset[s] = _mm512_mul_ps(g.scale[s], _mm512_set1_ps(8));
-    }
-  }
+  SWITCHYARD_INLINE void scales(const uint8_t* p, int64_t stride, Group& g) { block_scales(p, stride, kBytes, 8, g); }
   template <int j> SWITCHYARD_INLINE void part(const uint8_t* p, int64_t stride, __m512i*, __m512i* u) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
