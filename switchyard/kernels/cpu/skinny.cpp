@@ -193,11 +193,10 @@ struct Places {
     for (const RowTile& tile : tiles) {
       of.push_back(total);
       total += tile.count;
-      most = std::max(most, tile.count);
     }
   }
   std::vector<int64_t> of;
-  int64_t total = 0, most = 0;
+  int64_t total = 0;
 };
 
 /// Calls make(place, position) for every row of the tiles, on all threads where there are many.
