@@ -130,7 +130,10 @@ std::shared_ptr<uint8_t> FileMaps::stack(const std::vector<const void*>& pieces,
 }
 
 void FileMaps::give_back(const void* begin, size_t bytes) const {
-  if (find(begin, bytes) == nullptr) return;
+  if (find(begin, bytes) != nullptr) give_back_file_pages(begin, bytes);
+}
+
+void give_back_file_pages(const void* begin, size_t bytes) {
   const uintptr_t page = page_size(), first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page,
                   last = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
   if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);

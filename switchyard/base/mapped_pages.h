@@ -32,4 +32,7 @@ class FileMaps {
   std::vector<Map> maps_;  ///< by address
 };
 
+/// The same for memory that is known to lie in a file's private map, to which nothing was written.
+void give_back_file_pages(const void* begin, size_t bytes);
+
 }  // namespace switchyard

@@ -147,7 +147,8 @@ std::shared_ptr<const PackedTensor> Gguf::packed(std::string_view name) const {
   const TensorInfo& info = data_->tensors[i];
   const Data::Place& place = data_->places[i];
   if (plain_type(*place.codec) || info.bytes == 0) return nullptr;
-  return std::make_shared<BlockTensor>(*place.codec, info.shape, place.file->data() + place.begin, place.file);
+  return std::make_shared<BlockTensor>(*place.codec, info.shape, place.file->data() + place.begin, place.file,
+                                       BlockTensor::In::file);
 }
 
 }  // namespace switchyard

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "switchyard/base/error.h"
+#include "switchyard/kernels/cpu/turned_blocks.h"
 
 namespace switchyard {
 namespace {
@@ -58,22 +59,51 @@ at::Tensor PackedRows::rows(int64_t first, int64_t count) const {
 
 void PackedRows::write_blocks(int64_t, int64_t, uint8_t*) const { TORCH_INTERNAL_ASSERT(false, layout(), " has no blocks"); }
 
-BlockTensor::BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner)
+BlockTensor::BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner, In in)
     : PackedRows(shape, std::string(codec.name), [&] {
         int64_t values = 1;
         for (const int64_t extent : shape) values *= extent;
         return static_cast<uint64_t>(values / codec.length * codec.bytes);
       }()),
-      codec_(codec), data_(data), owner_(std::move(owner)) {
+      codec_(codec), data_(data), owner_(std::move(owner)), in_(in) {
   TORCH_INTERNAL_ASSERT(row_values() % codec.length == 0 && codec.dequantise != nullptr);
 }
 
+BlockTensor::BlockTensor(const PackedRows& rows) : BlockTensor(*rows.block_form(), rows.shape(), nullptr, nullptr) {
+  const int64_t count = static_cast<int64_t>(bytes()) / row_bytes();
+  std::call_once(asked_, [&] { turned_ = kernels::cpu::TurnedBlocks::instead(rows, *this); });
+  if (turned_) return;
+  const std::shared_ptr<uint8_t[]> copy(new uint8_t[static_cast<size_t>(bytes())]);
+  at::parallel_for(0, count, 64, [&](int64_t begin, int64_t end) { rows.write_blocks(begin, end - begin, copy.get() + begin * row_bytes()); });
+  data_ = copy.get();
+  owner_ = copy;
+}
+
+kernels::cpu::TurnedBlocks* BlockTensor::turned() const {
+  std::call_once(asked_, [this] { turned_ = kernels::cpu::TurnedBlocks::beside(*this); });
+  return turned_.get();
+}
+
+const uint8_t* BlockTensor::lying(int64_t first, int64_t count, std::vector<uint8_t>& space) const {
+  if (lies()) return row(first);
+  space.resize(static_cast<size_t>(count * row_bytes()));
+  turned_->lay(first, count, space.data());
+  return space.data();
+}
+
 void BlockTensor::unpack(int64_t first, int64_t count, float* values) const {
-  codec_.dequantise(row(first), values, count * (row_values() / codec_.length));
+  std::vector<uint8_t> space;
+  codec_.dequantise(lying(first, count, space), values, count * (row_values() / codec_.length));
 }
 
 void BlockTensor::write_blocks(int64_t first, int64_t count, uint8_t* blocks) const {
-  std::memcpy(blocks, row(first), static_cast<size_t>(count * row_bytes()));
+  if (lies()) std::memcpy(blocks, row(first), static_cast<size_t>(count * row_bytes()));
+  else turned_->lay(first, count, blocks);
+}
+
+std::vector<std::span<const uint8_t>> BlockTensor::memory() const {
+  if (!lies()) return {};
+  return {{data_, static_cast<size_t>(bytes())}};
 }
 
 at::Tensor quantise_blocks(const BlockCodec& codec, const at::Tensor& values, const at::Tensor& importance) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@
 #include "switchyard/kernels/codecs/block_codec.h"
 
 namespace switchyard {
+
+namespace kernels::cpu { class TurnedBlocks; }
 
 class PackedTensor {
  public:
@@ -64,21 +67,35 @@ class PackedRows : public PackedTensor {
 /// Rows of blocks of one codec, one row after another: a tensor of a GGUF file.
 class BlockTensor : public PackedRows {
  public:
+  /// Where the rows lie: in a file's private map, whose pages can be read again, or in memory of their own.
+  enum class In { file, memory };
   /// data: the packed rows; `owner` keeps them alive. shape.back() is a multiple of codec.length.
-  BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner);
+  BlockTensor(const BlockCodec& codec, std::vector<int64_t> shape, const uint8_t* data, std::shared_ptr<const void> owner, In in = In::memory);
+  /// A copy of the blocks of `rows`, whose block_form() is not null: turned at once where products read them so.
+  explicit BlockTensor(const PackedRows& rows);
   const BlockCodec& codec() const { return codec_; }
   int64_t row_bytes() const { return row_values() / codec_.length * codec_.bytes; }
-  const uint8_t* row(int64_t i) const { return data_ + i * row_bytes(); }
+  /// Whether the rows lie one behind the other in memory. If not, they have turned, and lying() makes copies.
+  bool lies() const { return data_ != nullptr; }
+  bool in_file() const { return in_ == In::file; }
+  const uint8_t* row(int64_t i) const { return data_ + i * row_bytes(); }  ///< only where they lie
+  /// Rows first to first + count - 1 one behind the other: where they lie, or in `space`.
+  const uint8_t* lying(int64_t first, int64_t count, std::vector<uint8_t>& space) const;
+  /// The rows in the order of fast products, or as many of them as were read often; null where there is no such order.
+  kernels::cpu::TurnedBlocks* turned() const;
 
   void unpack(int64_t first, int64_t count, float* values) const override;
   const BlockCodec* block_form() const override { return &codec_; }
   void write_blocks(int64_t first, int64_t count, uint8_t* blocks) const override;
-  std::vector<std::span<const uint8_t>> memory() const override { return {{data_, static_cast<size_t>(bytes())}}; }
+  std::vector<std::span<const uint8_t>> memory() const override;
 
  private:
   const BlockCodec& codec_;
   const uint8_t* data_;
   std::shared_ptr<const void> owner_;
+  In in_;
+  mutable std::once_flag asked_;
+  mutable std::shared_ptr<kernels::cpu::TurnedBlocks> turned_;
 };
 
 /// Packs floats: values [.., n · codec.length] of any floating type, importance undefined or [n · codec.length] float (one weight

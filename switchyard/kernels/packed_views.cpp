@@ -235,16 +235,17 @@ Packed packed_stack(const std::vector<Packed>& entries) {
   shape.insert(shape.begin(), static_cast<int64_t>(parts.size()));
   // Blocks that lie one behind the other, as in a file that has them stacked, are one piece already.
   const auto* first = dynamic_cast<const BlockTensor*>(parts.front().get());
-  bool in_one_piece = first != nullptr;
+  bool in_one_piece = first != nullptr && first->lies();
   for (size_t e = 0; in_one_piece && e < parts.size(); ++e) {
     const auto* here = dynamic_cast<const BlockTensor*>(parts[e].get());
-    in_one_piece = here && &here->codec() == &first->codec() &&
+    in_one_piece = here && here->lies() && &here->codec() == &first->codec() && here->in_file() == first->in_file() &&
                    reinterpret_cast<uintptr_t>(here->row(0)) == reinterpret_cast<uintptr_t>(first->row(0)) + e * first->bytes();
   }
   if (in_one_piece) {
     const uint8_t* data = first->row(0);
     const BlockCodec& codec = first->codec();
-    return std::make_shared<BlockTensor>(codec, std::move(shape), data, std::make_shared<std::vector<Rows>>(std::move(parts)));
+    const auto in = first->in_file() ? BlockTensor::In::file : BlockTensor::In::memory;
+    return std::make_shared<BlockTensor>(codec, std::move(shape), data, std::make_shared<std::vector<Rows>>(std::move(parts)), in);
   }
   return std::make_shared<Several>(std::move(parts), Several::Order::stack, std::move(shape));
 }
@@ -252,11 +253,7 @@ Packed packed_stack(const std::vector<Packed>& entries) {
 Packed packed_for_products(const Packed& tensor) {
   const Rows rows = rows_of(tensor);
   if (!rows || rows->block_form() == nullptr || dynamic_cast<const BlockTensor*>(rows.get())) return rows;
-  const BlockCodec& codec = *rows->block_form();
-  const int64_t count = product(rows->shape(), 0, rows->shape().size() - 1), bytes = rows->row_values() / codec.length * codec.bytes;
-  const std::shared_ptr<uint8_t[]> copy(new uint8_t[static_cast<size_t>(count * bytes)]);
-  at::parallel_for(0, count, 64, [&](int64_t begin, int64_t end) { rows->write_blocks(begin, end - begin, copy.get() + begin * bytes); });
-  return std::make_shared<BlockTensor>(codec, rows->shape(), copy.get(), copy);
+  return std::make_shared<BlockTensor>(*rows);
 }
 
 }  // namespace switchyard

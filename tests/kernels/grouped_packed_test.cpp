@@ -4,9 +4,12 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <array>
 #include <cmath>
+#include <thread>
 
 #include "switchyard/kernels/cpu/blocks.h"
+#include "switchyard/kernels/cpu/turned_blocks.h"
 #include "switchyard/kernels/dispatch.h"
 #include "switchyard/kernels/grouped_ffn.h"
 #include "switchyard/kernels/packed_views.h"
@@ -168,6 +171,99 @@ TEST(GroupedPacked, SixteenRowsAtATimeWithAnyNumberOfColumns) {
     const auto weight = pack(name, {53, 768}, 1);
     if (cpu::block_path(weight->codec()) == nullptr) GTEST_SKIP() << "this processor has no fast path";
     for (const int64_t n : {1, 2, 3, 4, 5, 6, 7, 8, 19, 64, 67, 130}) expect_int_dots(*weight, n);
+  }
+}
+
+/// int8 columns and what a weight's rows give with them, as they lie or through `turned`.
+struct IntProduct {
+  at::Tensor q, scale, sum;
+  int64_t n;
+  IntProduct(int64_t n, int64_t k) : q(at::zeros({n, k}, at::kChar)), scale(at::zeros({n, k / 64})), sum(at::zeros({n, k / 16})), n(n) {
+    const at::Tensor x = randn({n, k}, 2, at::kFloat);
+    cpu::quantise_columns(x.const_data_ptr<float>(), n, k, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<float>());
+  }
+  cpu::IntColumns columns() const { return {q.const_data_ptr<int8_t>(), scale.const_data_ptr<float>(), sum.const_data_ptr<float>()}; }
+  at::Tensor lying(const BlockTensor& weight, int64_t first, int64_t rows) const {
+    at::Tensor out = at::zeros({n, rows});
+    cpu::block_path(weight.codec())->int_dots(weight.row(first), rows, weight.row_values() / weight.codec().length, n, columns(),
+                                              out.mutable_data_ptr<float>(), rows);
+    return out;
+  }
+  at::Tensor through(cpu::TurnedBlocks& turned, int64_t first, int64_t rows) const {
+    at::Tensor out = at::zeros({n, rows});
+    turned.dots(first, rows, n, columns(), out.mutable_data_ptr<float>(), rows);
+    return out;
+  }
+};
+
+TEST(GroupedPacked, TurnedRowsGiveTheSameBits) {
+  for (const char* name : {"Q4_0", "Q4_K", "Q5_K", "MXFP4"}) {
+    SCOPED_TRACE(name);
+    const auto weight = pack(name, {2, 48, 768}, 1);
+    if (cpu::block_path(weight->codec()) == nullptr) GTEST_SKIP() << "this processor has no fast path";
+    for (const int64_t n : {1, 2, 3, 4, 7, 8, 67}) {
+      const IntProduct product(n, 768);
+      const auto turned = cpu::TurnedBlocks::always(*weight);
+      ASSERT_TRUE(turned);
+      EXPECT_TRUE(product.through(*turned, 32, 16).equal(product.lying(*weight, 32, 16)));
+      EXPECT_EQ(turned->turned_groups(), 0) << "what is read once stays as it lies";
+      for (int time = 0; time < 3; ++time) EXPECT_TRUE(product.through(*turned, 16, 64).equal(product.lying(*weight, 16, 64))) << time;
+      EXPECT_EQ(turned->turned_groups(), n <= 8 ? 4 : 0) << "many columns are as fast either way";
+      EXPECT_TRUE(product.through(*turned, 0, 96).equal(product.lying(*weight, 0, 96))) << "some have turned";
+    }
+  }
+  EXPECT_EQ(cpu::TurnedBlocks::always(*pack("Q4_K", {2, 40, 256}, 1)), nullptr) << "no whole groups";
+  EXPECT_EQ(cpu::TurnedBlocks::always(*pack("Q8_0", {32, 256}, 1)), nullptr) << "row by row is as fast for few columns";
+  EXPECT_EQ(cpu::TurnedBlocks::beside(*pack("Q4_K", {32, 256}, 1)), nullptr) << "small ones stay in the caches";
+}
+
+TEST(GroupedPacked, ManyThreadsTurnOneWeight) {
+  const auto weight = pack("Q4_K", {512, 256}, 1);
+  if (cpu::block_path(weight->codec()) == nullptr) GTEST_SKIP() << "this processor has no fast path";
+  const IntProduct product(1, 256);
+  const at::Tensor wanted = product.lying(*weight, 0, 512);
+  for (int round = 0; round < 20; ++round) {
+    const auto turned = cpu::TurnedBlocks::always(*weight);
+    std::vector<std::thread> threads;
+    std::array<bool, 4> same{};
+    for (bool& one : same)
+      threads.emplace_back([&] {
+        one = true;
+        for (int time = 0; time < 4; ++time) one = one && product.through(*turned, 0, 512).equal(wanted);
+      });
+    for (std::thread& thread : threads) thread.join();
+    for (const bool one : same) EXPECT_TRUE(one);
+    EXPECT_EQ(turned->turned_groups(), 32);
+  }
+}
+
+TEST(GroupedPacked, CopiesForProductsTurnAtOnceAndCanBeLaidAgain) {
+  for (const char* name : {"Q4_0", "Q4_K", "Q5_K", "MXFP4"}) {
+    SCOPED_TRACE(name);
+    const auto lying = pack(name, {2, 512, 2048}, 1);  // more than a megabyte
+    std::vector<Packed> entries;
+    for (int64_t e : {1, 0})
+      entries.push_back(std::make_shared<BlockTensor>(lying->codec(), std::vector<int64_t>{512, 2048}, lying->row(512 * e), lying));
+    const auto copy = std::dynamic_pointer_cast<const BlockTensor>(packed_for_products(packed_stack(entries)));
+    ASSERT_TRUE(copy);
+    EXPECT_EQ(copy->lies(), cpu::block_path(lying->codec()) == nullptr);
+    EXPECT_TRUE(copy->dequantise().equal(lying->dequantise().flip(0)));
+    EXPECT_TRUE(packed_stack({copy})->dequantise().equal(copy->dequantise().unsqueeze(0)));
+    const auto flipped = std::make_shared<BlockTensor>(lying->codec(), std::vector<int64_t>{2, 512, 2048}, lying->row(0), lying);
+    for (CpuLevel level : {CpuLevel::portable, CpuLevel::avx512bf16}) {
+      if (level > detected_cpu_level()) continue;
+      const ForcedCpuLevel forced(level);
+      for (const int64_t rows : {3, 20}) {
+        const at::Tensor offset = at::tensor(std::vector<int64_t>{0, rows, 2 * rows}, at::kLong), x = randn({2 * rows, 2048}, 6, at::kFloat);
+        const at::Tensor swapped = at::cat({x.narrow(0, rows, rows), x.narrow(0, 0, rows)});
+        for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+          for (const bool gradients : {false, true}) {
+            const at::Tensor y = grouped_linear_packed(x.to(type).clone().requires_grad_(gradients), copy, offset).detach();
+            const at::Tensor z = grouped_linear_packed(swapped.to(type).clone().requires_grad_(gradients), flipped, offset).detach();
+            EXPECT_TRUE(y.equal(at::cat({z.narrow(0, rows, rows), z.narrow(0, 0, rows)})));
+          }
+      }
+    }
   }
 }
 

@@ -434,7 +434,7 @@ void int_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntC
 template <typename Format>
 void int_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
   const int64_t k = blocks * Format::kLength, grouped = n >= Format::kGrouped && k % kGroupStep == 0 ? rows / 16 * 16 : 0;
-  if (grouped > 0) group_dots(Format::kName)(packed, grouped, blocks, n, x, out, ld);
+  if (grouped > 0) group_path(Format::kName)->dots(packed, grouped, blocks, n, x, out, ld);
   const uint8_t* rest = packed + grouped * blocks * Format::kBytes;
   for (int64_t j = 0; j < n && grouped < rows; j += 8)
     for_columns(std::min<int64_t>(8, n - j), [&](auto columns) {
@@ -537,7 +537,7 @@ void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t 
 struct Named { std::string_view name; BlockPath path; };
 template <typename Block, typename Bytes, typename Way = ByVectors<Block>>
 constexpr Named named() {
-  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64}};
+  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64, Bytes::kGrouped == 1}};
 }
 constexpr std::array<Named, 6> kPaths{named<Q8_0, Q8_0Bytes>(), named<Q4_0, Q4_0Bytes, Q4_0Tables>(), named<MXFP4, MXFP4Bytes, MXFP4Tables>(),
                                       named<Q4_K, Q4_KBytes, Q4_KTables>(), named<Q5_K, Q5_KBytes>(), named<Q6_K, Q6_KBytes>()};

@@ -35,6 +35,7 @@ struct BlockPath {
   /// product of bf16 (row_groups.h).
   void (*int_dots)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld);
   int64_t int_step;
+  bool always_groups;  ///< int_dots takes sixteen rows at a time however few the columns
 };
 
 /// The same for rows w [rows, k], `stride` apart, that are not packed, and n <= kSkinnyRows columns x, x_stride apart; false,

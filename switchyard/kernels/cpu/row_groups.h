@@ -10,10 +10,21 @@ namespace switchyard::kernels::cpu {
 
 struct IntColumns;
 
-/// out[j * ld + r] = <row r, x[j]> for r < rows, a multiple of 16, and j < n; blocks of a row: a multiple of 256 values.
-using GroupDots = void (*)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld);
+/// The ways of one format through groups of sixteen rows; blocks of a row: a multiple of 256 values.
+struct GroupPath {
+  /// out[j * ld + r] = <row r, x[j]> for r < rows, a multiple of 16, and j < n. Equal bits from both forms.
+  using Dots = void (*)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld);
 
-/// For the GGUF format of that name; null where there is none. Needs AVX-512 with VNNI.
-GroupDots group_dots(std::string_view format);
+  std::string_view format;
+  Dots dots;         ///< rows one behind the other
+  Dots turned_dots;  ///< groups that are turned already
+  /// Groups one behind the other, each in the order in which it is read: as many bytes, one stream.
+  void (*turn)(const uint8_t* packed, int64_t rows, int64_t blocks, uint8_t* turned);
+  /// One row, 0 to 15, of a group that is turned, as it lay before.
+  void (*lay)(const uint8_t* turned, int64_t row, int64_t blocks, uint8_t* packed);
+};
+
+/// Of the GGUF format of that name; null where there is none. Needs AVX-512 with VNNI.
+const GroupPath* group_path(std::string_view format);
 
 }  // namespace switchyard::kernels::cpu

@@ -2,6 +2,7 @@
 
 #include "switchyard/kernels/cpu/activation.h"
 #include "switchyard/kernels/cpu/tiles.h"
+#include "switchyard/kernels/cpu/turned_blocks.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
@@ -88,6 +89,13 @@ bool takes_many_ints(const Stack<T>& w) {
   return takes_ints(w) && w.k % kGroupStep == 0;
 }
 
+/// Of rows that lie one behind the other, or have turned.
+static void int_dots(const BlockTensor& w, const BlockPath& path, int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out, int64_t ld) {
+  TurnedBlocks* turned = w.turned();
+  if (turned) turned->dots(first, rows, n, x, out, ld);
+  else path.int_dots(w.row(first), rows, w.row_values() / w.codec().length, n, x, out, ld);
+}
+
 template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld) {
@@ -107,11 +115,12 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
   } else {
     const int64_t blocks = w.k / w.blocks->codec().length;
     const BlockPath* path = block_path(w.blocks->codec());
-    if (x.ints.q && takes_ints(w)) path->int_dots(w.blocks->row(at), rows, blocks, n, x.ints, out, ld);
-    else if (path) path->dots(w.blocks->row(at), rows, blocks, n, x.x, out, ld);
+    thread_local std::vector<uint8_t> lying;
+    if (x.ints.q && takes_ints(w)) int_dots(*w.blocks, *path, at, rows, n, x.ints, out, ld);
+    else if (path) path->dots(w.blocks->lying(at, rows, lying), rows, blocks, n, x.x, out, ld);
     else
       for (int64_t r = 0; r < rows; ++r) {
-        w.blocks->codec().dequantise(w.blocks->row(at + r), space, blocks);
+        w.blocks->codec().dequantise(w.blocks->lying(at + r, 1, lying), space, blocks);
         plain_dots(space, 1, w.k, n, x.x, out + r, ld);
       }
   }

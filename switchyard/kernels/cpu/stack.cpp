@@ -24,21 +24,21 @@ namespace {
 /// Columns up to which a row that is copied is read no more often than it would miss where it lies.
 constexpr int64_t kCopied = 24;
 
-void decode_row(const BlockTensor& blocks, int64_t row, int64_t k, float* to) {
+void decode_row(const BlockTensor& blocks, const uint8_t* row, int64_t k, float* to) {
   const int64_t count = k / blocks.codec().length;
-  if (const BlockPath* path = block_path(blocks.codec())) path->decode(blocks.row(row), count, to);
-  else blocks.codec().dequantise(blocks.row(row), to, count);
+  if (const BlockPath* path = block_path(blocks.codec())) path->decode(row, count, to);
+  else blocks.codec().dequantise(row, to, count);
 }
 
-void decode_row(const BlockTensor& blocks, int64_t row, int64_t k, c10::BFloat16* to) {
+void decode_row(const BlockTensor& blocks, const uint8_t* row, int64_t k, c10::BFloat16* to) {
   const int64_t length = blocks.codec().length, count = k / length;
-  if (const BlockPath* path = block_path(blocks.codec())) return path->decode_bf16(blocks.row(row), count, to);
+  if (const BlockPath* path = block_path(blocks.codec())) return path->decode_bf16(row, count, to);
   constexpr int64_t kFloats = 4096;  // some blocks at a time, so that the floats stay in the first-level cache
   float floats[kFloats];
   const int64_t step = std::max<int64_t>(1, kFloats / length);
   for (int64_t b = 0; b < count; b += step) {
     const int64_t here = std::min(step, count - b);
-    blocks.codec().dequantise(blocks.row(row) + b * blocks.codec().bytes, floats, here);
+    blocks.codec().dequantise(row + b * blocks.codec().bytes, floats, here);
     narrow(floats, here * length, to + b * length);
   }
 }
@@ -59,10 +59,11 @@ typename Stack<T>::Panel Stack<T>::rows(int64_t e, int64_t first, int64_t count,
     }
     return {space, ld};
   }
+  std::vector<uint8_t> turned;
   for (int64_t r = 0; r < count; ++r) {
     if (same) std::memcpy(static_cast<void*>(space + r * ld), same + (at + r) * k, sizeof(T) * k);
     else if (wide) narrow(wide + (at + r) * k, k, space + r * ld);
-    else decode_row(*blocks, at + r, k, space + r * ld);
+    else decode_row(*blocks, blocks->lying(at + r, 1, turned), k, space + r * ld);
   }
   return {space, ld};
 }

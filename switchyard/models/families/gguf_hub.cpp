@@ -86,7 +86,8 @@ void HubTensors::add_experts(const TensorInfo& info, const std::string& hub) {
     };
     recipe.packed = [this, name = info.name, one, e]() -> std::shared_ptr<const PackedTensor> {
       const auto stack = std::dynamic_pointer_cast<const BlockTensor>(file_->packed(name));
-      return stack ? std::make_shared<BlockTensor>(stack->codec(), one, stack->row(e * one[0]), stack) : nullptr;
+      return stack ? std::make_shared<BlockTensor>(stack->codec(), one, stack->row(e * one[0]), stack,
+                                                  stack->in_file() ? BlockTensor::In::file : BlockTensor::In::memory) : nullptr;
     };
     add(std::move(recipe));
   }

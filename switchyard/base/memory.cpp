@@ -1,0 +1,41 @@
+#include "switchyard/base/memory.h"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <string>
+
+namespace switchyard {
+namespace {
+
+constexpr int64_t kUnknown = -1;
+
+/// The number a file holds; kUnknown for none, and for "max".
+int64_t number_in(const char* path) {
+  int64_t value = kUnknown;
+  return std::ifstream(path) >> value ? value : kUnknown;
+}
+
+int64_t system_available() {
+  std::ifstream file("/proc/meminfo");
+  std::string name, unit;
+  for (int64_t kilobytes = 0; file >> name >> kilobytes; std::getline(file, unit))
+    if (name == "MemAvailable:") return kilobytes * 1024;
+  return kUnknown;
+}
+
+int64_t left_of(const char* limit_path, const char* usage_path) {
+  const int64_t limit = number_in(limit_path), usage = number_in(usage_path);
+  return limit < 0 || usage < 0 ? std::numeric_limits<int64_t>::max() : std::max<int64_t>(0, limit - usage);
+}
+
+}  // namespace
+
+int64_t available_memory() {
+  const int64_t available = system_available();
+  if (available < 0) return 0;
+  return std::min({available, left_of("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+                   left_of("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
+}
+
+}  // namespace switchyard

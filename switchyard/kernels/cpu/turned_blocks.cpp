@@ -1,0 +1,134 @@
+#include "switchyard/kernels/cpu/turned_blocks.h"
+
+#include <ATen/Parallel.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <string_view>
+#include <vector>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/mapped_pages.h"
+#include "switchyard/base/memory.h"
+#include "switchyard/kernels/cpu/skinny.h"
+
+namespace switchyard::kernels::cpu {
+namespace {
+
+constexpr int64_t kGroupRows = 16;
+constexpr int64_t kWorthTurning = int64_t{1} << 20;  ///< bytes: less stays in the caches
+
+/// What is left of half of the memory that was free when this was first asked.
+std::atomic<int64_t>& left() {
+  static std::atomic<int64_t> bytes{static_cast<int64_t>(available_memory() / 2)};
+  return bytes;
+}
+
+bool wanted() {
+  static const std::string_view said = [] {
+    const char* value = std::getenv("SWITCHYARD_REPACK");
+    return std::string_view(value && *value ? value : "auto");
+  }();
+  check(said == "auto" || said == "never", "kernels.repack", "SWITCHYARD_REPACK is \"{}\"; it may be auto or never", said);
+  return said == "auto";
+}
+
+bool goes_by_groups(const BlockTensor& tensor) {
+  const BlockPath* path = block_path(tensor.codec());
+  const int64_t k = tensor.row_values(), rows = tensor.shape().size() < 2 ? 1 : tensor.shape()[tensor.shape().size() - 2];
+  return path && path->always_groups && k % kGroupStep == 0 && rows % kGroupRows == 0 && tensor.bytes() > 0;
+}
+
+bool worth_turning(const BlockTensor& tensor) {
+  return wanted() && static_cast<int64_t>(tensor.bytes()) >= kWorthTurning && goes_by_groups(tensor);
+}
+
+}  // namespace
+
+std::shared_ptr<TurnedBlocks> TurnedBlocks::beside(const BlockTensor& tensor) {
+  const auto bytes = static_cast<int64_t>(tensor.bytes());
+  if (!worth_turning(tensor)) return nullptr;
+  if (left().fetch_sub(bytes) < bytes) {
+    left() += bytes;
+    return nullptr;
+  }
+  return std::shared_ptr<TurnedBlocks>(new TurnedBlocks(tensor, bytes));
+}
+
+std::shared_ptr<TurnedBlocks> TurnedBlocks::always(const BlockTensor& tensor) {
+  return goes_by_groups(tensor) ? std::shared_ptr<TurnedBlocks>(new TurnedBlocks(tensor, 0)) : nullptr;
+}
+
+std::shared_ptr<TurnedBlocks> TurnedBlocks::instead(const PackedRows& rows, const BlockTensor& tensor) {
+  if (!worth_turning(tensor)) return nullptr;
+  std::shared_ptr<TurnedBlocks> all(new TurnedBlocks(tensor, 0));
+  at::parallel_for(0, all->groups_, 4, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> lying(static_cast<size_t>(all->group_bytes_));
+    for (int64_t g = begin; g < end; ++g) {
+      rows.write_blocks(g * kGroupRows, kGroupRows, lying.data());
+      all->path_.turn(lying.data(), kGroupRows, all->blocks_, all->group(g));
+      all->state_[g] = turned;
+    }
+  });
+  return all;
+}
+
+TurnedBlocks::TurnedBlocks(const BlockTensor& tensor, int64_t charged)
+    : path_(*group_path(tensor.codec().name)), lying_(tensor.lies() ? tensor.row(0) : nullptr), in_file_(tensor.in_file()),
+      blocks_(tensor.row_values() / tensor.codec().length), groups_(static_cast<int64_t>(tensor.bytes()) / (kGroupRows * tensor.row_bytes())),
+      group_bytes_(kGroupRows * tensor.row_bytes()), charged_(charged), state_(new std::atomic<State>[static_cast<size_t>(groups_)]()) {
+  const auto bytes = static_cast<size_t>(tensor.bytes());
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  memory_ = static_cast<uint8_t*>(memory);
+}
+
+TurnedBlocks::~TurnedBlocks() {
+  ::munmap(memory_, static_cast<size_t>(groups_ * group_bytes_));
+  left() += charged_;
+}
+
+int64_t TurnedBlocks::turned_groups() const {
+  return std::count_if(state_.get(), state_.get() + groups_, [](const std::atomic<State>& state) { return state == turned; });
+}
+
+void TurnedBlocks::lay(int64_t first, int64_t count, uint8_t* packed) const {
+  for (int64_t row = first; row < first + count; ++row, packed += group_bytes_ / kGroupRows)
+    path_.lay(group(row / kGroupRows), row % kGroupRows, blocks_, packed);
+}
+
+/// The state of a group that n columns are about to meet. Of several threads one turns it; the others read it as it lies meanwhile.
+TurnedBlocks::State TurnedBlocks::prepare(int64_t g, int64_t n) {
+  State state = state_[g].load(std::memory_order_acquire);
+  if (state >= turning || n > kSkinnyRows) return state;
+  const State next = state == unread ? read_once : turning;
+  if (!state_[g].compare_exchange_strong(state, next, std::memory_order_relaxed)) return turning;
+  if (next == read_once) return next;
+  path_.turn(lying_ + g * group_bytes_, kGroupRows, blocks_, group(g));
+  state_[g].store(turned, std::memory_order_release);
+  return turned;
+}
+
+void TurnedBlocks::dots(int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out, int64_t ld) {
+  const int64_t begin = first / kGroupRows, end = begin + rows / kGroupRows;
+  int64_t lying = begin;  // groups from here to the one at hand have not been multiplied yet
+  const auto multiply_lying = [&](int64_t until) {
+    if (lying < until)
+      path_.dots(lying_ + lying * group_bytes_, (until - lying) * kGroupRows, blocks_, n, x, out + (lying - begin) * kGroupRows, ld);
+  };
+  bool any = false;
+  for (int64_t g = begin; g < end; ++g) {
+    const bool was = state_[g].load(std::memory_order_relaxed) == turned;
+    if (prepare(g, n) != turned) continue;
+    multiply_lying(g);
+    path_.turned_dots(group(g), kGroupRows, blocks_, n, x, out + (g - begin) * kGroupRows, ld);
+    lying = g + 1;
+    any = any || !was;
+  }
+  multiply_lying(end);
+  if (any && in_file_) give_back_file_pages(lying_ + begin * group_bytes_, static_cast<size_t>((end - begin) * group_bytes_));
+}
+
+}  // namespace switchyard::kernels::cpu
