@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <memory>
@@ -160,28 +159,6 @@ std::string overview(const std::vector<Verb>& verbs) {
 
 }  // namespace
 
-/// Settings that libgomp and glibc read once, before main; so a program that computes begins again with them. What is set
-/// already is obeyed.
-/// - Threads that wait for each other give their cores away soon: libgomp spins for milliseconds, so that one busy
-///   neighbour on one core slows a computation tenfold.
-/// - The heap lies in huge pages, for which faults and address translation cost a fraction.
-void begin_again(const char* const* argv) {
-  bool changed = false;
-  if (!std::getenv("OMP_WAIT_POLICY") && !std::getenv("GOMP_SPINCOUNT")) {
-    ::setenv("GOMP_SPINCOUNT", "2000", 1);
-    changed = true;
-  }
-#if defined(__GLIBC__)
-  const char* set = std::getenv("GLIBC_TUNABLES");
-  const std::string tunables = set ? set : "";
-  if (tunables.find("glibc.malloc.hugetlb") == std::string::npos) {
-    ::setenv("GLIBC_TUNABLES", (tunables + (tunables.empty() ? "" : ":") + "glibc.malloc.hugetlb=1").c_str(), 1);
-    changed = true;
-  }
-#endif
-  if (changed) ::execv("/proc/self/exe", const_cast<char* const*>(argv));  // returns where there is no /proc: then we go on as we are
-}
-
 /// Large tensors come and go with every step. The allocator would give their pages back each time, and the system clear them
 /// anew: up to a quarter of a training step. So freed memory stays with the process. (libtorch's own way to huge pages,
 /// THP_MEM_ALLOC_ENABLE, aligns every tensor to 2 MB; small pieces then settle in the gaps, and the heap grows for ever.)
@@ -217,10 +194,7 @@ int run(const std::vector<Verb>& verbs, int argc, const char* const* argv) {
     }
     for (const Verb& verb : verbs)
       if (verb.name == word) {
-        if (verb.computes) {
-          begin_again(argv);
-          keep_memory();
-        }
+        if (verb.computes) keep_memory();
         return run_verb(verb, argc - 1, argv + 1);
       }
     unknown_verb(verbs, word);

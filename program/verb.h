@@ -15,7 +15,7 @@ struct Verb {
   std::string name;      ///< "train"
   std::string summary;   ///< one line
   std::string example;   ///< shown at the end of --help
-  bool computes = false; ///< runs a network: see begin_again() in run.cpp
+  bool computes = false; ///< runs a network: see keep_memory() in run.cpp
   /// Adds the verb's arguments to `line`; the returned function runs it and gives the exit status.
   std::function<std::function<int()>(CommandLine& line)> setup;
 };
