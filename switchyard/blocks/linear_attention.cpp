@@ -4,7 +4,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones_like.h>
-#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softplus.h>
 #include <ATen/ops/tensor.h>
@@ -26,10 +25,8 @@ void check_causal(const Context& context, const std::string& who) {
   check(context.facts.segments.causal, "blocks.causal", "{}: a running state sees earlier rows only; use it in causal models", who);
 }
 
-at::Tensor wide(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat); }
-
-/// x / sqrt(Σ x² + eps) over the last axis.
-at::Tensor unit_length(const at::Tensor& x) { return x * at::rsqrt(x.square().sum(-1, /*keepdim=*/true) + 1e-6); }
+at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::Tensor wide(const at::Tensor& x) { return x.to(wide_type(x)); }
 
 struct DeltaNetOptions {
   int64_t key_heads = 4, value_heads = 8, key_dim = 32, value_dim = 32, convolution = 4;
@@ -82,11 +79,9 @@ class GatedDeltaNet : public Body {
     const at::Tensor gate = part(2 * o_.key_dim + wide_value, wide_value).view({rows, o_.value_heads, o_.value_dim});
     const at::Tensor mixed = at::cat({part(0, o_.key_dim), part(o_.key_dim, o_.key_dim), part(2 * o_.key_dim, wide_value)}, 1);
     const at::Tensor convolved = causal_convolution(sequences.spread(mixed), context[convolution_], {}, sequences, context, name_ + ".convolution");
-    const at::Tensor seen = wide(sequences.gather(curve(convolved, o_.activation)));
-    const auto heads = [&](int64_t first) {
-      return unit_length(seen.narrow(1, first, keys_).view({rows, o_.key_heads, o_.key_dim})).repeat_interleave(group, 1);
-    };
-    const at::Tensor q = heads(0) / std::sqrt(static_cast<double>(o_.key_dim)), k = heads(keys_);
+    const at::Tensor seen = sequences.gather(curve(convolved, o_.activation));
+    const auto heads = [&](int64_t first) { return seen.narrow(1, first, keys_).view({rows, o_.key_heads, o_.key_dim}); };
+    const at::Tensor q = heads(0), k = heads(keys_);
     const at::Tensor v = seen.narrow(1, 2 * keys_, values_).view({rows, o_.value_heads, o_.value_dim});
     const at::Tensor both = gates_(x, context).view({rows, o_.key_heads, 2 * group});
     const at::Tensor beta = wide(both.narrow(2, 0, group).reshape({rows, o_.value_heads})).sigmoid();
@@ -112,11 +107,11 @@ class GatedDeltaNet : public Body {
   }
 
  private:
-  /// S ← e^g S; S ← S + k (β (v − Sᵀk))ᵀ; y = Sᵀq. q, k: [T, H, dk]; v: [T, H, dv]; beta, g: [T, H]. Padding has g = 0 and k = 0.
+  /// S ← e^g S; S ← S + k (β (v − Sᵀk))ᵀ; y = Sᵀq. q, k: [T, G, dk]; v: [T, H, dv]; beta, g: [T, H]. Padding has g = 0 and k = 0.
   at::Tensor scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& beta, const at::Tensor& g,
                   const PaddedSequences& sequences, const Context& context) const {
     const auto spread = [&](const at::Tensor& rows) { return sequences.spread(rows); };
-    const at::Tensor held = sequences.held(context, name_ + ".state", {o_.value_heads, o_.key_dim, o_.value_dim}, q);
+    const at::Tensor held = sequences.held(context, name_ + ".state", {o_.value_heads, o_.key_dim, o_.value_dim}, g);
     const Scanned scanned = delta_scan(spread(q), spread(k), spread(v), spread(beta), spread(g), held);
     sequences.keep(context, name_ + ".state", scanned.state);
     return sequences.gather(scanned.rows);
@@ -173,12 +168,12 @@ class LightningAttention : public Body {
     check_causal(context, name_);
     const PaddedSequences sequences(context.facts.segments);
     const int64_t rows = x.size(0), d = o_.head_dim;
-    const at::Tensor all = wide(curve(in_(x, context), o_.activation).view({rows, o_.heads, 3 * d}));
+    const at::Tensor all = curve(in_(x, context), o_.activation).view({rows, o_.heads, 3 * d});
     const auto part = [&](int64_t first) { return sequences.spread(all.narrow(2, first, d)); };
     // A sequence decays over its own rows alone: by the slope there, not at all in the padding.
-    const at::Tensor slope = at::tensor(slope_, at::kDouble).to(all.options());
+    const at::Tensor slope = at::tensor(slope_, at::kDouble).to(all.options().dtype(wide_type(all)));
     const Scanned scanned = decayed_scan(part(0), part(d), part(2 * d), sequences.spread(-slope.expand({rows, o_.heads})),
-                                         sequences.held(context, name_ + ".state", {o_.heads, d, d}, all));
+                                         sequences.held(context, name_ + ".state", {o_.heads, d, d}, slope));
     sequences.keep(context, name_ + ".state", scanned.state);
     const at::Tensor seen = sequences.gather(scanned.rows);
     const at::Tensor normed = norm_->forward(seen.reshape({rows, inner_}).to(x.scalar_type()), context);

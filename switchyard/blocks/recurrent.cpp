@@ -1,6 +1,7 @@
 #include "switchyard/blocks/recurrent.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/silu.h>
@@ -64,8 +65,8 @@ at::Tensor causal_convolution(const at::Tensor& x, const at::Tensor& weight, con
   const at::Tensor rows = at::cat({sequences.held(context, name, {width - 1, channels}, x), x}, 1);  // [S, K - 1 + L, C]
   at::Tensor y;
   for (int64_t k = 0; k < width; ++k) {
-    const at::Tensor part = rows.narrow(1, k, x.size(1)) * weight.select(1, k);
-    y = y.defined() ? y + part : part;
+    const at::Tensor part = rows.narrow(1, k, x.size(1)), share = weight.select(1, k);
+    y = y.defined() ? at::addcmul(y, part, share) : part * share;
   }
   if (context.state != nullptr && width > 1) {
     // Of a sequence of n rows the last ones begin at row n of what has K - 1 rows before it.

@@ -5,11 +5,13 @@
 #include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "switchyard/kernels/matrix_scan.h"
 #include "switchyard/kernels/selective_scan.h"
 
 namespace switchyard {
@@ -19,7 +21,12 @@ namespace {
 constexpr int64_t kBlock = 64;
 
 /// [B, L, H, ...] → [B, H, n, ...] of a block's rows.
-at::Tensor heads_first(const at::Tensor& rows, int64_t begin, int64_t length) { return rows.narrow(1, begin, length).transpose(1, 2); }
+at::Tensor heads_first(const at::Tensor& rows, int64_t begin, int64_t length) {
+  const at::Tensor block = rows.narrow(1, begin, length).transpose(1, 2);
+  return at::isReducedFloatingType(block.scalar_type()) ? block.to(at::kFloat) : block;
+}
+
+at::Tensor unit_length(const at::Tensor& x) { return x * at::rsqrt(x.square().sum(-1, /*keepdim=*/true) + kernels::kUnitEps); }
 
 /// [B, G, n, ...] → [B, H, n, ...].
 at::Tensor every_head(const at::Tensor& groups, int64_t heads) {
@@ -55,9 +62,16 @@ Scanned in_blocks(int64_t rows, at::Tensor state, const at::Tensor& nothing, Ste
   return {y.empty() ? nothing : y.size() == 1 ? y[0] : at::cat(y, 1), std::move(state)};
 }
 
+Scanned in_one_pass(const kernels::MatrixScan& operands, const at::Tensor& state) {
+  at::Tensor behind = state.clone(at::MemoryFormat::Contiguous);
+  at::Tensor y = kernels::matrix_scan(operands, behind);
+  return {std::move(y), std::move(behind)};
+}
+
 }  // namespace
 
 Scanned decayed_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& g, const at::Tensor& state) {
+  if (const kernels::MatrixScan operands{q, k, v, g}; kernels::can_scan(operands, state)) return in_one_pass(operands, state);
   const int64_t heads = v.size(2), group = heads / q.size(2);
   return in_blocks(v.size(1), state, v, [&](int64_t begin, int64_t length, at::Tensor& s) {
     const at::Tensor queries = heads_first(q, begin, length), keys = heads_first(k, begin, length), values = heads_first(v, begin, length);
@@ -78,8 +92,12 @@ Scanned decayed_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 
 Scanned delta_scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& beta, const at::Tensor& g,
                    const at::Tensor& state) {
+  if (const kernels::MatrixScan operands{q, k, v, g, beta}; kernels::can_scan(operands, state)) return in_one_pass(operands, state);
+  const int64_t heads = v.size(2);
+  const double scale = 1 / std::sqrt(static_cast<double>(q.size(3)));
   return in_blocks(v.size(1), state, v, [&](int64_t begin, int64_t length, at::Tensor& s) {
-    const at::Tensor queries = heads_first(q, begin, length), keys = heads_first(k, begin, length), values = heads_first(v, begin, length);
+    const at::Tensor queries = every_head(unit_length(heads_first(q, begin, length)) * scale, heads),
+                     keys = every_head(unit_length(heads_first(k, begin, length)), heads), values = heads_first(v, begin, length);
     const at::Tensor rate = heads_first(beta, begin, length).unsqueeze(-1);  // [B, H, n, 1]
     if (length == 1) {
       s = s * heads_first(g, begin, 1).exp().unsqueeze(-1);

@@ -21,7 +21,6 @@ struct Operands {
   Operands(int64_t length, int64_t groups, at::ScalarType type, double decay) {
     q = normal("q", {2, length, groups, 5}, type);
     k = normal("k", {2, length, groups, 5}, type);
-    k = k / k.norm(2, {-1}, /*keepdim=*/true);
     v = normal("v", {2, length, 4, 3}, type);
     beta = normal("beta", {2, length, 4}, type).sigmoid();
     g = -decay * normal("g", {2, length, 4}, type).sigmoid();
@@ -31,9 +30,13 @@ struct Operands {
   }
 };
 
-/// The recurrence as it is written, row by row; beta undefined: nothing is corrected.
-Scanned by_rows(const Operands& o, bool corrected) {
+at::Tensor unit_length(const at::Tensor& x) { return x / (x.square().sum(-1, /*keepdim=*/true) + 1e-6).sqrt(); }
+
+/// The recurrence as it is written, row by row.
+Scanned by_rows(Operands o, bool corrected) {
   const int64_t group = 4 / o.q.size(2);
+  if (corrected) o.q = unit_length(o.q) / std::sqrt(static_cast<double>(o.q.size(3)));
+  if (corrected) o.k = unit_length(o.k);
   at::Tensor s = o.state;
   std::vector<at::Tensor> y;
   for (int64_t t = 0; t < o.v.size(1); ++t) {
@@ -52,11 +55,11 @@ Scanned in_blocks(const Operands& o, bool corrected) {
 }
 
 TEST(Scan, BlocksOfRowsGiveWhatTheRecurrenceGives) {
-  // 150 rows are two whole blocks and a part; a decay of 30 a row sums to thousands inside a block.
+  // 150 rows are two whole blocks and a part; a decay of 30 a row sums to thousands inside a block. In float32 a kernel runs.
   for (const bool corrected : {false, true})
-    for (const int64_t length : {1, 2, 64, 65, 150})
+    for (const int64_t length : {1, 2, 8, 64, 65, 150})
       for (const double decay : {0.05, 3.0, 30.0}) {
-        const Operands narrow(length, corrected ? 4 : 2, at::kFloat, decay), exact(length, corrected ? 4 : 2, at::kDouble, decay);
+        const Operands narrow(length, 2, at::kFloat, decay), exact(length, 2, at::kDouble, decay);
         const Scanned wanted = by_rows(exact, corrected), got = in_blocks(exact, corrected);
         EXPECT_LT(difference(got.rows, wanted.rows), 1e-10) << length << " " << decay;
         EXPECT_LT(difference(got.state, wanted.state), 1e-10) << length << " " << decay;
@@ -77,6 +80,23 @@ TEST(Scan, BlocksOfRowsHaveTheRecurrencesGradients) {
     const std::vector<at::Tensor> wanted = gradients({sum(by_rows(o, corrected))}, inputs), got = gradients({sum(in_blocks(o, corrected))}, inputs);
     for (size_t i = 0; i < inputs.size(); ++i) EXPECT_LT(difference(got[i], wanted[i]), 1e-9) << i;
   }
+}
+
+TEST(Scan, RowsInBf16AndWithStridesAreThoseInFloat) {
+  for (const bool corrected : {false, true})
+    for (const int64_t length : {3, 70}) {
+      Operands o(length, 2, at::kFloat, 0.5);
+      for (at::Tensor* t : {&o.q, &o.k, &o.v}) *t = t->to(at::kBFloat16);
+      Operands wide = o;
+      // Rows of the three beside each other; of the last, numbers that do not lie side by side.
+      const at::Tensor all = at::cat({o.q.flatten(2), o.k.flatten(2), o.v.flatten(2)}, 2).to(at::kFloat);
+      wide.q = all.narrow(2, 0, 10).view({2, length, 2, 5});
+      wide.k = all.narrow(2, 10, 10).view({2, length, 2, 5});
+      wide.v = o.v.to(at::kFloat).transpose(2, 3).contiguous().transpose(2, 3);
+      const Scanned narrow = in_blocks(o, corrected), same = in_blocks(wide, corrected);
+      EXPECT_TRUE(narrow.rows.equal(same.rows));
+      EXPECT_TRUE(narrow.state.equal(same.state));
+    }
 }
 
 TEST(Scan, SelectiveStatesInOnePassEqualThoseRowByRow) {
