@@ -232,10 +232,14 @@ void decode_bf16(const uint8_t* packed, int64_t blocks, c10::BFloat16* out) {
 }
 
 /// Rows follow one another in memory. The hardware follows too, but not across pages; this is as far ahead as memory is away.
+template <int64_t kBytes, _mm_hint kHint = _MM_HINT_T0>
+SWITCHYARD_INLINE void fetch(const uint8_t* from) {
+#pragma GCC unroll 4
+  for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(from + at), kHint);
+}
 template <int64_t kBytes>
 SWITCHYARD_INLINE void fetch_ahead(const uint8_t* block) {
-#pragma GCC unroll 4
-  for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(block + 4096 + at), _MM_HINT_T0);
+  fetch<kBytes>(block + 4096);
 }
 
 /// N columns, each in so many partial sums that four products or more are under way at once.
@@ -483,23 +487,29 @@ struct HalvesByHalves {
   SWITCHYARD_INLINE __m512 add(__m512 sum, __m512bh w, const c10::BFloat16* x) { return _mm512_dpbf16_ps(sum, w, weights(x)); }
 };
 
-/// Few columns leave room for several sums a row, so that four products are under way at once; many share what they load of x
-/// between several rows, since x no longer fits the first-level cache.
+/// Few columns leave room for several sums a row, so that four products are under way at once; more share what they load of x
+/// between four rows.
 template <int N> constexpr int kSumsOf = N == 1 ? 4 : N <= 3 ? 2 : 1;
-template <int N> constexpr int kRowsOf = N <= 3 ? 1 : N <= 6 ? 4 : 3;
+template <int N> constexpr int kRowsOf = N <= 2 ? 1 : 4;
+constexpr int64_t kColumnsAtOnce = 6;  ///< whose sums with four rows fill the registers, and of 2048 wide rows most of the first-level cache
+constexpr int64_t kRowBytesAtOnce = 1 << 18;  ///< of weights that stay in the second-level cache while block after block of columns meets them
 
+/// R rows and N columns; the next R rows are fetched meanwhile. Into the second-level cache: the first has few buffers for what is under
+/// way, and x needs them.
 template <typename Way, int N, int R>
 SWITCHYARD_INLINE void meet_rows(const typename Way::W* w, int64_t stride, int64_t k, const typename Way::X* x, int64_t x_stride, float* out,
                                 int64_t ld) {
   constexpr int kSums = kSumsOf<N>;
   constexpr int64_t kStep = 4 * Way::kWidth;
+  const uint8_t* later = reinterpret_cast<const uint8_t*>(w) + (R == 1 ? 4096 : R * stride * static_cast<int64_t>(sizeof(*w)));
   __m512 sums[R][N][kSums];
   for (auto& row : sums)
     for (auto& column : row)
       for (__m512& sum : column) sum = _mm512_setzero_ps();
   for (int64_t i = 0; i < k; i += kStep) {
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) fetch_ahead<kStep * sizeof(typename Way::W)>(reinterpret_cast<const uint8_t*>(w + r * stride + i) + (R - 1) * 4096);
+    for (int r = 0; r < R; ++r)
+      fetch<kStep * sizeof(*w), N == 2 ? _MM_HINT_T0 : _MM_HINT_T1>(later + (r * stride + i) * static_cast<int64_t>(sizeof(*w)));
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const int64_t at = i + j * Way::kWidth;
@@ -531,7 +541,16 @@ void meet_all_rows(const typename Way::W* w, int64_t stride, int64_t rows, int64
 template <typename Way>
 void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const typename Way::X* x, int64_t x_stride,
                 float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) { meet_all_rows<Way, columns>(w, stride, rows, k, x, x_stride, out, ld); });
+  const int64_t blocks = (n + kColumnsAtOnce - 1) / kColumnsAtOnce;
+  const int64_t step = blocks == 1 ? rows : std::max<int64_t>(16, kRowBytesAtOnce / (stride * static_cast<int64_t>(sizeof(*w))) / 16 * 16);
+  for (int64_t r = 0; r < rows; r += step)
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t first = n * b / blocks, count = n * (b + 1) / blocks - first;
+      for_columns(count, [=](auto columns) {
+        if constexpr (columns <= kColumnsAtOnce)
+          meet_all_rows<Way, columns>(w + r * stride, stride, std::min(step, rows - r), k, x + first * x_stride, x_stride, out + first * ld + r, ld);
+      });
+    }
 }
 
 struct Named { std::string_view name; BlockPath path; };

@@ -38,7 +38,7 @@ struct BlockPath {
   bool always_groups;  ///< int_dots takes sixteen rows at a time however few the columns
 };
 
-/// The same for rows w [rows, k], `stride` apart, that are not packed, and n <= kSkinnyRows columns x, x_stride apart; false,
+/// The same for rows w [rows, k], `stride` apart, that are not packed, and any number of columns x, x_stride apart; false,
 /// and nothing done, where there is no fast way for that k.
 bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld);
 bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld);

@@ -289,8 +289,9 @@ void ffn_forward(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_g
     if (!all.empty()) ffn_forward_skinny(w, rows, all, y, keep_gate, keep_up);
     return;
   }
+  const int64_t fewest = std::min({few_rows(w.up), few_rows(w.gate ? w.gate : w.up), few_rows(w.down)});
   std::vector<RowTile> many = equal_tiles(rows.offset, w.experts, kRows, kLane);
-  const std::vector<RowTile> few = take_few(many, rows.offset, kSkinnyRows);
+  const std::vector<RowTile> few = take_few(many, rows.offset, fewest);
   if (!few.empty()) ffn_forward_skinny(w, rows, few, y, keep_gate, keep_up);
   const int64_t operations = rows.offset[w.experts] * w.hidden * (2 * w.in + w.out);
   parallel_tasks(static_cast<int64_t>(many.size()), operations,

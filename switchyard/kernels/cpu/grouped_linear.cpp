@@ -25,7 +25,7 @@ template <typename T>
 void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64_t* offset, const T* bias, T* y) {
   const int64_t m = stack.m, k = stack.k, stride = Stack<T>::panel_stride(k);
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
-  const std::vector<RowTile> few = take_few(tiles, offset, kSkinnyRows);
+  const std::vector<RowTile> few = take_few(tiles, offset, few_rows(stack));
   if (!few.empty()) map_few(stack, few, x, bias, y);
   parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i];

@@ -1,5 +1,7 @@
 #include "switchyard/kernels/cpu/skinny.h"
 
+#include <cstring>
+
 #include "switchyard/kernels/cpu/activation.h"
 #include "switchyard/kernels/cpu/tiles.h"
 #include "switchyard/kernels/cpu/turned_blocks.h"
@@ -78,6 +80,12 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
 }  // namespace
 
 template <typename T>
+int64_t few_rows(const Stack<T>& w) {
+  constexpr int64_t kDotRows = 24;
+  return w.same && has_row_dots<T>(w.k) ? kDotRows : kSkinnyRows;
+}
+
+template <typename T>
 bool takes_ints(const Stack<T>& w) {
   if (!std::is_same_v<T, c10::BFloat16> || !w.blocks) return false;
   const BlockPath* path = block_path(w.blocks->codec());
@@ -132,6 +140,8 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
 SWITCHYARD_DOTS(float, float)
 SWITCHYARD_DOTS(c10::BFloat16, c10::BFloat16)
 SWITCHYARD_DOTS(c10::BFloat16, float)
+template int64_t few_rows<float>(const Stack<float>&);
+template int64_t few_rows<c10::BFloat16>(const Stack<c10::BFloat16>&);
 template bool takes_ints<float>(const Stack<float>&);
 template bool takes_ints<c10::BFloat16>(const Stack<c10::BFloat16>&);
 template bool takes_many_ints<float>(const Stack<float>&);
@@ -161,9 +171,10 @@ class Forms {
   Forms(std::initializer_list<const Stack<T>*> stacks, int64_t n, int64_t k) : n_(n), k_(k) {
     for (const Stack<T>* stack : stacks) {
       if (!*stack) continue;
-      plain_ = plain_ || stack->same;
+      const bool plain = stack->same && has_row_dots<T>(k);
+      plain_ = plain_ || plain;
       ints_ = ints_ || takes_ints(*stack);
-      floats_ = floats_ || !takes_ints(*stack);
+      floats_ = floats_ || (!plain && !takes_ints(*stack));
     }
   }
   size_t bytes() const {
@@ -179,7 +190,17 @@ class Forms {
     scale_ = scratch.template take<float>(n_ * (k_ / 64));
     sum_ = scratch.template take<float>(n_ * (k_ / 16));
   }
-  void make(int64_t row, const float* from) const {
+  void make(int64_t row, const T* from) const {
+    if (plain_ && !floats_ && !ints_) {
+      std::memcpy(static_cast<void*>(plain_rows_ + row * FewRows<T>::plain_stride(k_)), from, sizeof(T) * k_);
+      return;
+    }
+    Scratch<For::task> task(bytes_of<float>(k_));
+    float* floats = task.template take<float>(k_);
+    widen(from, k_, floats);
+    make_of(row, floats);
+  }
+  void make_of(int64_t row, const float* from) const {
     if (floats_) std::copy(from, from + k_, x_ + row * k_);
     if (plain_) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
     if (ints_) quantise_columns(from, 1, k_, q_ + row * k_, scale_ + row * (k_ / 64), sum_ + row * (k_ / 16));
@@ -225,10 +246,7 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
   Scratch<For::operation> scratch(forms.bytes());
   forms.take(scratch);
   for_rows(tiles, places, k, [&](int64_t place, int64_t position) {
-    Scratch<For::task> task(bytes_of<float>(k));
-    float* row = task.template take<float>(k);
-    widen(x + position * k, k, row);
-    forms.make(place, row);
+    forms.make(place, x + position * k);
   });
   const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece, space = stack.together() * k;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, places.total * m * k, [&](int64_t i) {
@@ -259,10 +277,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
   x.take(scratch);
   hidden.take(scratch);
   for_rows(tiles, places, D, [&](int64_t place, int64_t position) {
-    Scratch<For::task> task(bytes_of<float>(D));
-    float* row = task.template take<float>(D);
-    widen(rows.x + (rows.row ? rows.row[position] : position) * D, D, row);
-    x.make(place, row);
+    x.make(place, rows.x + (rows.row ? rows.row[position] : position) * D);
   });
 
   const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
@@ -283,7 +298,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
       activate_values(w.activation, w.gate ? gate + j * up_piece : nullptr, up + j * up_piece, h + (at + j) * F + f0, fc);
   });
 
-  for_rows(tiles, places, F, [&](int64_t place, int64_t) { hidden.make(place, h + place * F); });
+  for_rows(tiles, places, F, [&](int64_t place, int64_t) { hidden.make_of(place, h + place * F); });
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   const int64_t down_space = w.down.together() * F;
   parallel_tasks(count * down_pieces, places.total * F * O, [&](int64_t i) {

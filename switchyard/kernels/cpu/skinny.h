@@ -11,8 +11,11 @@
 
 namespace switchyard::kernels::cpu {
 
-/// Rows an expert up to which this path is taken.
+/// Rows an expert up to which this path is taken, whatever its weights are.
 constexpr int64_t kSkinnyRows = 8;
+/// The same for this stack: more where dot products with weights as they lie are faster than tiles.
+template <typename T>
+int64_t few_rows(const Stack<T>& w);
 
 /// Rows of x that weights meet: in float32; in the type of a stack that is not packed; quantised to int8 where bf16 rows meet packed
 /// weights that can take them.
@@ -41,16 +44,16 @@ bool takes_many_ints(const Stack<T>& w);
 constexpr int64_t kIntRows = 64;
 
 /// out[j * ld + r] = <w[r], x[j]> (+ bias[r]) for r < rows, j < n: w rows first ... first + rows of expert e of the
-/// stack; space [together, k] floats, for packed ones. n <= kSkinnyRows, or what takes_many_ints allows.
+/// stack; space [together, k] floats, for packed ones. n <= few_rows(w), or what takes_many_ints allows.
 template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld);
 
-/// y[a] = W[e] x[a] (+ bias[e]) for the rows of `tiles`: at most kSkinnyRows each, or kIntRows where takes_many_ints.
+/// y[a] = W[e] x[a] (+ bias[e]) for the rows of `tiles`: at most few_rows(stack) each, or kIntRows where takes_many_ints.
 template <typename T, typename B>
 void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const B* bias, T* y);
 
-/// As ffn_forward for the rows of `tiles`: at most kSkinnyRows each, or kIntRows where all stacks take many ints.
+/// As ffn_forward for the rows of `tiles`: at most the fewest few_rows of a stack each, or kIntRows where all stacks take many ints.
 template <typename T>
 void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const std::vector<RowTile>& tiles, T* y, T* keep_gate,
                         T* keep_up);
