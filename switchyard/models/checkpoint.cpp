@@ -137,8 +137,29 @@ void save_model(const fs::path& folder, const Decoder& decoder, const Tokenizer*
 
 namespace {
 
+/// A config that does not say how many heads have keys: libraries fall back on the number of one published model, whatever the weights
+/// are; the weights say it, by the rows of a layer's keys beside the columns behind its heads.
+void say_key_heads(Node& config, const WeightSource& weights) {
+  Node* keys = config.find("text_config") && config.find("text_config")->is_map() ? &config["text_config"] : &config;
+  const Node* heads = keys->find("num_attention_heads");
+  int64_t count = 0;
+  if (keys->find("num_key_value_heads") || !heads || !heads->is_scalar()) return;
+  const std::string& digits = heads->scalar();
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+  if (error != std::errc() || end != digits.data() + digits.size() || count < 1 || count > 1 << 20) return;
+  constexpr std::string_view kKeys = ".k_proj.weight";
+  const std::vector<TensorInfo>& all = weights.tensors();
+  const auto key = std::find_if(all.begin(), all.end(), [&](const TensorInfo& t) { return t.name.ends_with(kKeys) && t.shape.size() == 2; });
+  if (key == all.end()) return;
+  const std::string output = key->name.substr(0, key->name.size() - kKeys.size()) + ".o_proj.weight";
+  const auto behind = std::find_if(all.begin(), all.end(), [&](const TensorInfo& t) { return t.name == output && t.shape.size() == 2; });
+  if (behind == all.end() || behind->shape[1] < count || behind->shape[1] % count != 0) return;
+  const int64_t width = behind->shape[1] / count;
+  if (key->shape[0] > 0 && key->shape[0] % width == 0) (*keys)["num_key_value_heads"] = number(key->shape[0] / width);
+}
+
 /// Makes the decoder that a config describes and binds it to the weights; `where` names the file or folder.
-void bind_model(LoadedModel& model, const Node& config, const WeightSource& weights, const std::string& where,
+void bind_model(LoadedModel& model, Node config, const WeightSource& weights, const std::string& where,
                 std::optional<at::ScalarType> dtype) {
   if (const Node* ours = config.find(kOurKey)) {
     model.decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
@@ -151,6 +172,7 @@ void bind_model(LoadedModel& model, const Node& config, const WeightSource& weig
   const std::shared_ptr<Family> family = family_of(config);
   check(family != nullptr, "model.family", "{}: model_type {} is no family that can be read; these are: {}, and models saved here",
         config.where(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)", fmt::join(known_model_types(), ", "));
+  say_key_heads(config, weights);
   const HasTensor has = [&](const std::string& name) { return weights.has(name); };
   const ModelOptions options = family->read(config, has);
   model.decoder = std::make_shared<Decoder>(options);

@@ -77,6 +77,21 @@ TEST(FamilyChoices, EverySpellingOfAKeyCounts) {
   EXPECT_TRUE(differences(meant(older), meant(newer)).empty());
 }
 
+TEST(FamilyChoices, WeightsSayHowManyHeadsHaveKeysWhereAConfigDoesNot) {
+  // Libraries would take the number of a published model: 8, 2. The queries' map of Qwen3-Next holds gates too.
+  for (const char* folder : {"mixtral", "qwen3_next", "llama4"}) {
+    Node config = changed(folder, {});
+    Node& keys = config.find("text_config") ? config["text_config"] : config;
+    const int64_t heads = integer_at(keys, "num_key_value_heads");
+    std::erase_if(keys.entries(), [](const auto& entry) { return entry.first == "num_key_value_heads"; });
+    const TemporaryFolder folder_without;
+    write_model(folder_without.path(), config, recorded(folder));
+    const Node read = composition(*load_model(folder_without.path()).decoder);
+    const int64_t at = first_layer(read, [](const Node& layer) { return find_at(layer, "attention.kv_heads") != nullptr; });
+    EXPECT_EQ(integer_at(read, fmt::format("layers.{}.attention.kv_heads", at)), heads) << folder;
+  }
+}
+
 TEST(FamilyChoices, TheFirstFilesOfMiniMaxAreTheSameModel) {
   // Their own type and keys: attn_type_list, layernorm_*; the weights have the same names.
   const Node newer = changed("minimax", {});
