@@ -8,6 +8,7 @@
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/skinny.h"
 #include "switchyard/kernels/cpu/tiles.h"
+#include "switchyard/kernels/cpu/vector_moves.h"
 #include "switchyard/kernels/cpu/weight_gradient.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
@@ -47,6 +48,11 @@ void as_columns(const float* tile, int64_t rows, int64_t columns, c10::BFloat16*
 /// dst[j * ld + i] = T(src[j * width + i] * scale[j]), scale null = 1.
 template <typename T>
 void narrow_rows(const float* src, int64_t rows, int64_t width, const float* scale, T* dst, int64_t ld) {
+  if constexpr (kPair<T> == 2) {
+    int64_t j = 0;
+    while (j < rows && narrow_fast(src + j * width, width, scale ? scale[j] : 1.0f, dst + j * ld)) ++j;
+    if (j == rows) return;
+  }
   at_level([=] {
     for (int64_t j = 0; j < rows; ++j) {
       const float by = scale ? scale[j] : 1.0f;

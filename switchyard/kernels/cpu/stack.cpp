@@ -7,6 +7,7 @@
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/tiles.h"
+#include "switchyard/kernels/cpu/vector_moves.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
@@ -14,6 +15,8 @@ namespace switchyard::kernels::cpu {
 
 template <typename T>
 void narrow(const float* src, int64_t count, T* dst) {
+  if constexpr (std::is_same_v<T, c10::BFloat16>)
+    if (narrow_fast(src, count, dst)) return;
   at_level([=] {
     for (int64_t i = 0; i < count; ++i) dst[i] = from_float<T>(src[i]);
   });

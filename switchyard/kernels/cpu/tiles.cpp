@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "switchyard/kernels/cpu/parallel.h"
+#include "switchyard/kernels/cpu/vector_moves.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
@@ -12,8 +13,8 @@ namespace {
 
 /// Side of the squares that a transposition works through: one cache line of 32-bit words.
 constexpr int64_t kSquare = 16;
-/// Rows that are fetched ahead.
-constexpr int64_t kAhead = 8;
+/// Rows that are fetched ahead, into the second-level cache, where there are more buffers for what is under way.
+constexpr int64_t kAhead = 24;
 
 /// A value as bf16 in the low half of a word.
 template <typename T> inline uint32_t bits_of(c10::BFloat16 x) { return x.x; }
@@ -27,6 +28,10 @@ void pack_columns(const T* x, int64_t width, const int64_t* index, int64_t n, in
   const int64_t words = width / kPair<T>;
   const uint32_t* source = reinterpret_cast<const uint32_t*>(x);
   uint32_t* target = reinterpret_cast<uint32_t*>(dst);
+  if (transpose_fast(source, words, index, n, words, target, columns)) {
+    for (int64_t w = 0; w < words; ++w) std::fill(target + w * columns + n, target + (w + 1) * columns, 0u);
+    return;
+  }
   at_level([=] {
     for (int64_t w0 = 0; w0 < words; w0 += kSquare) {
       const int64_t w1 = std::min(words, w0 + kSquare);
@@ -53,8 +58,9 @@ void pack_rows(const S* x, int64_t ld, const int64_t* index, int64_t n, int64_t 
       const S* a = i < n ? row(i) : nullptr;
       const S* b = i + 1 < n ? row(i + 1) : nullptr;
       for (int64_t ahead = i + kAhead; ahead < std::min(n, i + kAhead + 2); ++ahead)  // strips of wide rows defeat the hardware's
-        for (int64_t j = 0; j < width; j += 64 / sizeof(S)) __builtin_prefetch(row(ahead) + j);
+        for (int64_t j = 0; j < width; j += 64 / sizeof(S)) __builtin_prefetch(row(ahead) + j, 0, 2);
       uint32_t* out = target + i / 2 * dst_ld;
+      if (a && b && interleave_fast(a, b, width, out)) continue;
       at_level([=] {
         if (a && b)
           for (int64_t j = 0; j < width; ++j) out[j] = bits_of<T>(a[j]) | bits_of<T>(b[j]) << 16;
@@ -67,6 +73,8 @@ void pack_rows(const S* x, int64_t ld, const int64_t* index, int64_t n, int64_t 
 
 template <typename T>
 void store_transposed(const float* tile, int64_t rows, int64_t columns, int64_t n, T* dst, int64_t ld) {
+  if constexpr (kPair<T> == 2)
+    if (transpose_fast(tile, columns, rows, n, dst, ld)) return;
   at_level([=] {
     for (int64_t i0 = 0; i0 < rows; i0 += kSquare) {
       const int64_t i1 = std::min(rows, i0 + kSquare);
@@ -78,6 +86,8 @@ void store_transposed(const float* tile, int64_t rows, int64_t columns, int64_t 
 
 template <typename T>
 void transpose(const T* src, int64_t src_ld, int64_t n, int64_t width, T* dst, int64_t ld) {
+  if constexpr (kPair<T> == 2)
+    if (transpose_fast(src, src_ld, n, width, dst, ld)) return;
   at_level([=] {
     for (int64_t i0 = 0; i0 < width; i0 += kSquare) {
       const int64_t i1 = std::min(width, i0 + kSquare);
