@@ -47,8 +47,9 @@ std::optional<double> recorded_tolerance(const fs::path& recording) {
 /// One sequence without a batch around it is a batch of one.
 at::Tensor batched(const at::Tensor& tensor, int64_t dims) { return tensor.dim() == dims - 1 ? tensor.unsqueeze(0) : tensor; }
 
-NamedTensors all_of(const Safetensors& file) {
-  NamedTensors tensors{{"logits", batched(file.get("logits"), 3)}};
+/// dims: of a batch's logits.
+NamedTensors all_of(const Safetensors& file, int64_t dims) {
+  NamedTensors tensors{{"logits", batched(file.get("logits"), dims)}};
   for (const TensorInfo& info : file.tensors())
     for (const char* prefix : {"logits_", "hidden_states.", "topk_ids."})
       if (info.name.starts_with(prefix)) tensors.emplace_back(info.name, file.get(info.name));
@@ -65,16 +66,17 @@ Comparison with_recording(const Arguments& arguments) {
   const NamedInputs inputs = named_inputs(file);
   check(file.has("logits"), "formats.safetensors.missing", "{} holds no logits, so it is no recording of a model", recording);
   const auto model = open_model(first ? arguments.other : arguments.reference, arguments.dtype);
-  NamedTensors recorded = all_of(file);
+  const int64_t dims = model->names_classes() ? 2 : 3;  // [batch, classes], or [batch, sequence, vocabulary]
+  NamedTensors recorded = all_of(file, dims);
   // Behind an encoder logits are the decoder's; of the encoder's decisions padding has none here.
   const bool translates = model->start_id().has_value();
   if (translates) std::erase_if(recorded, [](const auto& entry) { return entry.first.starts_with("topk_ids.encoder."); });
   at::Tensor mask = translates ? inputs.decoder_attention_mask : inputs.attention_mask;
   if (mask.defined()) mask = batched(mask, 2);
-  check(recorded.front().second.dim() == 3, "evaluate.shape", "{}: logits of {} dimensions are no [batch, sequence, vocabulary]", recording,
-        recorded.front().second.dim());
-  check(recorded.front().second.size(2) == model->vocabulary(), "verify.vocabulary",
-        "the recording has logits of {} tokens, but the model's vocabulary has {}", recorded.front().second.size(2), model->vocabulary());
+  check(recorded.front().second.dim() == dims, "evaluate.shape", "{}: logits of {} dimensions are no [batch, {}]", recording,
+        recorded.front().second.dim(), dims == 2 ? "classes" : "sequence, vocabulary");
+  check(recorded.front().second.size(-1) == model->vocabulary(), "verify.vocabulary", "the recording has logits of {} {}, but the model has {}",
+        recorded.front().second.size(-1), dims == 2 ? "classes" : "tokens", model->vocabulary());
   const NamedTensors computed = named_outputs(*model, inputs, {.hidden = true, .routing = true});
   Comparer comparer;
   comparer.add(recorded, computed, mask);

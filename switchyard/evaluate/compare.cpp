@@ -95,12 +95,14 @@ void Comparer::add_logits(const at::Tensor& reference, const at::Tensor& other, 
 void Comparer::add(const NamedTensors& reference, const NamedTensors& other, const at::Tensor& mask) {
   const at::Tensor *a = find(reference, "logits"), *b = find(other, "logits");
   check(a != nullptr && b != nullptr, "evaluate.shape", "there are no logits to compare");
-  check(a->dim() == 3 && a->sizes() == b->sizes(), "evaluate.shape", "logits are [{}] on one side and [{}] on the other",
+  check((a->dim() == 3 || a->dim() == 2) && a->sizes() == b->sizes(), "evaluate.shape", "logits are [{}] on one side and [{}] on the other",
         fmt::join(a->sizes(), ", "), fmt::join(b->sizes(), ", "));
-  const int64_t batch = a->size(0), length = a->size(1), vocabulary = a->size(2);
-  check(!mask.defined() || (mask.dim() == 2 && mask.size(0) == batch && mask.size(1) == length), "evaluate.shape",
+  const bool classes = a->dim() == 2;  // a row for each sequence or image is its only place
+  const int64_t batch = a->size(0), length = classes ? 1 : a->size(1), vocabulary = a->size(-1);
+  const at::Tensor padding = classes ? at::Tensor() : mask;
+  check(!padding.defined() || (padding.dim() == 2 && padding.size(0) == batch && padding.size(1) == length), "evaluate.shape",
         "the mask does not fit logits of [{}, {}, {}]", batch, length, vocabulary);
-  const at::Tensor ones = mask.defined() ? mask.to(at::kBool) : at::ones({batch, length}, at::kBool);
+  const at::Tensor ones = padding.defined() ? padding.to(at::kBool) : at::ones({batch, length}, at::kBool);
   const at::Tensor places = ones.reshape({-1}).nonzero().squeeze(1);
   at::Tensor expected = *a;
   if (const at::Tensor* alone = find(reference, "logits_row1_unpadded"); alone && batch > 1) {

@@ -39,9 +39,10 @@ struct Comparison {
 
 class Comparer {
  public:
-  /// The same pass on both sides: logits [B, S, V], and hidden_states.{i} [B, S, D] and topk_ids.{layer} [B·S, k] where there are
-  /// any. mask: [B, S], undefined = all ones; what is 0 is not compared. A recording may hold hidden states of row 0 alone [S, D],
-  /// and logits_row1_unpadded [n, V], which then stand for those of row 1. Throws evaluate.shape when logits or the mask do not fit.
+  /// The same pass on both sides: logits [B, S, V], or [B, classes] of models that name classes, and hidden_states.{i} [B, S, D] and
+  /// topk_ids.{layer} [B·S, k] where there are any. mask: [B, S], undefined = all ones; what is 0 is not compared, but classes always
+  /// are. A recording may hold hidden states of row 0 alone [S, D], and logits_row1_unpadded [n, V], which then stand for those of
+  /// row 1. Throws evaluate.shape when logits or the mask do not fit.
   void add(const NamedTensors& reference, const NamedTensors& other, const at::Tensor& mask = {});
   Comparison result() const;
 

@@ -123,6 +123,7 @@ Gguf::Gguf(Gguf&&) noexcept = default;
 Gguf& Gguf::operator=(Gguf&&) noexcept = default;
 
 const GgufMetadata& Gguf::metadata() const { return data_->metadata; }
+void Gguf::forget_metadata() { data_->metadata = {}; }
 const std::vector<TensorInfo>& Gguf::tensors() const { return data_->tensors; }
 bool Gguf::has(std::string_view name) const { return data_->index.contains(std::string(name)); }
 

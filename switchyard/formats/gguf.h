@@ -23,6 +23,8 @@ class Gguf : public WeightSource {
 
   /// Of the file, or of the first of a set.
   const GgufMetadata& metadata() const;
+  /// Frees it: a vocabulary is large, and tensors are found without it.
+  void forget_metadata();
   const std::vector<TensorInfo>& tensors() const override;
   bool has(std::string_view name) const override;
   at::Tensor get(std::string_view name) const override;  ///< throws formats.gguf.missing with the nearest name

@@ -9,6 +9,8 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
 #include "switchyard/formats/quantised.h"
+#include "switchyard/formats/tokenizers/gguf_vocabulary.h"
+#include "switchyard/formats/tokenizers/pipeline.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
 #include "switchyard/models/families/gguf_hub.h"
@@ -182,23 +184,31 @@ void bind_model(LoadedModel& model, Node config, const WeightSource& weights, co
   map.bind(weights, where, dtype);
 }
 
-/// A model computes without its vocabulary: null for an error of these codes.
-std::shared_ptr<const Tokenizer> tokenizer_if_any(const fs::path& path, std::initializer_list<std::string_view> codes) {
-  try {
-    return load_tokenizer(path);
-  } catch (const Error& error) {
-    if (std::find(codes.begin(), codes.end(), error.code()) == codes.end()) throw;
-    return nullptr;
-  }
+/// A model computes without its vocabulary: null for an error of these codes. A large vocabulary takes longer to read than weights that
+/// stay in their file, so it is read beside them.
+std::future<std::shared_ptr<const Tokenizer>> tokenizer_if_any(std::function<std::shared_ptr<const Tokenizer>()> load,
+                                                               std::vector<std::string_view> codes) {
+  return std::async(std::launch::async, [load = std::move(load), codes = std::move(codes)]() -> std::shared_ptr<const Tokenizer> {
+    try {
+      return load();
+    } catch (const Error& error) {
+      if (std::find(codes.begin(), codes.end(), error.code()) == codes.end()) throw;
+      return nullptr;
+    }
+  });
 }
 
 LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype) {
   LoadedModel model;
   model.folder = path;
-  const HubView view = hub_view(std::make_shared<Gguf>(path));
+  const auto file = std::make_shared<Gguf>(path);
+  auto tokenizer = tokenizer_if_any([file] { return make_tokenizer(parts_from_gguf(file->metadata())); },
+                                    {"tokenizer.missing", "tokenizer.unsupported"});
+  const HubView view = hub_view(file);
   bind_model(model, view.config, *view.weights, path.string(), dtype);
   model.end_ids = end_ids(view.config);
-  model.tokenizer = tokenizer_if_any(path, {"tokenizer.missing", "tokenizer.unsupported"});
+  model.tokenizer = tokenizer.get();
+  file->forget_metadata();
   return model;
 }
 
@@ -209,9 +219,7 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
-  // A large vocabulary takes longer to read than weights that stay in their file.
-  std::future<std::shared_ptr<const Tokenizer>> tokenizer =
-      std::async(std::launch::async, [folder = model.folder] { return tokenizer_if_any(folder, {"tokenizer.missing"}); });
+  auto tokenizer = tokenizer_if_any([folder = model.folder] { return load_tokenizer(folder); }, {"tokenizer.missing"});
   bind_model(model, config, *open_weights(model.folder), model.folder.string(), dtype);
   model.end_ids = generation_end_ids(model.folder);
   if (model.end_ids.empty()) model.end_ids = end_ids(config);
