@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <thread>
 
 #include "switchyard/kernels/cpu/blocks.h"
@@ -195,6 +196,32 @@ struct IntProduct {
     return out;
   }
 };
+
+TEST(GroupedPacked, DigitsAreTheirColumnToTwentyFourBits) {
+  if (cpu::block_path(*block_codec_named("Q4_K")) == nullptr) GTEST_SKIP() << "this processor has no fast path";
+  const int64_t n = 3, k = 256;
+  at::Tensor x = randn({n, k}, 2, at::kFloat);
+  x[0][5] = 1e6f;
+  x[1].narrow(0, 64, 64).zero_();
+  x[2][200] = -1e-30f;
+  at::Tensor q = at::zeros({n, cpu::kDigits, k}, at::kChar), scale = at::zeros({n, cpu::kDigits, k / 64}), sum = at::zeros({n, cpu::kDigits, k / 16});
+  cpu::quantise_digits(x.const_data_ptr<float>(), n, k, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<float>());
+  const at::Tensor parts = q.view({n, cpu::kDigits, k / 64, 64}).to(at::kDouble) * scale.to(at::kDouble).unsqueeze(3);
+  const at::Tensor off = (parts.sum(1) - x.view({n, k / 64, 64}).to(at::kDouble)).abs(), largest = x.view({n, k / 64, 64}).abs().amax(2, true).to(at::kDouble);
+  EXPECT_LE((off / largest.clamp_min(1e-38)).max().item<double>(), 2e-7);
+  EXPECT_TRUE(at::allclose(parts.view({n, cpu::kDigits, k / 16, 16}).sum(3), sum.to(at::kDouble), 1e-5, 1e-9));
+}
+
+TEST(GroupedPacked, ValuesThatAreNoNumbersAreNotHidden) {
+  const at::Tensor offset = at::tensor({0, 1}, at::kLong);
+  for (const char* name : kFormats)
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+      for (const float value : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+        at::Tensor x = randn({1, 256}, 2, at::kFloat);
+        x[0][100] = value;
+        EXPECT_FALSE(at::isfinite(grouped_linear_packed(x.to(type), pack(name, {32, 256}, 1), offset)).any().item<bool>()) << name;
+      }
+}
 
 TEST(GroupedPacked, TurnedRowsGiveTheSameBits) {
   for (const char* name : {"Q4_0", "Q4_K", "Q5_K", "MXFP4"}) {

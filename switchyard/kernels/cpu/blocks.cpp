@@ -1,6 +1,7 @@
 #include "switchyard/kernels/cpu/blocks.h"
 
 #include <algorithm>
+#include <limits>
 #include <array>
 #include <cstring>
 #include <string_view>
@@ -446,19 +447,51 @@ void int_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, co
     });
 }
 
-void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
-  __m512 v[4], most = _mm512_setzero_ps();
-  for (int i = 0; i < 4; ++i) {
-    v[i] = _mm512_loadu_ps(x + 16 * i);
-    most = _mm512_max_ps(most, _mm512_abs_ps(v[i]));
+/// 64 values, the largest of them, and what makes them integers of at most `most`.
+struct Sixty {
+  __m512 v[4];
+  float unit;
+  __m512 to_q;
+
+  SWITCHYARD_INLINE Sixty of(const float* x, float most) {
+    Sixty all;
+    __m512 largest = _mm512_setzero_ps();
+    __mmask16 none = 0;
+    for (int i = 0; i < 4; ++i) {
+      all.v[i] = _mm512_loadu_ps(x + 16 * i);
+      largest = _mm512_max_ps(largest, _mm512_abs_ps(all.v[i]));
+      none |= _mm512_cmp_ps_mask(all.v[i], all.v[i], _CMP_UNORD_Q);
+    }
+    const float top = none ? std::numeric_limits<float>::quiet_NaN() : _mm512_reduce_max_ps(largest);
+    all.unit = top / most;
+    all.to_q = _mm512_set1_ps(top > 0 ? most / top : 0);
+    return all;
   }
-  const float largest = _mm512_reduce_max_ps(most), d = largest / 127;
-  const __m512 to_q = _mm512_set1_ps(largest > 0 ? 127 / largest : 0);
-  *scale = d;
+  SWITCHYARD_INLINE void store(__m512i whole, int8_t* q, float scale, float* sum) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(whole));
+    *sum = scale * static_cast<float>(_mm512_reduce_add_epi32(whole));
+  }
+};
+
+void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
+  const Sixty all = Sixty::of(x, 127);
+  *scale = all.unit;
+  for (int i = 0; i < 4; ++i)
+    Sixty::store(_mm512_cvtps_epi32(_mm512_mul_ps(all.v[i], all.to_q)), q + 16 * i, all.unit, sum + i);  // nearest, ties to even
+}
+
+/// The digits of the 64 values, `k` apart.
+void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale, float* sum) {
+  const Sixty all = Sixty::of(x, 127 * 65536);
+  const float units[kDigits] = {all.unit * 65536, all.unit * 256, all.unit};
+  for (int64_t digit = 0; digit < kDigits; ++digit) scale[digit * (k / 64)] = units[digit];
   for (int i = 0; i < 4; ++i) {
-    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(v[i], to_q));  // nearest, ties to even
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16 * i), _mm512_cvtsepi32_epi8(whole));
-    sum[i] = d * static_cast<float>(_mm512_reduce_add_epi32(whole));
+    __m512i rest = _mm512_cvtps_epi32(_mm512_mul_ps(all.v[i], all.to_q));
+    for (int64_t digit = kDigits - 1; digit >= 0; --digit) {
+      const __m512i low = digit == 0 ? rest : _mm512_srai_epi32(_mm512_slli_epi32(rest, 24), 24);
+      Sixty::store(low, q + digit * k + 16 * i, units[digit], sum + digit * (k / 16) + i);
+      rest = _mm512_srai_epi32(_mm512_sub_epi32(rest, low), 8);
+    }
   }
 }
 
@@ -556,7 +589,7 @@ void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t 
 struct Named { std::string_view name; BlockPath path; };
 template <typename Block, typename Bytes, typename Way = ByVectors<Block>>
 constexpr Named named() {
-  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64, Bytes::kGrouped == 1}};
+  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64, Bytes::kGrouped == 1, Bytes::kGrouped != 3}};
 }
 constexpr std::array<Named, 6> kPaths{named<Q8_0, Q8_0Bytes>(), named<Q4_0, Q4_0Bytes, Q4_0Tables>(), named<MXFP4, MXFP4Bytes, MXFP4Tables>(),
                                       named<Q4_K, Q4_KBytes, Q4_KTables>(), named<Q5_K, Q5_KBytes>(), named<Q6_K, Q6_KBytes>()};
@@ -570,6 +603,12 @@ namespace switchyard::kernels::cpu {
 
 void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum) {
   for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + 4 * part);
+}
+
+void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum) {
+  for (int64_t j = 0; j < n; ++j, x += k, q += kDigits * k, scale += kDigits * (k / 64), sum += kDigits * (k / 16))
+    for (int64_t part = 0; part < k / 64; ++part)
+      quantise_part_to_digits(x + 64 * part, k, q + 64 * part, scale + part, sum + 4 * part);
 }
 
 template <>
@@ -617,6 +656,7 @@ bool row_dots(const float*, int64_t, int64_t, int64_t, int64_t, const float*, in
 bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const float*, int64_t, float*, int64_t) { return false; }
 bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const c10::BFloat16*, int64_t, float*, int64_t) { return false; }
 void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, float*) {}  // nobody asks for them without a path
+void quantise_digits(const float*, int64_t, int64_t, int8_t*, float*, float*) {}
 
 }  // namespace switchyard::kernels::cpu
 

@@ -391,6 +391,7 @@ void dots_of_groups(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t
         const uint8_t* ahead = (r + kRows < rows ? row + kRows * stride : row) + kRows * b * kStep;
         if (columns == 1) meet_packed<Format, 1>(source, ahead, g, at(0), k, sums);
         else if (columns == 2) meet_packed<Format, 2>(source, ahead, g, at(0), k, sums);
+        else if (columns == 3) meet_packed<Format, 3>(source, ahead, g, at(0), k, sums);
         else {
           unpack<Format>(source, ahead, g);
           int64_t j = 0;

@@ -87,14 +87,15 @@ int64_t few_rows(const Stack<T>& w) {
 
 template <typename T>
 bool takes_ints(const Stack<T>& w) {
-  if (!std::is_same_v<T, c10::BFloat16> || !w.blocks) return false;
+  if (!w.blocks) return false;
   const BlockPath* path = block_path(w.blocks->codec());
-  return path && w.k % path->int_step == 0;
+  if (!path) return false;
+  return kIntColumns<T> == 1 ? w.k % path->int_step == 0 : path->digits && w.k % kGroupStep == 0;
 }
 
 template <typename T>
 bool takes_many_ints(const Stack<T>& w) {
-  return takes_ints(w) && w.k % kGroupStep == 0;
+  return kIntColumns<T> == 1 && takes_ints(w) && w.k % kGroupStep == 0;
 }
 
 /// Of rows that lie one behind the other, or have turned.
@@ -102,6 +103,18 @@ static void int_dots(const BlockTensor& w, const BlockPath& path, int64_t first,
   TurnedBlocks* turned = w.turned();
   if (turned) turned->dots(first, rows, n, x, out, ld);
   else path.int_dots(w.row(first), rows, w.row_values() / w.codec().length, n, x, out, ld);
+}
+
+/// The same of rows that are several columns each.
+static void digit_dots(const BlockTensor& w, const BlockPath& path, int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out,
+                       int64_t ld) {
+  thread_local std::vector<float> parts;
+  parts.resize(static_cast<size_t>(kDigits * n * rows));
+  int_dots(w, path, first, rows, kDigits * n, x, parts.data(), rows);
+  for (int64_t j = 0; j < n; ++j) {
+    const float* part = parts.data() + kDigits * j * rows;
+    for (int64_t r = 0; r < rows; ++r) out[j * ld + r] = part[r] + (part[rows + r] + part[2 * rows + r]);
+  }
 }
 
 template <typename T, typename B>
@@ -124,7 +137,7 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
     const int64_t blocks = w.k / w.blocks->codec().length;
     const BlockPath* path = block_path(w.blocks->codec());
     thread_local std::vector<uint8_t> lying;
-    if (x.ints.q && takes_ints(w)) int_dots(*w.blocks, *path, at, rows, n, x.ints, out, ld);
+    if (x.ints.q && takes_ints(w)) (kIntColumns<T> == 1 ? int_dots : digit_dots)(*w.blocks, *path, at, rows, n, x.ints, out, ld);
     else if (path) path->dots(w.blocks->lying(at, rows, lying), rows, blocks, n, x.x, out, ld);
     else
       for (int64_t r = 0; r < rows; ++r) {
@@ -179,16 +192,16 @@ class Forms {
   }
   size_t bytes() const {
     return (floats_ ? bytes_of<float>(n_ * k_) : 0) + (plain_ ? bytes_of<T>(n_ * FewRows<T>::plain_stride(k_)) : 0) +
-           (ints_ ? bytes_of<int8_t>(n_ * k_) + bytes_of<float>(n_ * (k_ / 64)) + bytes_of<float>(n_ * (k_ / 16)) : 0);
+           (ints_ ? bytes_of<int8_t>(kColumns * n_ * k_) + bytes_of<float>(kColumns * n_ * (k_ / 64)) + bytes_of<float>(kColumns * n_ * (k_ / 16)) : 0);
   }
   template <For use>
   void take(Scratch<use>& scratch) {
     if (floats_) x_ = scratch.template take<float>(n_ * k_);
     if (plain_) plain_rows_ = scratch.template take<T>(n_ * FewRows<T>::plain_stride(k_));
     if (!ints_) return;
-    q_ = scratch.template take<int8_t>(n_ * k_);
-    scale_ = scratch.template take<float>(n_ * (k_ / 64));
-    sum_ = scratch.template take<float>(n_ * (k_ / 16));
+    q_ = scratch.template take<int8_t>(kColumns * n_ * k_);
+    scale_ = scratch.template take<float>(kColumns * n_ * (k_ / 64));
+    sum_ = scratch.template take<float>(kColumns * n_ * (k_ / 16));
   }
   void make(int64_t row, const T* from) const {
     if (plain_ && !floats_ && !ints_) {
@@ -203,13 +216,15 @@ class Forms {
   void make_of(int64_t row, const float* from) const {
     if (floats_) std::copy(from, from + k_, x_ + row * k_);
     if (plain_) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
-    if (ints_) quantise_columns(from, 1, k_, q_ + row * k_, scale_ + row * (k_ / 64), sum_ + row * (k_ / 16));
+    const int64_t column = kColumns * row;
+    if (ints_) (kColumns == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 16));
   }
   FewRows<T> from(int64_t row) const {
     return FewRows<T>{floats_ ? x_ : nullptr, plain_rows_, {q_, scale_, sum_}}.from(row, k_);
   }
 
  private:
+  static constexpr int64_t kColumns = kIntColumns<T>;
   int64_t n_, k_;
   bool floats_ = false, plain_ = false, ints_ = false;
   float *x_ = nullptr, *scale_ = nullptr, *sum_ = nullptr;

@@ -17,8 +17,11 @@ constexpr int64_t kSkinnyRows = 8;
 template <typename T>
 int64_t few_rows(const Stack<T>& w);
 
-/// Rows of x that weights meet: in float32; in the type of a stack that is not packed; quantised to int8 where bf16 rows meet packed
-/// weights that can take them.
+/// int8 columns that stand for a row of x before packed weights: one for a bf16 row, which loses precision, and its digits for a
+/// float32 row, which does not.
+template <typename T> inline constexpr int64_t kIntColumns = sizeof(T) == sizeof(float) ? kDigits : 1;
+
+/// Rows of x that weights meet: in float32; in the type of a stack that is not packed; as int8 where packed weights can take them.
 template <typename T>
 struct FewRows {
   const float* x = nullptr;  ///< [n, k]
@@ -30,7 +33,7 @@ struct FewRows {
   /// The rows from `at` on, of width k.
   FewRows from(int64_t at, int64_t k) const {
     FewRows rest{x ? x + at * k : nullptr, plain ? plain + at * plain_stride(k) : nullptr, {}};
-    if (ints.q) rest.ints = ints.from(at, k);
+    if (ints.q) rest.ints = ints.from(kIntColumns<T> * at, k);
     return rest;
   }
 };

@@ -14,11 +14,16 @@
 #include "switchyard/base/memory.h"
 #include "switchyard/kernels/cpu/skinny.h"
 
+#if defined(__linux__) && !defined(MADV_COLLAPSE)
+#define MADV_COLLAPSE 25  // since Linux 6.1, in headers later; other systems refuse it, and nothing is lost
+#endif
+
 namespace switchyard::kernels::cpu {
 namespace {
 
 constexpr int64_t kGroupRows = 16;
 constexpr int64_t kWorthTurning = int64_t{1} << 20;  ///< bytes: less stays in the caches
+constexpr int64_t kHugePage = int64_t{1} << 21;
 
 /// What is left of half of the memory that was free when this was first asked.
 std::atomic<int64_t>& left() {
@@ -70,6 +75,7 @@ std::shared_ptr<TurnedBlocks> TurnedBlocks::instead(const PackedRows& rows, cons
       rows.write_blocks(g * kGroupRows, kGroupRows, lying.data());
       all->path_.turn(lying.data(), kGroupRows, all->blocks_, all->group(g));
       all->state_[g] = turned;
+      all->settle(g);
     }
   });
   return all;
@@ -80,13 +86,16 @@ TurnedBlocks::TurnedBlocks(const BlockTensor& tensor, int64_t charged)
       blocks_(tensor.row_values() / tensor.codec().length), groups_(static_cast<int64_t>(tensor.bytes()) / (kGroupRows * tensor.row_bytes())),
       group_bytes_(kGroupRows * tensor.row_bytes()), charged_(charged), state_(new std::atomic<State>[static_cast<size_t>(groups_)]()) {
   const auto bytes = static_cast<size_t>(tensor.bytes());
-  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  mapped_ = bytes + kHugePage;  // so that it can begin where a huge page does
+  void* memory = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  memory_ = static_cast<uint8_t*>(memory);
+  map_ = static_cast<uint8_t*>(memory);
+  memory_ = map_ + (kHugePage - static_cast<int64_t>(reinterpret_cast<uintptr_t>(map_) % kHugePage)) % kHugePage;
+  settled_.reset(new std::atomic<int32_t>[bytes / kHugePage + 1]());
 }
 
 TurnedBlocks::~TurnedBlocks() {
-  ::munmap(memory_, static_cast<size_t>(groups_ * group_bytes_));
+  ::munmap(map_, mapped_);
   left() += charged_;
 }
 
@@ -99,15 +108,28 @@ void TurnedBlocks::lay(int64_t first, int64_t count, uint8_t* packed) const {
     path_.lay(group(row / kGroupRows), row % kGroupRows, blocks_, packed);
 }
 
+/// A group has turned. Small pages that have become full become a huge one: reading is faster so, and memory that nobody needs is not
+/// taken.
+void TurnedBlocks::settle(int64_t g) {
+#ifdef MADV_COLLAPSE
+  for (int64_t at = g * group_bytes_, end = at + group_bytes_; at < end;) {
+    const int64_t page = at / kHugePage, here = std::min(end, (page + 1) * kHugePage) - at;
+    if (settled_[page].fetch_add(static_cast<int32_t>(here)) + here == kHugePage) ::madvise(memory_ + page * kHugePage, kHugePage, MADV_COLLAPSE);
+    at += here;
+  }
+#endif
+}
+
 /// The state of a group that n columns are about to meet. Of several threads one turns it; the others read it as it lies meanwhile.
 TurnedBlocks::State TurnedBlocks::prepare(int64_t g, int64_t n) {
   State state = state_[g].load(std::memory_order_acquire);
-  if (state >= turning || n > kSkinnyRows) return state;
+  if (state >= turning || n > kDigits * kSkinnyRows) return state;
   const State next = state == unread ? read_once : turning;
   if (!state_[g].compare_exchange_strong(state, next, std::memory_order_relaxed)) return turning;
   if (next == read_once) return next;
   path_.turn(lying_ + g * group_bytes_, kGroupRows, blocks_, group(g));
   state_[g].store(turned, std::memory_order_release);
+  settle(g);
   return turned;
 }
 

@@ -38,14 +38,17 @@ class TurnedBlocks {
   TurnedBlocks(const BlockTensor& tensor, int64_t charged);
   enum State : uint8_t { unread, read_once, turning, turned };
   State prepare(int64_t group, int64_t n);
+  void settle(int64_t g);
   uint8_t* group(int64_t g) const { return memory_ + g * group_bytes_; }
 
   const GroupPath& path_;
   const uint8_t* lying_;  ///< null: none
   bool in_file_;
   int64_t blocks_, groups_, group_bytes_, charged_;
-  uint8_t* memory_ = nullptr;
+  uint8_t *map_ = nullptr, *memory_ = nullptr;
+  size_t mapped_ = 0;
   std::unique_ptr<std::atomic<State>[]> state_;
+  std::unique_ptr<std::atomic<int32_t>[]> settled_;  ///< bytes that have turned of each huge page
 };
 
 }  // namespace switchyard::kernels::cpu
