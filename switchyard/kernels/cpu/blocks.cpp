@@ -307,10 +307,11 @@ SWITCHYARD_INLINE __m512i nibbles_of_two(const uint8_t* first, const uint8_t* se
 }
 
 struct Pairs {  // two blocks of 32
-  static constexpr bool kSub = false;
+  static constexpr bool kSub = false, kDigitsPay = true;  // for float32 columns: see BlockPath::digits
 };
 struct Q8_0Bytes : Pairs, Q8_0 {
   static constexpr int64_t kGrouped = 3;
+  static constexpr bool kDigitsPay = false;  // bytes become floats as fast as three products of theirs are summed
   static constexpr char kZero = static_cast<char>(128);
   SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) { return _mm512_xor_si512(two_of_32(b + 2, b + 36), _mm512_set1_epi8(kZero)); }
   SWITCHYARD_INLINE __m512 scales(const uint8_t* b) { return two_scales(half_at(b), half_at(b + 34)); }
@@ -349,7 +350,7 @@ SWITCHYARD_INLINE __m512i shifted(const uint8_t* bytes, int low, int high) {
 
 struct Q4_KBytes : Q4_K {
   static constexpr int64_t kGrouped = 1;
-  static constexpr bool kSub = true;
+  static constexpr bool kSub = true, kDigitsPay = true;
   SWITCHYARD_INLINE SubScales scales(const uint8_t* b) { return of_pairs(scales_and_offsets(b)); }
   template <int kPart> SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) {
     return _mm512_and_si512(shifted(b + 16 + 32 * kPart, 0, 4), _mm512_set1_epi8(15));
@@ -357,7 +358,7 @@ struct Q4_KBytes : Q4_K {
 };
 struct Q5_KBytes : Q5_K {
   static constexpr int64_t kGrouped = 1;
-  static constexpr bool kSub = true;
+  static constexpr bool kSub = true, kDigitsPay = true;
   SWITCHYARD_INLINE SubScales scales(const uint8_t* b) { return of_pairs(scales_and_offsets(b)); }
   template <int kPart> SWITCHYARD_INLINE __m512i bytes(const uint8_t* b) {
     const __m512i fifth = _mm512_and_si512(shifted(b + 16, 2 * kPart, 2 * kPart + 1), _mm512_set1_epi8(1));
@@ -366,7 +367,7 @@ struct Q5_KBytes : Q5_K {
 };
 struct Q6_KBytes : Q6_K {
   static constexpr int64_t kGrouped = 4;
-  static constexpr bool kSub = true;
+  static constexpr bool kSub = true, kDigitsPay = true;
   SWITCHYARD_INLINE SubScales scales(const uint8_t* b) {
     const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(half_at(b + 208)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load16(b + 192))));
     return {scale, _mm512_mul_ps(scale, _mm512_set1_ps(32))};
@@ -449,6 +450,7 @@ void int_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, co
 
 /// 64 values, the largest of them, and what makes them integers of at most `most`.
 struct Sixty {
+  static constexpr float kNothing = 1e-30f;  ///< values below it count for nothing
   __m512 v[4];
   float unit;
   __m512 to_q;
@@ -464,7 +466,7 @@ struct Sixty {
     }
     const float top = none ? std::numeric_limits<float>::quiet_NaN() : _mm512_reduce_max_ps(largest);
     all.unit = top / most;
-    all.to_q = _mm512_set1_ps(top > 0 ? most / top : 0);
+    all.to_q = _mm512_set1_ps(top < kNothing ? 0 : most / top);
     return all;
   }
   SWITCHYARD_INLINE void store(__m512i whole, int8_t* q, float scale, float* sum) {
@@ -589,7 +591,7 @@ void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t 
 struct Named { std::string_view name; BlockPath path; };
 template <typename Block, typename Bytes, typename Way = ByVectors<Block>>
 constexpr Named named() {
-  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64, Bytes::kGrouped == 1, Bytes::kGrouped != 3}};
+  return {Block::kName, {decode<Block>, decode_bf16<Block, Way>, dots<Block>, int_dots<Bytes>, Bytes::kSub ? 256 : 64, Bytes::kGrouped == 1, Bytes::kDigitsPay}};
 }
 constexpr std::array<Named, 6> kPaths{named<Q8_0, Q8_0Bytes>(), named<Q4_0, Q4_0Bytes, Q4_0Tables>(), named<MXFP4, MXFP4Bytes, MXFP4Tables>(),
                                       named<Q4_K, Q4_KBytes, Q4_KTables>(), named<Q5_K, Q5_KBytes>(), named<Q6_K, Q6_KBytes>()};
