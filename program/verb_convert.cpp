@@ -1,6 +1,8 @@
 // switchyard convert: from one model to another. `export` gives a model to the ecosystem's libraries, `merge` puts adapters in,
-// `gguf` writes a model folder as a GGUF file, `quantize` packs a GGUF file's weights in fewer bits.
+// `gguf` writes a model folder as a GGUF file, `quantize` one with its weights in fewer bits.
 #include <fmt/format.h>
+
+#include <filesystem>
 
 #include "program/adapters.h"
 #include "program/verb.h"
@@ -110,15 +112,17 @@ Verb convert_verb() {
 
             auto packing = std::make_shared<QuantiseArguments>();
             CommandLine quantising = line.subcommand("quantize", "a GGUF file with its weights packed in fewer bits");
-            quantising.option("in", packing->in, "GGUF file, or any file of a set").required();
+            quantising.option("in", packing->in, "GGUF file, or any file of a set; or the folder of a model, as `gguf` takes it").required();
             quantising.option("out", packing->out, "the new file").required();
             quantising.option("--type", packing->options.type, "of weight matrices: Q4_K, Q6_K, Q8_0, MXFP4, F16, ...; default Q4_K");
             add_packing_options(quantising, *packing);
             return [=] {
-              return quantising.chosen() ? quantise_file(*packing)
-                     : writing.chosen()  ? write_folder_as_gguf(*folding)
-                     : merging.chosen()  ? merge_adapters(*merging_arguments)
-                                          : export_folder(*arguments);
+              const bool from_folder = quantising.chosen() && std::filesystem::is_directory(packing->in);
+              return from_folder           ? write_folder_as_gguf(*packing)
+                     : quantising.chosen() ? quantise_file(*packing)
+                     : writing.chosen()    ? write_folder_as_gguf(*folding)
+                     : merging.chosen()    ? merge_adapters(*merging_arguments)
+                                           : export_folder(*arguments);
             };
           }};
 }

@@ -182,7 +182,9 @@ TEST(ToGguf, PackedAtOnceIsWhatPackingLaterGives) {
   run("gguf " + at + "/hub' " + at + "/once.gguf' --type Q8_0 --keep router=bf16,head=Q4_0");
   run("gguf " + at + "/hub' " + at + "/plain.gguf'");
   run("quantize " + at + "/plain.gguf' " + at + "/later.gguf' --type Q8_0 --keep router=bf16,head=Q4_0");
+  run("quantize " + at + "/hub' " + at + "/folder.gguf' --type Q8_0 --keep router=bf16,head=Q4_0");
   EXPECT_EQ(read_file(folder / "once.gguf"), read_file(folder / "later.gguf"));
+  EXPECT_EQ(read_file(folder / "once.gguf"), read_file(folder / "folder.gguf"));
   EXPECT_EQ(Gguf(folder / "once.gguf").packed("output.weight")->layout(), "Q4_0");
   SWITCHYARD_NEED_PYTHON(python, "gguf");
   const auto read = testing::run_python(python, R"(
