@@ -16,7 +16,8 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kRows = 192;     ///< rows a tile, at most
+/// Rows a tile, at most: each tile packs its weights again, which costs more where they become bf16.
+template <typename T> constexpr int64_t kRows = sizeof(T) == 2 ? 320 : 192;
 constexpr int64_t kPanel = 65536;  ///< weights that are made and multiplied at once: a panel stays in the second-level cache
 constexpr int64_t kHidden = 64;    ///< hidden units that backward works on at once
 constexpr int64_t kWidth = 64;     ///< outputs worked on at once
@@ -296,7 +297,7 @@ void ffn_forward(const FfnWeights<T>& w, const FfnRows<T>& rows, T* y, T* keep_g
     return;
   }
   const int64_t fewest = std::min({few_rows(w.up), few_rows(w.gate ? w.gate : w.up), few_rows(w.down)});
-  std::vector<RowTile> many = equal_tiles(rows.offset, w.experts, kRows, kLane);
+  std::vector<RowTile> many = equal_tiles(rows.offset, w.experts, kRows<T>, kLane);
   const std::vector<RowTile> few = take_few(many, rows.offset, fewest);
   if (!few.empty()) ffn_forward_skinny(w, rows, few, y, keep_gate, keep_up);
   const int64_t operations = rows.offset[w.experts] * w.hidden * (2 * w.in + w.out);
@@ -319,7 +320,7 @@ void ffn_backward(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGradi
     g.h = scratch.template take<T>(total * F);
     g.x = scratch.template take<T>(total * D);
   }
-  const std::vector<RowTile> tiles = equal_tiles(rows.offset, E, kRows, kLane);
+  const std::vector<RowTile> tiles = equal_tiles(rows.offset, E, kRows<T>, kLane);
   parallel_tasks(static_cast<int64_t>(tiles.size()), rows.offset[E] * F * (2 * D + O),
                  [&](int64_t i) { backward_tile(w, rows, in, out, g, tiles[i]); });
   if (!stacks) return;
