@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <new>
 #include <string_view>
 #include <vector>
 
@@ -59,16 +58,23 @@ std::shared_ptr<TurnedBlocks> TurnedBlocks::beside(const BlockTensor& tensor) {
     left() += bytes;
     return nullptr;
   }
-  return std::shared_ptr<TurnedBlocks>(new TurnedBlocks(tensor, bytes));
+  return made(tensor, bytes);
+}
+
+/// Null when the system has no addresses to give: then rows stay as they lie.
+std::shared_ptr<TurnedBlocks> TurnedBlocks::made(const BlockTensor& tensor, int64_t charged) {
+  std::shared_ptr<TurnedBlocks> blocks(new TurnedBlocks(tensor, charged));
+  return blocks->memory_ ? blocks : nullptr;
 }
 
 std::shared_ptr<TurnedBlocks> TurnedBlocks::always(const BlockTensor& tensor) {
-  return goes_by_groups(tensor) ? std::shared_ptr<TurnedBlocks>(new TurnedBlocks(tensor, 0)) : nullptr;
+  return goes_by_groups(tensor) ? made(tensor, 0) : nullptr;
 }
 
 std::shared_ptr<TurnedBlocks> TurnedBlocks::instead(const PackedRows& rows, const BlockTensor& tensor) {
   if (!worth_turning(tensor)) return nullptr;
-  std::shared_ptr<TurnedBlocks> all(new TurnedBlocks(tensor, 0));
+  std::shared_ptr<TurnedBlocks> all = made(tensor, 0);
+  if (!all) return nullptr;
   at::parallel_for(0, all->groups_, 4, [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> lying(static_cast<size_t>(all->group_bytes_));
     for (int64_t g = begin; g < end; ++g) {
@@ -88,14 +94,14 @@ TurnedBlocks::TurnedBlocks(const BlockTensor& tensor, int64_t charged)
   const auto bytes = static_cast<size_t>(tensor.bytes());
   mapped_ = bytes + kHugePage;  // so that it can begin where a huge page does
   void* memory = ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
+  if (memory == MAP_FAILED) return;
   map_ = static_cast<uint8_t*>(memory);
   memory_ = map_ + (kHugePage - static_cast<int64_t>(reinterpret_cast<uintptr_t>(map_) % kHugePage)) % kHugePage;
   settled_.reset(new std::atomic<int32_t>[bytes / kHugePage + 1]());
 }
 
 TurnedBlocks::~TurnedBlocks() {
-  ::munmap(map_, mapped_);
+  if (map_) ::munmap(map_, mapped_);
   left() += charged_;
 }
 

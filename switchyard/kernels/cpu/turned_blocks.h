@@ -36,6 +36,7 @@ class TurnedBlocks {
 
  private:
   TurnedBlocks(const BlockTensor& tensor, int64_t charged);
+  static std::shared_ptr<TurnedBlocks> made(const BlockTensor& tensor, int64_t charged);
   enum State : uint8_t { unread, read_once, turning, turned };
   State prepare(int64_t group, int64_t n);
   void settle(int64_t g);
