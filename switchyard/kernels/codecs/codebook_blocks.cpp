@@ -6,8 +6,12 @@
 #include <cmath>
 #include <limits>
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#endif
 #include "switchyard/kernels/codecs/codebooks.h"
 #include "switchyard/kernels/codecs/half.h"
+#include "switchyard/kernels/codecs/fit.h"
 #include "switchyard/kernels/codecs/table.h"
 
 namespace switchyard::codecs {
@@ -148,29 +152,34 @@ struct IQ1_M {
 
 constexpr float kIq4[16]{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
-int nearest_iq4(float x) {
-  int code = 0;
-  for (const int step : {8, 4, 2, 1}) code += x > (kIq4[code + step - 1] + kIq4[code + step]) / 2 ? step : 0;
-  return code;
-}
+float middle_iq4(int code) { return (kIq4[code - 1] + kIq4[code]) / 2; }  // what is above it is nearer to kIq4[code]
 
 /// The scale for 32 values, by trial steps of both signs and least squares; weights null = 1.
 float fit_iq4(const float* v, const float* weights) {
-  float size = 0;
-  for (int i = 0; i < 32; ++i)
-    if (std::isfinite(v[i])) size = std::max(size, std::fabs(v[i]));
-  float best = 0;
-  double best_gain = 0;
-  for (int trial = -14; size > 0 && trial <= 14; ++trial) {
-    if (trial == 0) continue;
-    // The largest value falls from 0.76 to 1.3 times the end of the scale.
-    const float to_q = (trial < 0 ? -1.0f : 1.0f) * kIq4[0] * (0.72f + 0.04f * static_cast<float>(std::abs(trial))) / size;
-    double qq = 0, qv = 0;
+  float finite[32], size = 0, best = 0, best_loss = 0;
+  for (int i = 0; i < 32; ++i) finite[i] = std::fabs(v[i]) <= std::numeric_limits<float>::max() ? v[i] : 0;
+  size = largest_size(finite, 32);
+  if (size == 0) return 0;
+  for (const float sign : {1.0f, -1.0f}) {
+    // The largest value falls from 0.73 to 1.33 times the end of the scale.
+    float to_q[kTrials], qq_[kTrials] = {}, qv_[kTrials] = {}, loss[kTrials];
+    for (int k = 0; k < kTrials; ++k) to_q[k] = (1.03f + (static_cast<float>(k) - 7.5f) * 0.04f) * (sign * kIq4[0] / size);
     for (int i = 0; i < 32; ++i) {
-      const double q = kIq4[nearest_iq4(v[i] * to_q)], w = weights ? weights[i] : 1;
-      qq += w * q * q, qv += w * q * v[i];
+      const float weight = weights ? weights[i] : 1;
+      for (int k = 0; k < kTrials; ++k) {
+        const float at = finite[i] * to_q[k];
+        float q = kIq4[0];
+        for (int code = 1; code < 16; ++code) q += at > middle_iq4(code) ? kIq4[code] - kIq4[code - 1] : 0;
+        const float wq = weight * q;
+        qq_[k] += wq * q, qv_[k] += wq * finite[i];
+      }
     }
-    if (qq > 0 && qv * qv > best_gain * qq) best_gain = qv * qv / qq, best = static_cast<float>(qv / qq);
+    for (int k = 0; k < kTrials; ++k) {  // the error is sum w v^2 less the gain
+      const float gain = qv_[k] * (qv_[k] / qq_[k]);
+      loss[k] = gain > 0 ? -gain : 0;
+    }
+    const int k = place_of_least(loss);
+    if (loss[k] < best_loss) best_loss = loss[k], best = qv_[k] / qq_[k];
   }
   return best;
 }
@@ -178,8 +187,10 @@ float fit_iq4(const float* v, const float* weights) {
 /// Value j in the low nibble of byte j, value j + 16 in the high one.
 void write_codes(const float* v, float d, uint8_t* nibbles) {
   const float to_q = inverse(d);
-  for (int i = 0; i < 16; ++i)
-    nibbles[i] = static_cast<uint8_t>(nearest_iq4(v[i] * to_q) | nearest_iq4(v[i + 16] * to_q) << 4);
+  int codes[32] = {};
+  for (int code = 1; code < 16; ++code)
+    for (int i = 0; i < 32; ++i) codes[i] += v[i] * to_q > middle_iq4(code);
+  for (int i = 0; i < 16; ++i) nibbles[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
 }
 
 struct IQ4_NL {

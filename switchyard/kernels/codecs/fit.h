@@ -1,39 +1,52 @@
 // The best real scale (and offset) for a few values and the integers that they will be rounded to, by weighted squared error. For
-// a row of trial steps the integers follow by rounding, the scale for those integers by least squares, and the error in closed form.
+// sixteen trial steps side by side the integers follow by rounding, the scale for those integers by least squares, and the error in
+// closed form.
+//
+// Loops over kTrials are the inner ones, so that the compiler makes vectors of them. Sources that include this give at_level_exactly
+// what they call, after `#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")`.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <limits>
 
 namespace switchyard::codecs {
 
-/// round(x) within [low, high], as a float; NaN gives low.
-inline float clamped(float x, int low, int high) {
+inline constexpr int kTrials = 16;
+
+/// The nearest whole number within [low, high], halves to even; no number gives low. Sizes beyond 2^22 are cut, not rounded.
+inline float nearest_within(float x, int low, int high) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 · 2^23, beside which a float has no fraction
+  x = (x + kMagic) - kMagic;
   x = x > static_cast<float>(low) ? x : static_cast<float>(low);
-  x = x < static_cast<float>(high) ? x : static_cast<float>(high);
-  return static_cast<float>(static_cast<int>(x + static_cast<float>(0.5 - low)) + low);
+  return x < static_cast<float>(high) ? x : static_cast<float>(high);
 }
 
-/// Four floats that the compiler computes with side by side.
-using Lanes = float __attribute__((vector_size(16)));
-
-inline Lanes load_lanes(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
+/// Halves onto halves, so that the compiler need not keep an order of sixteen steps.
+template <typename Join>
+float folded(const float* x, const Join& join) {
+  float a[8], b[4];
+  for (int k = 0; k < 8; ++k) a[k] = join(x[k], x[k + 8]);
+  for (int k = 0; k < 4; ++k) b[k] = join(a[k], a[k + 4]);
+  return join(join(b[0], b[2]), join(b[1], b[3]));
 }
-inline Lanes lanes_of(float x) { return Lanes{x, x, x, x}; }
-inline double total(Lanes x) { return double{(x[0] + x[2]) + (x[1] + x[3])}; }
+inline float larger(float x, float y) { return y > x ? y : x; }
+inline float smaller(float x, float y) { return y < x ? y : x; }
+inline float total(const float* x) { return folded(x, [](float a, float b) { return a + b; }); }
 
-inline Lanes clamped(Lanes x, int low, int high) {
-  using Integers = int32_t __attribute__((vector_size(16)));
-  const Lanes least = lanes_of(static_cast<float>(low)), most = lanes_of(static_cast<float>(high));
-  x = x > least ? x : least;
-  x = x < most ? x : most;
-  return __builtin_convertvector(__builtin_convertvector(x + static_cast<float>(0.5 - low), Integers), Lanes) + static_cast<float>(low);
+/// Of the sixteen, the first of the least; numbers only.
+inline int place_of_least(const float* x) {
+  const float least = folded(x, smaller);
+  int place = 0;
+  for (int k = kTrials; k-- > 0;) place = x[k] == least ? k : place;
+  return place;
+}
+
+/// The largest size among count values, which fill rows of kTrials.
+inline float largest_size(const float* v, int count) {
+  float sizes[kTrials] = {};
+  for (int i = 0; i < count; i += kTrials)
+    for (int k = 0; k < kTrials; ++k) sizes[k] = larger(sizes[k], std::fabs(v[i + k]));
+  return folded(sizes, larger);
 }
 
 /// v = scale q - offset.
@@ -44,71 +57,64 @@ struct Affine {
 /// The best scale >= 0 and offset (of either sign only when kFree, else >= 0) that the trial steps find, q from 0 to kMost.
 template <int kSize, int kMost, bool kFree>
 Affine fit_affine(const float* v, const float* w) {
-  float least = v[0], most = v[0];
-  double sum_w = 0, sum_v = 0, sum_vv = 0;
-  for (int i = 0; i < kSize; ++i) {
-    least = std::min(least, v[i]);
-    most = std::max(most, v[i]);
-    sum_w += w[i], sum_v += double{w[i]} * v[i], sum_vv += double{w[i]} * v[i] * v[i];
+  float x[kSize], least_[kTrials], most_[kTrials], w_[kTrials] = {}, x_[kTrials] = {}, xx_[kTrials] = {};
+  for (int k = 0; k < kTrials; ++k) least_[k] = most_[k] = v[k];
+  for (int i = kTrials; i < kSize; i += kTrials)
+    for (int k = 0; k < kTrials; ++k) least_[k] = smaller(least_[k], v[i + k]), most_[k] = larger(most_[k], v[i + k]);
+  float least = folded(least_, smaller);
+  const float most = folded(most_, larger);
+  if (!kFree && least > 0) least = 0;
+  if (!(most > least)) return {0, -least};
+  // With x = v - least the sums cancel less.
+  for (int i = 0; i < kSize; i += kTrials)
+    for (int k = 0; k < kTrials; ++k) {
+      x[i + k] = v[i + k] - least;
+      w_[k] += w[i + k], x_[k] += w[i + k] * x[i + k], xx_[k] += w[i + k] * x[i + k] * x[i + k];
+    }
+  const float sum_w = total(w_), sum_x = total(x_), sum_xx = total(xx_), range = most - least;
+  float to_q[kTrials], q_[kTrials] = {}, qq_[kTrials] = {}, qx_[kTrials] = {}, scale[kTrials], low[kTrials], error[kTrials];
+  for (int k = 0; k < kTrials; ++k) to_q[k] = (0.98f + (static_cast<float>(k) - 7.5f) * 0.02f) * (kMost / range);
+  for (int i = 0; i < kSize; ++i)
+    for (int k = 0; k < kTrials; ++k) {
+      const float q = nearest_within(x[i] * to_q[k], 0, kMost), wq = w[i] * q;
+      q_[k] += wq, qq_[k] += wq * q, qx_[k] += wq * x[i];
+    }
+  constexpr float kNone = std::numeric_limits<float>::infinity();
+  for (int k = 0; k < kTrials; ++k) {  // x = scale q + low
+    const float determinant = sum_w * qq_[k] - q_[k] * q_[k];
+    scale[k] = (sum_w * qx_[k] - q_[k] * sum_x) / determinant;
+    low[k] = (qq_[k] * sum_x - q_[k] * qx_[k]) / determinant;
+    const bool above = !kFree && low[k] + least > 0;  // where the offset would be negative, it is 0
+    scale[k] = above ? (qx_[k] + least * q_[k]) / qq_[k] : scale[k];
+    low[k] = above ? -least : low[k];
+    const float here = sum_xx - 2 * (scale[k] * qx_[k] + low[k] * sum_x) + scale[k] * scale[k] * qq_[k] + 2 * scale[k] * low[k] * q_[k] +
+                       low[k] * low[k] * sum_w;
+    error[k] = scale[k] > 0 && here < kNone ? here : kNone;
   }
-  if (!kFree) least = std::min(least, 0.0f);
-  if (most <= least) return {0, -least};
-  Affine best{(most - least) / kMost, -least};
-  double best_error = std::numeric_limits<double>::infinity();
-  constexpr int kTrials = 24;
-  for (int trial = 0; trial < kTrials; ++trial) {
-    const float steps = static_cast<float>(kMost) * (0.7f + 0.6f * static_cast<float>(trial) / (kTrials - 1));
-    const float to_q = steps / (most - least);
-    Lanes q_{}, qq_{}, qv_{};
-    for (int i = 0; i < kSize; i += 4) {
-      const Lanes x = load_lanes(v + i), step = clamped((x - least) * to_q, 0, kMost), wq = load_lanes(w + i) * step;
-      q_ += wq, qq_ += wq * step, qv_ += wq * x;
-    }
-    const double q = total(q_), qq = total(qq_), qv = total(qv_);
-    const double determinant = sum_w * qq - q * q;
-    double scale = 0, low = kFree ? 0 : 1;
-    if (determinant > 0) {
-      scale = (sum_w * qv - q * sum_v) / determinant;
-      low = (qq * sum_v - q * qv) / determinant;
-    }
-    if (!kFree && low > 0) {  // an offset cannot be negative
-      low = 0;
-      scale = qq > 0 ? qv / qq : 0;
-    }
-    const double error = sum_vv - scale * qv - low * sum_v;
-    if (scale > 0 && error < best_error) {
-      best_error = error;
-      best = {static_cast<float>(scale), static_cast<float>(-low)};
-    }
-  }
-  return best;
+  const int k = place_of_least(error);
+  if (error[k] == kNone) return {range / kMost, -least};
+  return {scale[k], kFree ? -(low[k] + least) : larger(0, -(low[k] + least))};
 }
 
 /// v = scale q: the best scale of either sign that the trial steps find, q from kLow to -kLow - 1; the range has one more place
 /// below zero, so signs matter.
 template <int kSize, int kLow>
 float fit_scale(const float* v, const float* w) {
-  float size = 0;
-  for (int i = 0; i < kSize; ++i) size = std::max(size, std::fabs(v[i]));
+  const float size = largest_size(v, kSize);
   if (size == 0) return 0;
-  float best = 0;
-  double best_gain = 0;
-  constexpr int kTrials = 12;
-  for (int trial = 0; trial < 2 * kTrials; ++trial) {
-    const float steps = static_cast<float>(-kLow) * (0.75f + 0.45f * static_cast<float>(trial / 2) / (kTrials - 1));
-    const float to_q = (trial % 2 == 0 ? steps : -steps) / size;
-    Lanes qq_{}, qv_{};
-    for (int i = 0; i < kSize; i += 4) {
-      const Lanes x = load_lanes(v + i), q = clamped(x * to_q, kLow, -kLow - 1), wq = load_lanes(w + i) * q;
-      qq_ += wq * q, qv_ += wq * x;
+  float to_q[kTrials], qq_[kTrials] = {}, qv_[kTrials] = {}, loss[kTrials];
+  for (int k = 0; k < kTrials; ++k) to_q[k] = (0.975f + (static_cast<float>(k % 8) - 3.5f) * 0.04f) * (k < 8 ? -kLow : kLow) / size;
+  for (int i = 0; i < kSize; ++i)
+    for (int k = 0; k < kTrials; ++k) {
+      const float q = nearest_within(v[i] * to_q[k], kLow, -kLow - 1), wq = w[i] * q;
+      qq_[k] += wq * q, qv_[k] += wq * v[i];
     }
-    const double qq = total(qq_), qv = total(qv_);
-    if (qq > 0 && qv * qv > best_gain * qq) {  // the error is sum w v^2 less this gain
-      best_gain = qv * qv / qq;
-      best = static_cast<float>(qv / qq);
-    }
+  for (int k = 0; k < kTrials; ++k) {  // the error is sum w v^2 less the gain
+    const float gain = qv_[k] * (qv_[k] / qq_[k]);
+    loss[k] = gain > 0 ? -gain : 0;
   }
-  return best;
+  const int k = place_of_least(loss);
+  return loss[k] < 0 ? qv_[k] / qq_[k] : 0;
 }
 
 }  // namespace switchyard::codecs

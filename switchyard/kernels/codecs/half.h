@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -62,16 +63,16 @@ inline float inverse(float x) { return x == 0 ? 0 : 1 / x; }
 
 /// The integer part towards zero, within [low, high]; NaN gives low. Casting a float beyond an int's range is undefined.
 inline int truncate(float x, int low, int high) {
-  if (!(x > static_cast<float>(low))) return low;
-  return x < static_cast<float>(high) ? static_cast<int>(x) : high;
+  x = x > static_cast<float>(low) ? x : static_cast<float>(low);
+  return static_cast<int>(x < static_cast<float>(high) ? x : static_cast<float>(high));
 }
 
 /// Rounds halves away from zero, within [low, high].
 inline int round_away(float x, int low, int high) {
-  const float size = x < 0 ? -x : x;
-  const float whole = size < 8388608.0f ? static_cast<float>(static_cast<int>(size)) : size;
-  const float rounded = size - whole >= 0.5f ? whole + 1 : whole;
-  return truncate(x < 0 ? -rounded : rounded, low, high);
+  float size = std::fabs(x);
+  size = size < 8388608.0f ? size : 8388608.0f;  // from here on floats are whole, and beyond every range that is asked for
+  const float whole = static_cast<float>(static_cast<int>(size)), rounded = whole + static_cast<float>(static_cast<int>(2 * (size - whole)));
+  return truncate(std::copysign(rounded, x), low, high);
 }
 
 }  // namespace switchyard::codecs

@@ -1,3 +1,6 @@
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#endif
 #include "switchyard/kernels/codecs/k_blocks.h"
 
 #include <cmath>
@@ -57,7 +60,7 @@ struct Q2_K {
       for (int i = 0; i < 16; ++i) *v++ = scale * static_cast<float>(bytes[i] >> shift & 3) - offset;
     }
   }
-  static void write(const float* v, const float* importance, uint8_t* block) { write_q2_k(v, importance, block); }
+  static constexpr auto write_all = write_q2_k;
 };
 
 struct Q3_K {
@@ -75,7 +78,7 @@ struct Q3_K {
         *v++ = scale * static_cast<float>((bytes[i] >> shift & 3) + ((high[i] >> bit & 1) << 2) - 4);
     }
   }
-  static void write(const float* v, const float* importance, uint8_t* block) { write_q3_k(v, importance, block); }
+  static constexpr auto write_all = write_q3_k;
 };
 
 struct Q4_K {
@@ -91,7 +94,7 @@ struct Q4_K {
       for (int i = 0; i < 32; ++i) *v++ = scale * static_cast<float>(bytes[i] >> shift & 15) - offset;
     }
   }
-  static void write(const float* v, const float* importance, uint8_t* block) { write_q4_k(v, importance, block); }
+  static constexpr auto write_all = write_q4_k;
 };
 
 struct Q5_K {
@@ -108,7 +111,7 @@ struct Q5_K {
         *v++ = scale * static_cast<float>((bytes[i] >> shift & 15) | (high[i] >> part & 1) << 4) - offset;
     }
   }
-  static void write(const float* v, const float* importance, uint8_t* block) { write_q5_k(v, importance, block); }
+  static constexpr auto write_all = write_q5_k;
 };
 
 struct Q6_K {
@@ -126,7 +129,7 @@ struct Q6_K {
       }
     }
   }
-  static void write(const float* v, const float* importance, uint8_t* block) { write_q6_k(v, importance, block); }
+  static constexpr auto write_all = write_q6_k;
 };
 
 struct Q8_K {
@@ -135,7 +138,7 @@ struct Q8_K {
     const float d = load<float>(block);
     for (int i = 0; i < 256; ++i) v[i] = d * static_cast<float>(static_cast<int8_t>(block[4 + i]));
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     float extreme = 0;
     for (int i = 0; i < 256; ++i)
       if (std::fabs(v[i]) > std::fabs(extreme)) extreme = v[i];

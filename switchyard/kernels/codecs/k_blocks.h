@@ -16,11 +16,11 @@ struct ScalesAndOffsets {
 void unpack_signed_scales(const uint8_t* packed, int8_t* scales);
 void pack_signed_scales(const int8_t* scales, uint8_t* packed);
 
-// One block each; importance null or one weight a value (k_quantise.cpp).
-void write_q2_k(const float* v, const float* importance, uint8_t* block);
-void write_q3_k(const float* v, const float* importance, uint8_t* block);
-void write_q4_k(const float* v, const float* importance, uint8_t* block);
-void write_q5_k(const float* v, const float* importance, uint8_t* block);
-void write_q6_k(const float* v, const float* importance, uint8_t* block);
+// 256 values a block; importance null or one weight a value (k_quantise.cpp).
+void write_q2_k(const float* v, const float* importance, uint8_t* block, int64_t blocks);
+void write_q3_k(const float* v, const float* importance, uint8_t* block, int64_t blocks);
+void write_q4_k(const float* v, const float* importance, uint8_t* block, int64_t blocks);
+void write_q5_k(const float* v, const float* importance, uint8_t* block, int64_t blocks);
+void write_q6_k(const float* v, const float* importance, uint8_t* block, int64_t blocks);
 
 }  // namespace switchyard::codecs

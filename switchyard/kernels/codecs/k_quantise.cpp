@@ -1,17 +1,20 @@
 // Choosing scales, offsets and integers of a K block so that the weighted squared error sum_i w_i (v_i - v'_i)^2 is small.
 //
-// First each sub-block alone: for a row of trial steps the integers follow by rounding, the best real scale (and offset) for
-// those integers by least squares, and the error in closed form. Then the block: the scales become small integers under the
-// halves d and dmin, and two moves alternate while they help: each sub-block tries the neighbouring integers for its scale and
-// offset, and d and dmin are fitted again by least squares to everything chosen.
+// First each sub-block alone (fit.h). Then the block: the scales become small integers under the halves d and dmin, and two moves
+// alternate while they help: each sub-block tries the neighbouring integers for its scale and offset, and d and dmin are fitted
+// again by least squares to everything chosen.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
-#include "switchyard/kernels/codecs/fit.h"
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#endif
 #include "switchyard/kernels/codecs/half.h"
 #include "switchyard/kernels/codecs/k_blocks.h"
+#include "switchyard/kernels/codecs/fit.h"
+#include "switchyard/kernels/cpu/levels.h"
 
 namespace switchyard::codecs {
 namespace {
@@ -23,16 +26,28 @@ constexpr int kRounds = 3;
 struct Input {
   float v[kValues], w[kValues];
   Input(const float* values, const float* importance) {
+    constexpr float kMost = std::numeric_limits<float>::max();
+    for (int i = 0; i < kValues; ++i) v[i] = values[i] >= -kMost && values[i] <= kMost ? values[i] : 0;
+    for (int i = 0; i < kValues; ++i) w[i] = 1;
+    if (importance == nullptr) return;
     float most = 0;
     for (int i = 0; i < kValues; ++i) {
-      v[i] = std::isfinite(values[i]) ? values[i] : 0;
-      w[i] = importance == nullptr ? 1 : importance[i] > 0 && importance[i] <= std::numeric_limits<float>::max() ? importance[i] : 0;
-      most = std::max(most, w[i]);
+      w[i] = importance[i] > 0 && importance[i] <= kMost ? importance[i] : 0;
+      most = w[i] > most ? w[i] : most;
     }
     // Squares of weights must not leave float's range, and a value without importance still counts a little.
     for (int i = 0; i < kValues; ++i) w[i] = most > 0 ? w[i] / most + 1e-6f : 1;
   }
 };
+
+float as_half(float x) { return half_to_float(float_to_half(x)); }
+
+/// Moves of a sub-block's scale and offset that are tried together.
+struct Move { int scale, offset; };
+constexpr Move kMoves[kTrials]{{0, 0},  {-1, 0}, {1, 0},   {0, -1}, {0, 1},   {-1, -1}, {1, 1},   {-1, 1},
+                               {1, -1}, {2, 1},  {-2, -1}, {1, 2},  {-1, -2}, {2, 2},   {-2, -2}, {2, 0}};
+
+int clamped(int x, int low, int high) { return x < low ? low : x < high ? x : high; }
 
 // ---- v = scale q - offset, q from 0 to kMost
 
@@ -48,14 +63,14 @@ class AffineBlock {
     Affine fit[kParts];
     for (int p = 0; p < kParts; ++p) {
       fit[p] = fit_affine<kSize, kMost, false>(in_.v + p * kSize, in_.w + p * kSize);
-      most_scale = std::max(most_scale, fit[p].scale);
-      most_offset = std::max(most_offset, fit[p].offset);
+      most_scale = fit[p].scale > most_scale ? fit[p].scale : most_scale;
+      most_offset = fit[p].offset > most_offset ? fit[p].offset : most_offset;
     }
-    d = rounded(most_scale / kMostScale);
-    dmin = rounded(most_offset / kMostScale);
+    d = as_half(most_scale / kMostScale);
+    dmin = as_half(most_offset / kMostScale);
     for (int p = 0; p < kParts; ++p) {
-      scale[p] = static_cast<uint8_t>(clamped(fit[p].scale * inverse(d), 0, kMostScale));
-      offset[p] = static_cast<uint8_t>(clamped(fit[p].offset * inverse(dmin), 0, kMostScale));
+      scale[p] = static_cast<uint8_t>(nearest_within(fit[p].scale * inverse(d), 0, kMostScale));
+      offset[p] = static_cast<uint8_t>(nearest_within(fit[p].offset * inverse(dmin), 0, kMostScale));
     }
     double best = improve_parts();
     for (int round = 1; round < kRounds; ++round) {
@@ -66,10 +81,9 @@ class AffineBlock {
       best = error;
       copy_choice(next);
     }
-    for (int i = 0; i < kValues; ++i) {
-      const int p = i / kSize;
-      const float step = d * static_cast<float>(scale[p]), low = dmin * static_cast<float>(offset[p]);
-      q[i] = static_cast<uint8_t>(clamped((in_.v[i] + low) * inverse(step), 0, kMost));
+    for (int p = 0; p < kParts; ++p) {
+      const float low = dmin * static_cast<float>(offset[p]), to_q = inverse(d * static_cast<float>(scale[p]));
+      for (int i = p * kSize; i < (p + 1) * kSize; ++i) q[i] = static_cast<uint8_t>(nearest_within((in_.v[i] + low) * to_q, 0, kMost));
     }
   }
 
@@ -82,57 +96,50 @@ class AffineBlock {
     std::copy(other.offset, other.offset + kParts, offset);
   }
 
-  static float rounded(float x) { return half_to_float(float_to_half(x)); }
-
-  double error(int p, int s, int o) const {
-    const float *v = in_.v + p * kSize, *w = in_.w + p * kSize;
-    const float step = d * static_cast<float>(s), low = dmin * static_cast<float>(o), to_q = inverse(step);
-    Lanes sum{};
-    for (int i = 0; i < kSize; i += 4) {
-      const Lanes at = load_lanes(v + i) + low, off = at - step * clamped(at * to_q, 0, kMost);
-      sum += load_lanes(w + i) * off * off;
-    }
-    return total(sum);
-  }
-
-  /// Moves each sub-block to its best neighbour; the error of all.
+  /// Moves each sub-block to the best of its neighbours; the error of all.
   double improve_parts() {
-    double total = 0;
+    double sum = 0;
     for (int p = 0; p < kParts; ++p) {
-      const int s0 = scale[p], o0 = offset[p];
-      double best = std::numeric_limits<double>::infinity();
-      for (int s = std::max(s0 - 1, 0); s <= std::min(s0 + 1, kMostScale); ++s)
-        for (int o = std::max(o0 - 1, 0); o <= std::min(o0 + 1, kMostScale); ++o)
-          if (const double here = error(p, s, o); here < best) {
-            best = here;
-            scale[p] = static_cast<uint8_t>(s), offset[p] = static_cast<uint8_t>(o);
-          }
-      total += best;
+      const float *v = in_.v + p * kSize, *w = in_.w + p * kSize;
+      int s[kTrials], o[kTrials];
+      float step[kTrials], low[kTrials], to_q[kTrials], error[kTrials] = {};
+      for (int k = 0; k < kTrials; ++k) {
+        s[k] = clamped(scale[p] + kMoves[k].scale, 0, kMostScale);
+        o[k] = clamped(offset[p] + kMoves[k].offset, 0, kMostScale);
+        step[k] = d * static_cast<float>(s[k]), low[k] = dmin * static_cast<float>(o[k]), to_q[k] = inverse(step[k]);
+      }
+      for (int i = 0; i < kSize; ++i)
+        for (int k = 0; k < kTrials; ++k) {
+          const float at = v[i] + low[k], off = at - step[k] * nearest_within(at * to_q[k], 0, kMost);
+          error[k] += w[i] * off * off;
+        }
+      const int best = place_of_least(error);
+      scale[p] = static_cast<uint8_t>(s[best]), offset[p] = static_cast<uint8_t>(o[best]);
+      sum += error[best];
     }
-    return total;
+    return sum;
   }
 
   /// Least squares in d and dmin for the integers as they are: v = d a - dmin b with a = scale q, b = offset.
   void fit_halves() {
-    double aa = 0, ab = 0, bb = 0, av = 0, bv = 0;
+    float aa_[kTrials] = {}, ab_[kTrials] = {}, bb_[kTrials] = {}, av_[kTrials] = {}, bv_[kTrials] = {};
     for (int p = 0; p < kParts; ++p) {
-      const float step = d * static_cast<float>(scale[p]), low = dmin * static_cast<float>(offset[p]), to_q = inverse(step);
-      Lanes q_{}, qq_{}, qv_{}, w_{}, wv_{};
-      for (int i = p * kSize; i < (p + 1) * kSize; i += 4) {
-        const Lanes w = load_lanes(in_.w + i), v = load_lanes(in_.v + i), q = clamped((v + low) * to_q, 0, kMost), wq = w * q;
-        q_ += wq, qq_ += wq * q, qv_ += wq * v, w_ += w, wv_ += w * v;
-      }
-      const double s = scale[p], b = offset[p];
-      aa += s * s * total(qq_), ab += s * b * total(q_), bb += b * b * total(w_), av += s * total(qv_), bv += b * total(wv_);
+      const float s = scale[p], b = offset[p], low = dmin * b, to_q = inverse(d * s);
+      for (int i = p * kSize; i < (p + 1) * kSize; i += kTrials)
+        for (int k = 0; k < kTrials; ++k) {
+          const float v = in_.v[i + k], w = in_.w[i + k], a = s * nearest_within((v + low) * to_q, 0, kMost), wa = w * a, wb = w * b;
+          aa_[k] += wa * a, ab_[k] += wa * b, bb_[k] += wb * b, av_[k] += wa * v, bv_[k] += wb * v;
+        }
     }
+    const double aa = total(aa_), ab = total(ab_), bb = total(bb_), av = total(av_), bv = total(bv_);
     const double determinant = aa * bb - ab * ab;
     double fresh_d = aa > 0 ? av / aa : d, fresh_min = dmin;
     if (determinant > 1e-9 * aa * bb) {
       fresh_d = (av * bb - bv * ab) / determinant;
       fresh_min = (av * ab - bv * aa) / determinant;
     }
-    if (fresh_d > 0) d = rounded(static_cast<float>(fresh_d));
-    if (fresh_min >= 0) dmin = rounded(static_cast<float>(fresh_min));
+    if (fresh_d > 0) d = as_half(static_cast<float>(fresh_d));
+    if (fresh_min >= 0) dmin = as_half(static_cast<float>(fresh_min));
   }
 
   const Input& in_;
@@ -154,8 +161,8 @@ class SymmetricBlock {
       fit[p] = fit_scale<kSize, kLow>(in_.v + p * kSize, in_.w + p * kSize);
       if (std::fabs(fit[p]) > std::fabs(extreme)) extreme = fit[p];
     }
-    d = rounded(extreme / kLowScale);
-    for (int p = 0; p < kParts; ++p) scale[p] = static_cast<int8_t>(clamped(fit[p] * inverse(d), kLowScale, -kLowScale - 1));
+    d = as_half(extreme / kLowScale);
+    for (int p = 0; p < kParts; ++p) scale[p] = static_cast<int8_t>(nearest_within(fit[p] * inverse(d), kLowScale, -kLowScale - 1));
     double best = improve_parts();
     for (int round = 1; round < kRounds; ++round) {
       SymmetricBlock next = *this;
@@ -166,54 +173,49 @@ class SymmetricBlock {
       d = next.d;
       std::copy(next.scale, next.scale + kParts, scale);
     }
-    for (int i = 0; i < kValues; ++i)
-      q[i] = static_cast<int8_t>(clamped(in_.v[i] * inverse(d * static_cast<float>(scale[i / kSize])), kLow, -kLow - 1));
+    for (int p = 0; p < kParts; ++p) {
+      const float to_q = inverse(d * static_cast<float>(scale[p]));
+      for (int i = p * kSize; i < (p + 1) * kSize; ++i) q[i] = static_cast<int8_t>(nearest_within(in_.v[i] * to_q, kLow, -kLow - 1));
+    }
   }
 
  private:
   SymmetricBlock(const SymmetricBlock&) = default;
 
-  static float rounded(float x) { return half_to_float(float_to_half(x)); }
-
-  double error(int p, int s) const {
-    const float *v = in_.v + p * kSize, *w = in_.w + p * kSize;
-    const float step = d * static_cast<float>(s), to_q = inverse(step);
-    Lanes sum{};
-    for (int i = 0; i < kSize; i += 4) {
-      const Lanes x = load_lanes(v + i), off = x - step * clamped(x * to_q, kLow, -kLow - 1);
-      sum += load_lanes(w + i) * off * off;
-    }
-    return total(sum);
-  }
-
+  /// Moves each scale to the best of its neighbours; the error of all.
   double improve_parts() {
-    double total = 0;
+    double sum = 0;
     for (int p = 0; p < kParts; ++p) {
-      const int s0 = scale[p];
-      double best = std::numeric_limits<double>::infinity();
-      for (int s = std::max(s0 - 2, kLowScale); s <= std::min(s0 + 2, -kLowScale - 1); ++s)
-        if (const double here = error(p, s); here < best) {
-          best = here;
-          scale[p] = static_cast<int8_t>(s);
+      const float *v = in_.v + p * kSize, *w = in_.w + p * kSize;
+      int s[kTrials];
+      float step[kTrials], to_q[kTrials], error[kTrials] = {};
+      for (int k = 0; k < kTrials; ++k) {
+        s[k] = clamped(scale[p] + k - kTrials / 2, kLowScale, -kLowScale - 1);
+        step[k] = d * static_cast<float>(s[k]), to_q[k] = inverse(step[k]);
+      }
+      for (int i = 0; i < kSize; ++i)
+        for (int k = 0; k < kTrials; ++k) {
+          const float off = v[i] - step[k] * nearest_within(v[i] * to_q[k], kLow, -kLow - 1);
+          error[k] += w[i] * off * off;
         }
-      total += best;
+      const int best = place_of_least(error);
+      scale[p] = static_cast<int8_t>(s[best]);
+      sum += error[best];
     }
-    return total;
+    return sum;
   }
 
   void fit_half() {
-    double aa = 0, av = 0;
+    float aa_[kTrials] = {}, av_[kTrials] = {};
     for (int p = 0; p < kParts; ++p) {
-      const float to_q = inverse(d * static_cast<float>(scale[p]));
-      Lanes qq_{}, qv_{};
-      for (int i = p * kSize; i < (p + 1) * kSize; i += 4) {
-        const Lanes v = load_lanes(in_.v + i), q = clamped(v * to_q, kLow, -kLow - 1), wq = load_lanes(in_.w + i) * q;
-        qq_ += wq * q, qv_ += wq * v;
+      const float s = scale[p], to_q = inverse(d * s);
+      for (int k = 0; k < kTrials; ++k) {
+        const float v = in_.v[p * kSize + k], a = s * nearest_within(v * to_q, kLow, -kLow - 1), wa = in_.w[p * kSize + k] * a;
+        aa_[k] += wa * a, av_[k] += wa * v;
       }
-      const double s = scale[p];
-      aa += s * s * total(qq_), av += s * total(qv_);
     }
-    if (aa > 0 && av != 0) d = rounded(static_cast<float>(av / aa));
+    const double aa = total(aa_), av = total(av_);
+    if (aa > 0 && av != 0) d = as_half(static_cast<float>(av / aa));
   }
 
   const Input& in_;
@@ -248,57 +250,68 @@ void store_head(const Affine& chosen, uint8_t* block) {
   scales.pack(block + 4);
 }
 
+/// Calls write(chosen, block) for each block.
+template <class Chosen, int64_t kBytes, typename Write>
+void each_block(const float* v, const float* importance, uint8_t* block, int64_t blocks, const Write& write) {
+  kernels::cpu::at_level_exactly([=] {
+    for (int64_t b = 0; b < blocks; ++b) {
+      const Input input(v + b * kValues, importance ? importance + b * kValues : nullptr);
+      write(Chosen(input), block + b * kBytes);
+    }
+  });
+}
+
 }  // namespace
 
-void write_q2_k(const float* v, const float* importance, uint8_t* block) {
-  const Input input(v, importance);
-  const AffineBlock<16, 3, 15> chosen(input);
-  for (int p = 0; p < 16; ++p) block[p] = static_cast<uint8_t>(chosen.scale[p] | chosen.offset[p] << 4);
-  pack_pairs(block + 16, [&](int i) { return chosen.q[i]; });
-  store_half(block + 80, chosen.d);
-  store_half(block + 82, chosen.dmin);
+void write_q2_k(const float* v, const float* importance, uint8_t* block, int64_t blocks) {
+  each_block<AffineBlock<16, 3, 15>, 84>(v, importance, block, blocks, [](const auto& chosen, uint8_t* block) {
+    for (int p = 0; p < 16; ++p) block[p] = static_cast<uint8_t>(chosen.scale[p] | chosen.offset[p] << 4);
+    pack_pairs(block + 16, [&](int i) { return chosen.q[i]; });
+    store_half(block + 80, chosen.d);
+    store_half(block + 82, chosen.dmin);
+  });
 }
 
-void write_q3_k(const float* v, const float* importance, uint8_t* block) {
-  const Input input(v, importance);
-  const SymmetricBlock<-4, -32> chosen(input);
-  std::fill(block, block + 32, uint8_t{0});
-  for (int i = 0; i < kValues; ++i)
-    block[i % 32] = static_cast<uint8_t>(block[i % 32] | ((chosen.q[i] + 4) >> 2) << (i / 32));
-  pack_pairs(block + 32, [&](int i) { return (chosen.q[i] + 4) & 3; });
-  pack_signed_scales(chosen.scale, block + 96);
-  store_half(block + 108, chosen.d);
+void write_q3_k(const float* v, const float* importance, uint8_t* block, int64_t blocks) {
+  each_block<SymmetricBlock<-4, -32>, 110>(v, importance, block, blocks, [](const auto& chosen, uint8_t* block) {
+    std::fill(block, block + 32, uint8_t{0});
+    for (int i = 0; i < kValues; ++i)
+      block[i % 32] = static_cast<uint8_t>(block[i % 32] | ((chosen.q[i] + 4) >> 2) << (i / 32));
+    pack_pairs(block + 32, [&](int i) { return (chosen.q[i] + 4) & 3; });
+    pack_signed_scales(chosen.scale, block + 96);
+    store_half(block + 108, chosen.d);
+  });
 }
 
-void write_q4_k(const float* v, const float* importance, uint8_t* block) {
-  const Input input(v, importance);
-  const AffineBlock<8, 15, 63> chosen(input);
-  store_head(chosen, block);
-  pack_nibbles(block + 16, chosen.q);
+void write_q4_k(const float* v, const float* importance, uint8_t* block, int64_t blocks) {
+  each_block<AffineBlock<8, 15, 63>, 144>(v, importance, block, blocks, [](const auto& chosen, uint8_t* block) {
+    store_head(chosen, block);
+    pack_nibbles(block + 16, chosen.q);
+  });
 }
 
-void write_q5_k(const float* v, const float* importance, uint8_t* block) {
-  const Input input(v, importance);
-  const AffineBlock<8, 31, 63> chosen(input);
-  store_head(chosen, block);
-  std::fill(block + 16, block + 48, uint8_t{0});
-  for (int i = 0; i < kValues; ++i)
-    block[16 + i % 32] = static_cast<uint8_t>(block[16 + i % 32] | (chosen.q[i] >> 4) << (i / 32));
-  pack_nibbles(block + 48, chosen.q);
+void write_q5_k(const float* v, const float* importance, uint8_t* block, int64_t blocks) {
+  each_block<AffineBlock<8, 31, 63>, 176>(v, importance, block, blocks, [](const auto& chosen, uint8_t* block) {
+    store_head(chosen, block);
+    std::fill(block + 16, block + 48, uint8_t{0});
+    for (int i = 0; i < kValues; ++i)
+      block[16 + i % 32] = static_cast<uint8_t>(block[16 + i % 32] | (chosen.q[i] >> 4) << (i / 32));
+    pack_nibbles(block + 48, chosen.q);
+  });
 }
 
-void write_q6_k(const float* v, const float* importance, uint8_t* block) {
-  const Input input(v, importance);
-  const SymmetricBlock<-32, -128> chosen(input);
-  std::fill(block, block + 192, uint8_t{0});
-  for (int i = 0; i < kValues; ++i) {
-    const int group = i / 32, l = i % 32, q = chosen.q[i] + 32;
-    uint8_t &low = block[64 * (group / 4) + 32 * (group % 2) + l], &high = block[128 + 32 * (group / 4) + l];
-    low = static_cast<uint8_t>(low | (q & 15) << (4 * (group / 2 % 2)));
-    high = static_cast<uint8_t>(high | (q >> 4) << (2 * (group % 4)));
-  }
-  std::memcpy(block + 192, chosen.scale, 16);
-  store_half(block + 208, chosen.d);
+void write_q6_k(const float* v, const float* importance, uint8_t* block, int64_t blocks) {
+  each_block<SymmetricBlock<-32, -128>, 210>(v, importance, block, blocks, [](const auto& chosen, uint8_t* block) {
+    std::fill(block, block + 192, uint8_t{0});
+    for (int i = 0; i < kValues; ++i) {
+      const int group = i / 32, l = i % 32, q = chosen.q[i] + 32;
+      uint8_t &low = block[64 * (group / 4) + 32 * (group % 2) + l], &high = block[128 + 32 * (group / 4) + l];
+      low = static_cast<uint8_t>(low | (q & 15) << (4 * (group / 2 % 2)));
+      high = static_cast<uint8_t>(high | (q >> 4) << (2 * (group % 4)));
+    }
+    std::memcpy(block + 192, chosen.scale, 16);
+    store_half(block + 208, chosen.d);
+  });
 }
 
 }  // namespace switchyard::codecs

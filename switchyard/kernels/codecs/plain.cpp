@@ -1,6 +1,9 @@
 // Numbers that stand for themselves.
 #include <cstring>
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#endif
 #include "switchyard/kernels/codecs/half.h"
 #include "switchyard/kernels/codecs/table.h"
 
@@ -10,19 +13,19 @@ namespace {
 struct F32 {
   static constexpr int64_t kLength = 1, kBytes = 4;
   static void read(const uint8_t* block, float* v) { *v = load<float>(block); }
-  static void write(const float* v, uint8_t* block) { store(block, *v); }
+  static void write(const float* v, const float*, uint8_t* block) { store(block, *v); }
 };
 
 struct F16 {
   static constexpr int64_t kLength = 1, kBytes = 2;
   static void read(const uint8_t* block, float* v) { *v = load_half(block); }
-  static void write(const float* v, uint8_t* block) { store_half(block, *v); }
+  static void write(const float* v, const float*, uint8_t* block) { store_half(block, *v); }
 };
 
 struct BF16 {
   static constexpr int64_t kLength = 1, kBytes = 2;
   static void read(const uint8_t* block, float* v) { *v = bfloat_to_float(load<uint16_t>(block)); }
-  static void write(const float* v, uint8_t* block) { store(block, float_to_bfloat(*v)); }
+  static void write(const float* v, const float*, uint8_t* block) { store(block, float_to_bfloat(*v)); }
 };
 
 constexpr BlockCodec kCodecs[]{

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "switchyard/kernels/codecs/fit.h"
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#endif
 #include "switchyard/kernels/codecs/half.h"
+#include "switchyard/kernels/codecs/fit.h"
 #include "switchyard/kernels/codecs/table.h"
 
 namespace switchyard::codecs {
@@ -14,9 +17,9 @@ constexpr int kHalf = 16;
 
 /// The value farthest from zero, the first of several.
 float extreme(const float* v) {
-  float best = 0, size = 0;
-  for (int i = 0; i < 32; ++i)
-    if (std::fabs(v[i]) > size) size = std::fabs(v[i]), best = v[i];
+  const float size = largest_size(v, 32);
+  float best = 0;
+  for (int i = 32; i-- > 0;) best = std::fabs(v[i]) == size ? v[i] : best;
   return best;
 }
 
@@ -45,8 +48,9 @@ void write_symmetric(const float* v, const float* importance, uint8_t* scale, ui
 template <int kBits>
 void write_offset(const float* v, const float* importance, uint8_t* scale, uint8_t* offset, uint8_t* high, uint8_t* nibbles) {
   constexpr int kMost = (1 << kBits) - 1;
-  const auto [least, most] = std::minmax_element(v, v + 32);
-  float m = *least, d = (*most - m) / kMost;
+  float m = v[0], most = v[0];
+  for (int i = 1; i < 32; ++i) m = v[i] < m ? v[i] : m, most = v[i] > most ? v[i] : most;
+  float d = (most - m) / kMost;
   if (importance) {
     const Affine fit = fit_affine<32, kMost, true>(v, importance);
     d = half_to_float(float_to_half(fit.scale));
@@ -120,7 +124,7 @@ struct Q5_1 {
 
 /// d = max|v| / 127, q rounded to nearest, halves away from zero. Returns the sum of q.
 int write_bytes(const float* v, uint8_t* scale, uint8_t* q, float* d) {
-  *d = std::fabs(extreme(v)) / 127;
+  *d = largest_size(v, 32) / 127;
   const float to_q = inverse(*d);
   store_half(scale, *d);
   int sum = 0;
@@ -138,7 +142,7 @@ struct Q8_0 {
     const float d = load_half(block);
     for (int i = 0; i < 32; ++i) v[i] = static_cast<float>(static_cast<int8_t>(block[2 + i])) * d;
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     float d;
     write_bytes(v, block, block + 2, &d);
   }
@@ -150,7 +154,7 @@ struct Q8_1 {
     const float d = load_half(block);
     for (int i = 0; i < 32; ++i) v[i] = static_cast<float>(static_cast<int8_t>(block[4 + i])) * d;
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     float d;
     const int sum = write_bytes(v, block, block + 4, &d);
     store_half(block + 2, d * static_cast<float>(sum));
@@ -163,7 +167,7 @@ struct Q1_0 {
     const float d = load_half(block);
     for (int i = 0; i < 128; ++i) v[i] = (block[2 + i / 8] >> (i % 8) & 1) ? d : -d;
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     float sum = 0;
     std::fill(block, block + kBytes, uint8_t{0});
     for (int i = 0; i < 128; ++i) {
@@ -180,10 +184,8 @@ struct Q2_0 {
     const float d = load_half(block);
     for (int i = 0; i < 64; ++i) v[i] = static_cast<float>((block[2 + i / 4] >> (2 * (i % 4)) & 3) - 1) * d;
   }
-  static void write(const float* v, uint8_t* block) {
-    float d = 0;
-    for (int i = 0; i < 64; ++i) d = std::max(d, std::fabs(v[i]));
-    const float to_q = inverse(d);
+  static void write(const float* v, const float*, uint8_t* block) {
+    const float d = largest_size(v, 64), to_q = inverse(d);
     store_half(block, d);
     std::fill(block + 2, block + kBytes, uint8_t{0});
     for (int i = 0; i < 64; ++i)

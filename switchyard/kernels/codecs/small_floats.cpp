@@ -2,28 +2,29 @@
 #include <algorithm>
 #include <cmath>
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#endif
 #include "switchyard/kernels/codecs/float8.h"
 #include "switchyard/kernels/codecs/half.h"
+#include "switchyard/kernels/codecs/fit.h"
 #include "switchyard/kernels/codecs/table.h"
 
 namespace switchyard::codecs {
 namespace {
 
-/// The code nearest to v / scale, the first of several; codes are signed like +0 ... +6, -0 ... -6.
-int nearest_fp4(float v, float scale) {
-  int best = 0;
-  float best_error = std::fabs(scale * kFloat4[0] - v);
+/// The codes nearest to v / scale, each the first of several; codes are signed like +0 ... +6, -0 ... -6.
+void nearest_fp4(const float (&v)[32], const float (&scale)[32], int (&best)[32]) {
+  float best_error[32];
+  for (int i = 0; i < 32; ++i) best[i] = 0, best_error[i] = std::fabs(scale[i] * kFloat4[0] - v[i]);
   for (int code = 1; code < 16; ++code) {
-    const float error = std::fabs(scale * kFloat4[code] - v);
-    if (error < best_error) best_error = error, best = code;
+    const float value = kFloat4[static_cast<size_t>(code)];
+    for (int i = 0; i < 32; ++i) {
+      const float error = std::fabs(scale[i] * value - v[i]);
+      best[i] = error < best_error[i] ? code : best[i];
+      best_error[i] = error < best_error[i] ? error : best_error[i];
+    }
   }
-  return best;
-}
-
-float largest(const float* v, int count) {
-  float size = 0;
-  for (int i = 0; i < count; ++i) size = std::max(size, std::fabs(v[i]));
-  return size;
 }
 
 struct MXFP4 {
@@ -36,14 +37,17 @@ struct MXFP4 {
       v[i + 16] = half_scale * kTwiceFloat4[block[1 + i] >> 4];
     }
   }
-  static void write(const float* v, uint8_t* block) {
-    const float size = largest(v, 32);
+  static void write(const float* v, const float*, uint8_t* block) {
+    const float size = largest_size(v, 32);
     // The largest value falls between 4 and 8 times the scale.
     const int e = size > 0 ? truncate(std::floor(std::log2(size)) - 2 + 127, 0, 254) : 0;
     block[0] = static_cast<uint8_t>(e);
     const float scale = 2 * power_of_two_half(block[0]);
-    for (int i = 0; i < 16; ++i)
-      block[1 + i] = static_cast<uint8_t>(nearest_fp4(v[i], scale) | nearest_fp4(v[i + 16], scale) << 4);
+    float values[32], scales[32];
+    int codes[32];
+    for (int i = 0; i < 32; ++i) values[i] = v[i], scales[i] = scale;
+    nearest_fp4(values, scales, codes);
+    for (int i = 0; i < 16; ++i) block[1 + i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
   }
 };
 
@@ -65,34 +69,34 @@ struct NVFP4 {
       }
     }
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     for (int part = 0; part < 4; ++part) {
       const float* here = v + 16 * part;
       // Of the scales that put the largest value near 6 or near 4, the one with the smaller error.
-      const float size = largest(here, 16);
-      double best_error = -1;
-      for (const float target : {6.0f, 4.0f}) {
-        const uint8_t code = float_to_e4m3fn(std::min(size / target, 448.0f));
-        const float scale = scale_of(code);
-        uint8_t nibbles[8];
-        double error = 0;
-        for (int i = 0; i < 8; ++i) {
-          const int low = nearest_fp4(here[i], scale), high = nearest_fp4(here[i + 8], scale);
-          nibbles[i] = static_cast<uint8_t>(low | high << 4);
-          error += std::pow(double{scale} * kFloat4[low] - here[i], 2) + std::pow(double{scale} * kFloat4[high] - here[i + 8], 2);
+      const float size = largest_size(here, 16);
+      const uint8_t scale_codes[2]{float_to_e4m3fn(std::min(size / 6.0f, 448.0f)), float_to_e4m3fn(std::min(size / 4.0f, 448.0f))};
+      const float scale[2]{scale_of(scale_codes[0]), scale_of(scale_codes[1])};
+      float values[32], scales[32];
+      int codes[32];
+      for (int i = 0; i < 32; ++i) values[i] = here[i % 16], scales[i] = scale[i / 16];
+      nearest_fp4(values, scales, codes);
+      double error[2]{};
+      for (int i = 0; i < 8; ++i)
+        for (int k = 0; k < 2; ++k) {
+          const auto off = [&](int j) { return double{scale[k]} * kFloat4[static_cast<size_t>(codes[16 * k + j])] - here[j]; };
+          error[k] += off(i) * off(i) + off(i + 8) * off(i + 8);
         }
-        if (best_error >= 0 && !(error < best_error)) continue;
-        best_error = error;
-        block[part] = code;
-        std::copy(nibbles, nibbles + 8, block + 4 + 8 * part);
-      }
+      const int better = error[1] < error[0] ? 1 : 0;
+      block[part] = scale_codes[better];
+      for (int i = 0; i < 8; ++i)
+        block[4 + 8 * part + i] = static_cast<uint8_t>(codes[16 * better + i] | codes[16 * better + i + 8] << 4);
     }
   }
 };
 
 /// -1, 0 or 1 for each of 256 values, stored plus one; d is the largest size.
 float ternary(const float* v, uint8_t* digits) {
-  const float d = largest(v, 256), to_q = inverse(d);
+  const float d = largest_size(v, 256), to_q = inverse(d);
   for (int i = 0; i < 256; ++i) digits[i] = static_cast<uint8_t>(round_away(v[i] * to_q, -1, 1) + 1);
   return d;
 }
@@ -113,7 +117,7 @@ struct TQ1_0 {
         }
     }
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     uint8_t digits[256];
     store_half(block + 52, ternary(v, digits));
     for (const Run& run : kRuns)
@@ -133,7 +137,7 @@ struct TQ2_0 {
       for (int shift = 0; shift < 8; shift += 2)
         for (int i = 0; i < 32; ++i) *v++ = d * static_cast<float>((block[32 * half + i] >> shift & 3) - 1);
   }
-  static void write(const float* v, uint8_t* block) {
+  static void write(const float* v, const float*, uint8_t* block) {
     uint8_t digits[256];
     store_half(block + 64, ternary(v, digits));
     for (int i = 0; i < 64; ++i) {

@@ -1,5 +1,5 @@
 // What the CPU kernels share: tasks taken in small pieces by whichever thread is free, scratch memory
-// that is allocated once a thread, and loops compiled for every instruction level. Internal to kernels/.
+// that is allocated once a thread. Internal to kernels/.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -13,7 +13,7 @@
 #include <new>
 #include <vector>
 
-#include "switchyard/kernels/dispatch.h"
+#include "switchyard/kernels/cpu/levels.h"
 
 namespace switchyard::kernels::cpu {
 
@@ -74,31 +74,6 @@ class Scratch {
   }
   std::byte* next_;
 };
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-// A loop is inlined into the copy for its level only if both are compiled with the same options, and the level names
-// instruction sets, no processor (`arch=` would keep GCC from inlining): sources that give loops
-// here say `#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")`.
-#pragma GCC push_options
-#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
-template <typename Loop> __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,prefer-vector-width=512"), flatten)) void loop_avx512(const Loop& loop) { loop(); }
-template <typename Loop> __attribute__((target("avx2,fma,bmi,bmi2"), flatten)) void loop_avx2(const Loop& loop) { loop(); }
-#pragma GCC pop_options
-#else
-template <typename Loop> void loop_avx512(const Loop& loop) { loop(); }
-template <typename Loop> void loop_avx2(const Loop& loop) { loop(); }
-#endif
-
-/// Runs a loop that the compiler can vectorise, in the copy compiled for the level in force.
-template <typename Loop>
-void at_level(const Loop& loop) {
-  switch (cpu_level()) {
-    case CpuLevel::avx512bf16:
-    case CpuLevel::avx512: loop_avx512(loop); return;
-    case CpuLevel::avx2: loop_avx2(loop); return;
-    case CpuLevel::portable: loop(); return;
-  }
-}
 
 /// A tile of rows of one expert: sorted positions begin ... begin + count.
 struct RowTile { int64_t expert, begin, count; };
