@@ -2,13 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <iostream>
-#include <iterator>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "program/input.h"
 #include "switchyard/base/error.h"
-#include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/infer/generate.h"
 
 namespace switchyard::program {
@@ -71,7 +69,7 @@ void read_object(const json& object, const LanguageModel& model, const PromptsOp
 }  // namespace
 
 std::vector<PromptLine> read_prompts(const std::string& file, const LanguageModel& model, const PromptsOptions& options) {
-  std::istringstream input(file == "-" ? std::string{std::istreambuf_iterator<char>(std::cin), {}} : read_file(file, kLargestFile));
+  std::istringstream input(read_input(file, kLargestFile));
   std::vector<PromptLine> prompts;
   std::optional<bool> objects;  // the first line decides, unless the file's name does
   if (file.ends_with(".jsonl")) objects = true;
@@ -87,7 +85,7 @@ std::vector<PromptLine> read_prompts(const std::string& file, const LanguageMode
       else read_text(text, model, options, line);
       prompts.push_back(std::move(line));
     } catch (const json::exception& error) {
-      fail("program.prompts", "{}, line {}: {}", file, number, error.what());
+      fail("program.prompts", "{}, line {}: {}", file, number, json_fault(error));
     } catch (const Error& error) {
       throw Error(error.code(), fmt::format("{}, line {}: {}", file, number, error.message()));
     }

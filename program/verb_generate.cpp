@@ -1,13 +1,12 @@
 // switchyard generate: writes on from a prompt, or from every prompt of a file.
 #include <fmt/format.h>
 
-#include <iostream>
-#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "program/conversation.h"
 #include "program/generation.h"
+#include "program/input.h"
 #include "program/prompts.h"
 #include "program/verb.h"
 #include "switchyard/base/error.h"
@@ -25,9 +24,7 @@ struct Arguments : GenerationArguments {
 };
 
 std::string prompt_text(const Arguments& arguments) {
-  if (arguments.prompt_file.empty()) return arguments.prompt;
-  if (arguments.prompt_file == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  return read_file(arguments.prompt_file, uint64_t{1} << 28);
+  return arguments.prompt_file.empty() ? arguments.prompt : read_input(arguments.prompt_file, uint64_t{1} << 28);
 }
 
 double rate(int64_t tokens, double seconds) { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }

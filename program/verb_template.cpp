@@ -1,9 +1,7 @@
 // switchyard template: messages to the prompt that a model expects, by its own chat template.
 #include <fmt/format.h>
 
-#include <iostream>
-#include <iterator>
-
+#include "program/input.h"
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
@@ -47,7 +45,7 @@ Json rendered_row(const ChatTemplates& templates, const std::string& line, const
 }
 
 std::vector<std::string> lines_of(const std::string& path) {
-  const std::string text = path == "-" ? std::string{std::istreambuf_iterator<char>(std::cin), {}} : read_file(path, uint64_t{1} << 30);
+  const std::string text = read_input(path, uint64_t{1} << 30);
   std::vector<std::string> lines;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());

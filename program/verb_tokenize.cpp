@@ -1,10 +1,9 @@
 // switchyard tokenize: texts to token ids and back, line by line.
 #include <fmt/format.h>
 
-#include <fstream>
-#include <iostream>
-#include <iterator>
+#include <sstream>
 
+#include "program/input.h"
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
@@ -94,7 +93,7 @@ int tokenize(const Arguments& arguments) {
   if (arguments.has_text) {
     result = json_text(answer(*tokenizer, {{"text", arguments.text}})) + "\n";
   } else {
-    std::istringstream input(arguments.input == "-" ? std::string{std::istreambuf_iterator<char>(std::cin), {}} : read_file(arguments.input));
+    std::istringstream input(read_input(arguments.input));
     size_t number = 0;
     for (std::string line; std::getline(input, line);) {
       ++number;
@@ -102,7 +101,7 @@ int tokenize(const Arguments& arguments) {
       try {
         result += json_text(answer(*tokenizer, json_from(line))) + "\n";
       } catch (const nlohmann::json::exception& error) {
-        fail("tokenize.input", "{}, line {}: {}", arguments.input, number, error.what());
+        fail("tokenize.input", "{}, line {}: {}", arguments.input, number, json_fault(error));
       } catch (const Error& error) {
         throw Error(error.code(), fmt::format("{}, line {}: {}", arguments.input, number, error.message()));
       }

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,6 +32,9 @@ std::string reason(int error) { return std::generic_category().message(error); }
 /// Closes a descriptor when it goes.
 struct Descriptor {
   int value = -1;
+  explicit Descriptor(int opened) : value(opened) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() {
     if (value >= 0) ::close(value);
   }
@@ -81,12 +86,11 @@ fs::path without_slash(const fs::path& path) { return path.has_filename() ? path
 
 }  // namespace
 
-std::string read_file(const fs::path& path, uint64_t limit) {
-  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.value < 0 && errno == ENOENT) fail("file.missing", "{} does not exist", path.string());
+namespace {
+
+std::string read_all(const Descriptor& file, const fs::path& path, uint64_t limit) {
   struct stat status {};
-  if (file.value < 0 || ::fstat(file.value, &status) != 0)
-    fail("file.read", "{} cannot be read: {}", path.string(), reason(errno));
+  if (::fstat(file.value, &status) != 0) fail("file.read", "{} cannot be read: {}", path.string(), reason(errno));
   if (S_ISDIR(status.st_mode)) fail("file.read", "{} is a folder, where a file was expected", path.string());
 
   // A regular file is read in one piece with one byte to spare, which finds its end; a pipe in growing pieces.
@@ -112,6 +116,28 @@ std::string read_file(const fs::path& path, uint64_t limit) {
     }
   }
 }
+
+int opened(const fs::path& path, int flags) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
+  if (file < 0 && errno == ENOENT) fail("file.missing", "{} does not exist", path.string());
+  if (file < 0) fail("file.read", "{} cannot be read: {}", path.string(), reason(errno));
+  return file;
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path, uint64_t limit) {
+  const Descriptor file(opened(path, O_NONBLOCK));  // opening a pipe must not wait for a writer
+  struct stat status {};
+  struct statfs system {};
+  const bool pipe = ::fstat(file.value, &status) == 0 && S_ISFIFO(status.st_mode);
+  check(!pipe || (::fstatfs(file.value, &system) == 0 && system.f_type == PIPEFS_MAGIC), "file.read",
+        "{} is a pipe, where a file was expected", path.string());
+  ::fcntl(file.value, F_SETFL, O_RDONLY);
+  return read_all(file, path, limit);
+}
+
+std::string read_file_or_pipe(const fs::path& path, uint64_t limit) { return read_all(Descriptor(opened(path, 0)), path, limit); }
 
 AtomicFile::AtomicFile(fs::path final_path) : final_(std::move(final_path)) {
   check(final_.has_filename(), "file.write", "'{}' names no file", final_.string());

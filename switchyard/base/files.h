@@ -11,8 +11,11 @@
 
 namespace switchyard {
 
-/// Whole file as bytes; throws file.missing, file.read, file.too_large (over `limit` bytes).
+/// Whole file as bytes; throws file.missing, file.read, file.too_large (over `limit` bytes). A pipe that has a name in a folder is
+/// refused: whoever wrote the folder could make its reader wait for ever. One without (/dev/stdin, a shell's <(...)) is read.
 std::string read_file(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 32);
+/// The same of what a user gives as input, which may be any pipe.
+std::string read_file_or_pipe(const std::filesystem::path& path, uint64_t limit = uint64_t{1} << 32);
 
 /// A file written under a temporary name beside its final one, made durable (fsync) and renamed by
 /// commit(). Destroyed without commit, it leaves nothing. Throws file.write with the system's reason

@@ -21,4 +21,7 @@ nlohmann::ordered_json ordered_json_from(std::string_view text);
 nlohmann::json json_if_valid(std::string_view text);
 nlohmann::ordered_json ordered_json_if_valid(std::string_view text);
 
+/// What is wrong with a text, for a message: at most 200 printable characters, without the library's own tag.
+std::string json_fault(const nlohmann::detail::exception& error);
+
 }  // namespace switchyard

@@ -8,12 +8,12 @@
 #include <charconv>
 #include <filesystem>
 #include <istream>
-#include <nlohmann/json.hpp>
 #include <streambuf>
 #include <unordered_set>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 
 namespace switchyard {
 
@@ -319,7 +319,7 @@ class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
     std::string_view before = text_.substr(0, position > 0 ? position - 1 : 0);
     int at = 1 + static_cast<int>(std::count(before.begin(), before.end(), '\n'));
-    std::string reason = error.what();
+    std::string reason = json_fault(error);
     if (size_t colon = reason.find(": "); colon != std::string::npos) reason = reason.substr(colon + 2);
     tree_.refuse("syntax", at, reason);
   }

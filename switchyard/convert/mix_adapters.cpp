@@ -19,6 +19,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/options.h"
+#include "switchyard/base/progress.h"
 #include "switchyard/base/random.h"
 
 namespace switchyard {
@@ -162,14 +163,18 @@ peft::ModuleTensors mixed(const std::vector<Part>& parts, const std::string& mod
   return result;
 }
 
-/// The most common rank, and the modules that have another, each by its full name.
-void set_ranks(peft::AdapterFile& result) {
+/// The most common rank, and the modules that have another, each by its full name. Scales are 1; of a rank-stabilised mix, which peft
+/// gives one rank `whole` for all modules and alpha = rank, the root of that rank.
+void set_ranks(peft::AdapterFile& result, int64_t whole) {
+  const auto alpha = [&](int64_t rank) {
+    return result.config.rank_stabilised ? std::sqrt(static_cast<double>(whole) * static_cast<double>(rank)) : static_cast<double>(rank);
+  };
   std::map<int64_t, int64_t> count;
   for (const auto& [name, module] : result.modules) ++count[module.a.size(0)];
   const int64_t rank = std::max_element(count.begin(), count.end(), [](const auto& x, const auto& y) { return x.second < y.second; })->first;
   peft::ModuleRule target;
   for (const auto& [name, module] : result.modules) target.names.push_back(name);
-  update(result.config, rank, static_cast<double>(rank), target);
+  update(result.config, rank, alpha(rank), target);
   const auto escaped = [](const std::string& name) {
     std::string text;
     for (const char c : name) text += c == '.' ? std::string("\\.") : std::string(1, c);
@@ -179,9 +184,9 @@ void set_ranks(peft::AdapterFile& result) {
     const int64_t own = module.a.size(0);
     if (own == rank) continue;
     result.config.rank_pattern.emplace_back(escaped(name), own);
-    result.config.alpha_pattern.emplace_back(escaped(name), static_cast<double>(own));
+    result.config.alpha_pattern.emplace_back(escaped(name), alpha(own));
     result.config.document["rank_pattern"][escaped(name)] = Node(std::to_string(own));
-    result.config.document["alpha_pattern"][escaped(name)] = Node(std::to_string(own));
+    result.config.document["alpha_pattern"][escaped(name)] = Node(fmt::format("{}", alpha(own)));
   }
 }
 
@@ -192,10 +197,8 @@ void plain_rules(peft::AdapterConfig& config) {
   config.layers_pattern.clear();
   config.all_linear = false;
   config.targets_given = true;
-  config.rank_stabilised = false;
   for (const char* key : {"exclude_modules", "layers_to_transform", "layers_pattern"})
     if (config.document.find(key)) config.document[key] = Node();
-  if (config.document.find("use_rslora")) config.document["use_rslora"] = Node("false");
 }
 
 peft::AdapterFile mix_ia3(const std::vector<WeightedAdapter>& adapters, peft::AdapterFile result) {
@@ -263,11 +266,14 @@ peft::AdapterFile mix_adapters(const std::vector<WeightedAdapter>& adapters, con
   plain_rules(result.config);
   if (first.config.kind == peft::Kind::ia3) return mix_ia3(adapters, std::move(result));
 
-  int64_t widest = 0;
+  int64_t widest = 0, whole = 0;  // the ranks that the configs allow
   std::vector<std::pair<std::string, std::vector<Part>>> modules;
   std::map<std::string, size_t> at;
   for (const auto& [adapter, weight] : adapters) {
     const peft::ModuleMatcher matcher(adapter->config);
+    int64_t allowed = adapter->config.rank;
+    for (const auto& [pattern, rank] : adapter->config.rank_pattern) allowed = std::max(allowed, rank);
+    whole = options.mix == Mix::cat ? whole + allowed : std::max(whole, allowed);
     for (const auto& [name, tensors] : adapter->modules) {
       const int64_t rank = matcher.rank(name);
       check(rank == tensors.a.size(0), "adapters.rank", "{}: {} has rank {}, but the config says {}", adapter->where, name, tensors.a.size(0), rank);
@@ -285,7 +291,10 @@ peft::AdapterFile mix_adapters(const std::vector<WeightedAdapter>& adapters, con
   check(!modules.empty(), "adapters.mix", "the adapters hold no modules");
   for (const auto& [name, parts] : modules)
     result.modules.emplace_back(name, mixed(parts, name, options, options.svd_rank.value_or(widest)));
-  set_ranks(result);
+  if (by_svd(options.mix) && options.svd_rank) whole = *options.svd_rank;
+  if (first.config.rank_stabilised)
+    log_warning(fmt::format("{} is rank-stabilised, and so is the mix, as peft has it: it adds the root of {}, its rank, times the sum", first.where, whole));
+  set_ranks(result, whole);
   return result;
 }
 

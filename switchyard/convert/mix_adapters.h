@@ -40,7 +40,7 @@ struct WeightedAdapter {
   double weight = 1;
 };
 
-/// One adapter whose scale is 1. Weights may be negative. One adapter alone is mixed as linear. Throws adapters.mix for what cannot
+/// One adapter whose scale is 1, or the root of its rank when the first one is rank-stabilised, as peft has it. Weights may be negative. One adapter alone is mixed as linear. Throws adapters.mix for what cannot
 /// be mixed (kinds, ranks, DoRA, whole tensors, parameters of experts) and adapters.density.
 peft::AdapterFile mix_adapters(const std::vector<WeightedAdapter>& adapters, const MixOptions& options);
 

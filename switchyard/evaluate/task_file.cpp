@@ -1,10 +1,10 @@
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/options.h"
 #include "switchyard/evaluate/tasks.h"
 
@@ -94,7 +94,7 @@ std::vector<TaskItem> read_tasks(const std::filesystem::path& file, int64_t shot
       item.prompt.insert(0, examples);
       items.push_back(std::move(item));
     } catch (const json::exception& error) {
-      fail("evaluate.task", "{}, line {}: {}", file.string(), line_number, error.what());
+      fail("evaluate.task", "{}, line {}: {}", file.string(), line_number, json_fault(error));
     } catch (const Error& error) {
       throw Error(error.code(), fmt::format("{}, line {}: {}", file.string(), line_number, error.message()));
     }

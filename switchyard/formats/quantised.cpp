@@ -123,10 +123,14 @@ struct QuantisedWeights::Data {
     return at::empty(found.shape, at::TensorOptions().dtype(*type).device(at::kMeta));
   }
   void add(const std::string& name, const TensorInfo& main, Make make) {
-    const std::shared_ptr<const PackedTensor> whole = make([&](const std::string& part) { return sketch(part, name); });
+    uint64_t bytes = 0;
+    const std::shared_ptr<const PackedTensor> whole = make([&](const std::string& part) {
+      bytes += info(part, name).bytes;
+      return sketch(part, name);
+    });
     const bool fresh = packed.emplace(name, std::move(make)).second && (name == main.name || !has(name));
     check(fresh, "formats.quantised.shape", "{} is in the file twice, packed and plain", name);
-    tensors.push_back({name, whole->layout() == "fp8" ? main.dtype : whole->layout(), whole->shape(), whole->bytes()});
+    tensors.push_back({name, whole->layout() == "fp8" ? main.dtype : whole->layout(), whole->shape(), bytes});
   }
   void add_float8(const TensorInfo& info, const Settings& settings);
   void add_integers(const TensorInfo& info, const Settings& settings);

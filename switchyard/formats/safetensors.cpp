@@ -3,11 +3,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/base/options.h"
 #include "switchyard/formats/safetensors_header.h"
 
@@ -58,7 +58,7 @@ std::map<std::string, std::vector<std::string>> read_index(const fs::path& path)
   try {
     index = nlohmann::json::parse(text, shallow);
   } catch (const nlohmann::json::exception& error) {
-    fail("formats.safetensors.index", "{} is not valid JSON: {}", path.string(), error.what());
+    fail("formats.safetensors.index", "{} is not valid JSON: {}", path.string(), json_fault(error));
   }
   check(index.is_object() && index.contains("weight_map") && index["weight_map"].is_object(), "formats.safetensors.index",
         "{} has no 'weight_map' from tensor names to files", path.string());

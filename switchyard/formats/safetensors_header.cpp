@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 
 namespace switchyard::safetensors {
 namespace {
@@ -144,11 +144,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool boolean(bool) override { return skipping_ ? skipped() : odd("a truth value"); }
   bool binary(binary_t&) override { return odd("binary data"); }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    std::string reason = error.what();
-    if (reason.size() > 200) reason.resize(200);
-    for (char& c : reason)
-      if (static_cast<unsigned char>(c) < 32 || static_cast<unsigned char>(c) > 126) c = '?';
-    fail("formats.safetensors.header", "{}: the header is not valid JSON at byte {}: {}", file_, position, reason);
+    fail("formats.safetensors.header", "{}: the header is not valid JSON at byte {}: {}", file_, position, json_fault(error));
   }
 
  private:

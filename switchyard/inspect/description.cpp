@@ -13,6 +13,7 @@
 #include "switchyard/formats/gguf.h"
 #include "switchyard/formats/quantised.h"
 #include "switchyard/formats/template/chat_template.h"
+#include "switchyard/formats/tokenizer.h"
 #include "switchyard/inspect/tokenizer_description.h"
 #include "switchyard/kernels/codecs/block_codec.h"
 #include "switchyard/models/checkpoint.h"
@@ -266,15 +267,39 @@ uint64_t read_config(FileSummary& description, const Node& config) {
   return bytes_from(layers * 2 * 2 * static_cast<double>(description.key_value_heads) * static_cast<double>(head));
 }
 
+/// Throws what a loader would throw for a config that is damaged; one that is only not supported is told.
+void check_config(FileSummary& description, const Node& config) {
+  const auto read = [&] {
+    if (const Node* own = config.find("switchyard")) {
+      (void)read_options<ModelOptions>(*own);
+    } else if (const std::shared_ptr<Family> family = description.family_known ? family_of(config) : nullptr) {
+      (void)family->read(config, [&](const std::string& name) {
+        return std::any_of(description.tensors.begin(), description.tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
+      });
+    }
+  };
+  try {
+    read();
+  } catch (const Error& error) {
+    const bool damaged = error.code() == "options.missing" || error.code() == "options.type" || error.code() == "options.range";
+    if (damaged) throw;
+    description.more.emplace_back("not loaded here", error.message());
+  }
+  check(description.experts == 0 || description.experts_per_token <= description.experts, "show.config",
+        "{}: a token takes {} experts, but there are {}", config.where(), description.experts_per_token, description.experts);
+}
+
 FileSummary of_folder(const fs::path& folder) {
   FileSummary description{.kind = "model folder", .path = folder};
   uint64_t per_token = 0;
-  if (fs::exists(folder / "config.json")) per_token = read_config(description, read_json(folder / "config.json"));
+  Node config;
+  if (fs::exists(folder / "config.json")) per_token = read_config(description, config = read_json(folder / "config.json"));
   add_files(description, folder);
   // An index whose files are not there is no model, and open_weights says so.
   if (description.files > 0 || fs::exists(folder / "model.safetensors.index.json")) description.tensors = open_weights(folder)->tensors();
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) description.has_tokenizer |= is_tokenizer_file(entry.path());
   description.has_chat_template = ChatTemplates::present(folder);
+  if (config.is_map()) check_config(description, config);
   count(description);
   if (!description.tensors.empty()) add_memory(description, per_token);
   return description;
@@ -399,7 +424,13 @@ FileSummary of_adapter(const fs::path& folder) {
 }
 
 FileSummary of_tokenizer(const fs::path& file) {
-  const TokenizerDescription tokenizer = describe_tokenizer(file);
+  TokenizerDescription tokenizer = describe_tokenizer(file);
+  try {
+    (void)load_tokenizer(file);
+  } catch (const Error& error) {
+    if (error.code() != "tokenizer.unsupported") throw;
+    tokenizer.more.emplace_back("not loaded here", error.message());
+  }
   FileSummary description{.kind = "tokenizer", .path = file, .family = tokenizer.kind};
   description.bytes = file_bytes(file);
   description.files = 1;

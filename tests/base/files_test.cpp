@@ -68,13 +68,20 @@ TEST(Files, ReadingRefusesByName) {
   EXPECT_EQ(expect_error([&] { (void)read_file(folder / "ten" / "below"); }).code(), "file.read");
 }
 
-TEST(Files, ReadsPipes) {
+TEST(Files, ReadsPipesThatAreGivenAsInput) {
   const TemporaryFolder folder;
   const fs::path pipe = folder / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(expect_error([&] { (void)read_file(pipe); }).code(), "file.read");  // at once: nobody writes
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  EXPECT_EQ(::write(ends[1], "abc", 3), 3);
+  ::close(ends[1]);
+  EXPECT_EQ(read_file("/dev/fd/" + std::to_string(ends[0])), "abc");
+  ::close(ends[0]);
   const std::string text(200000, 'p');
   std::thread writer([&] { std::ofstream(pipe) << text; });
-  EXPECT_EQ(read_file(pipe), text);
+  EXPECT_EQ(read_file_or_pipe(pipe), text);
   writer.join();
 }
 
@@ -112,7 +119,7 @@ TEST(Files, DevicesPipesAndLinksAreWrittenThrough) {
   const fs::path pipe = folder / "pipe", link = folder / "link", device = folder / "device";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
   std::string got;
-  std::thread reader([&] { got = read_file(pipe); });
+  std::thread reader([&] { got = read_file_or_pipe(pipe); });
   write_file_atomically(pipe, "through");
   reader.join();
   EXPECT_EQ(got, "through");

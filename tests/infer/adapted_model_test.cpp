@@ -467,8 +467,15 @@ TEST(AdapterFiles, ExactMixesAddWhatTheAdaptersAdd) {
   const at::Tensor expected = logits_of(model, ids);
   for (const MixOptions& options : {MixOptions{.mix = Mix::cat}, MixOptions{.mix = Mix::svd, .svd_rank = 9}}) {
     AdaptedModel mixed = adapted("base-llama");
-    mixed.adapters().load("mix", mix_adapters({{&two, -0.4}, {&one, 0.7}}, options));
+    mixed.adapters().load("mix", mix_adapters({{&one, 0.7}, {&two, -0.4}}, options));
     mixed.use({{"mix"}});
+    EXPECT_LT(difference(logits_of(mixed, ids), expected), kTolerance) << to_string(options.mix);
+    // Where the first is rank-stabilised the mix is too: the root of the rank that peft gives it stands before the sum.
+    int64_t most = one.config.rank;
+    for (const auto& [pattern, rank] : one.config.rank_pattern) most = std::max(most, rank);
+    const double root = std::sqrt(static_cast<double>(options.svd_rank.value_or(most + two.config.rank)));
+    mixed.adapters().load("stable", mix_adapters({{&two, -0.4 / root}, {&one, 0.7 / root}}, options));
+    mixed.use({{"stable"}});
     EXPECT_LT(difference(logits_of(mixed, ids), expected), kTolerance) << to_string(options.mix);
   }
 }

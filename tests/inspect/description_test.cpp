@@ -8,6 +8,7 @@
 #include "switchyard/base/files.h"
 #include "switchyard/formats/gguf.h"
 #include "switchyard/formats/safetensors.h"
+#include "switchyard/formats/tokenizer.h"
 #include "tests/files.h"
 #include "tests/support.h"
 
@@ -110,25 +111,26 @@ TEST(Show, AdaptersAndTokenizersAreTold) {
   EXPECT_EQ(more(adapter, "target_modules"), "q_proj, v_proj");
   EXPECT_EQ(more(adapter, "bias"), "");
   write_text(folder / "tokenizer.json",
-             R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}, "added_tokens": [{"id": 5, "content": "<s>", "special": true}], "decoder": {"type": "ByteLevel"}})");
+             R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}, "added_tokens": [{"id": 5, "content": "<s>", "special": true}], "decoder": {"type": "ByteLevel"}})");
   const FileSummary tokenizer = describe(folder / "tokenizer.json");
   EXPECT_EQ(tokenizer.kind, "tokenizer");
   EXPECT_EQ(tokenizer.family, "BPE");
   EXPECT_EQ(tokenizer.vocabulary, 6);
   EXPECT_EQ(more(tokenizer, "decoder"), "ByteLevel");
   write_text(folder / "x.tiktoken", "YQ== 0\nYg== 1\n");
-  EXPECT_EQ(describe(folder / "x.tiktoken").vocabulary, 2);
-  // Two pieces, then how it was trained: field 3 says bpe.
-  write_text(folder / "y.model", std::string("\x0a\x03\x0a\x01" "a" "\x0a\x03\x0a\x01" "b" "\x12\x02\x18\x02", 14));
-  EXPECT_EQ(describe(folder / "y.model").vocabulary, 2);
-  EXPECT_EQ(more(describe(folder / "y.model"), "model"), "bpe");
+  EXPECT_EQ(expect_error([&] { describe(folder / "x.tiktoken"); }).code(), "tokenizer.format");  // most bytes have no token
+  std::filesystem::copy_file(golden("tokenizers/kimi-tiktoken/tiktoken.model"), folder / "z.tiktoken");
+  EXPECT_EQ(describe(folder / "z.tiktoken").vocabulary, 420);
+  const std::filesystem::path pieces = golden("tokenizers/spm-bpe-nobyte/tokenizer.model");
+  EXPECT_EQ(describe(pieces).vocabulary, load_tokenizer(pieces)->vocabulary());
+  EXPECT_EQ(more(describe(pieces), "model"), "bpe");
 }
 
 TEST(Show, PartsOfModelsAndFoldersOfEachKindAreTold) {
   TemporaryFolder folder;
   // A shard tells what is in it, and that there is more.
   write_safetensors_folder(folder.path(), {{"model.layers.0.a.weight", at::ones({4, 4})}, {"model.layers.1.a.weight", at::ones({4, 4})}}, 64);
-  write_text(folder / "config.json", R"({"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 4, "head_dim": 9223372036854775807})");
+  write_text(folder / "config.json", R"({"model_type": "someone-elses", "num_hidden_layers": 2, "hidden_size": 4, "head_dim": 9223372036854775807})");
   const FileSummary shard = describe(folder / "model-00002-of-00002.safetensors");
   EXPECT_EQ(shard.kind, "safetensors file");
   EXPECT_EQ(shard.parameters, 16);
@@ -205,6 +207,26 @@ TEST(Show, WhatIsNothingOfAModelIsRefused) {
   EXPECT_EQ(expect_error([&] { describe(folder / "other.json"); }).code(), "show.unknown");
   write_text(folder / "broken.jinja", "{% if %}");
   EXPECT_EQ(expect_error([&] { describe(folder / "broken.jinja"); }).code(), "template.syntax");
+  // What a loader would refuse as damaged is refused here too; what is only not supported is told.
+  TemporaryFolder model;
+  const std::string config = R"({"model_type": "mixtral", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+      "num_local_experts": 4, "num_experts_per_tok": 2, "vocab_size": 64, "rms_norm_eps": 1e-5, "max_position_embeddings": 64})";
+  const auto code_with = [&](const std::string& from, const std::string& to) {
+    std::string text = config;
+    text.replace(text.find(from), from.size(), to);
+    write_text(model / "config.json", text);
+    return expect_error([&] { describe(model.path()); }).code();
+  };
+  EXPECT_EQ(code_with("\"num_attention_heads\": 4,", ""), "options.missing");
+  EXPECT_EQ(code_with("\"num_hidden_layers\": 1", "\"num_hidden_layers\": -1"), "options.range");
+  EXPECT_EQ(code_with("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 9"), "show.config");
+  write_text(model / "config.json", config.substr(0, config.size() - 1) + R"(, "hidden_act": "unheard-of"})");
+  EXPECT_EQ(describe(model.path()).more.back().first, "not loaded here");
+  write_text(folder / "merge.json", R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}})");
+  EXPECT_EQ(expect_error([&] { describe(folder / "merge.json"); }).code(), "tokenizer.format");
+  TemporaryFolder piped;
+  ASSERT_EQ(::mkfifo((piped / "config.json").c_str(), 0600), 0);
+  EXPECT_EQ(expect_error([&] { describe(piped.path()); }).code(), "show.config");
   std::filesystem::create_symlink("circle", folder / "circle");
   const testing::Finished circle = testing::run_command(std::string(SWITCHYARD_BINARY_DIR) + "/bin/switchyard show " + (folder / "circle").string());
   EXPECT_EQ(circle.status, 2);

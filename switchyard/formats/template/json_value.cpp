@@ -1,9 +1,7 @@
 #include "switchyard/formats/template/json_value.h"
 
-#include <algorithm>
-#include <nlohmann/json.hpp>
-
 #include "switchyard/base/error.h"
+#include "switchyard/base/json.h"
 
 namespace switchyard::jinja {
 namespace {
@@ -31,10 +29,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    std::string reason = error.what();
-    reason = reason.substr(0, 200);
-    std::replace_if(reason.begin(), reason.end(), [](char c) { return static_cast<unsigned char>(c) < 32 || static_cast<unsigned char>(c) > 126; }, '?');
-    fail("template.json", "{}: no valid JSON at byte {}: {}", source_, position, reason);
+    fail("template.json", "{}: no valid JSON at byte {}: {}", source_, position, json_fault(error));
   }
 
   Value take() { return std::move(result_); }

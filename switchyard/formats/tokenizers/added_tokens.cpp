@@ -49,21 +49,23 @@ void AddedTokens::add(AddedToken token, const TokenModel& model, const std::vect
     wanted = text.text;
     if (wanted != token.content) spelling_[place] = wanted;
   }
-  (token.normalised ? after_ : before_).add(wanted, place);
+  if (wanted.empty()) nothing_ = place;
+  else (token.normalised ? after_ : before_).add(wanted, place);
   tokens_[place] = std::move(token);
 }
 
 std::vector<AddedTokens::Part> AddedTokens::find(std::string_view text, bool after_normalisation, bool parse_special) const {
   const Trie& trie = after_normalisation ? after_ : before_;
+  const int32_t otherwise = after_normalisation ? nothing_ : -1;
   std::vector<Part> parts;
   size_t done = 0;  // everything before is in a part
-  for (size_t at = 0; at < text.size() && !trie.empty();) {
-    if (!trie.may_begin(text[at])) {
+  for (size_t at = 0; at < text.size() && !(trie.empty() && otherwise < 0);) {
+    if (otherwise < 0 && !trie.may_begin(text[at])) {
       ++at;
       continue;
     }
     size_t length = 0;
-    int32_t id = -1;
+    int32_t id = otherwise;
     trie.walk(text.substr(at), [&](size_t bytes, int32_t value) {
       length = bytes;
       id = value;
@@ -74,7 +76,7 @@ std::vector<AddedTokens::Part> AddedTokens::find(std::string_view text, bool aft
       continue;
     }
     size_t begin = at, end = at + length;
-    at = end;
+    at = length > 0 ? end : at + utf8_length(text[at]);
     const AddedToken& token = tokens_.at(id);
     if (token.special && !parse_special) continue;
     if (token.single_word) {
@@ -88,9 +90,9 @@ std::vector<AddedTokens::Part> AddedTokens::find(std::string_view text, bool aft
     }
     if (token.right_strip)
       while (end < text.size() && unicode::is(code_at(text, end), unicode::kSpace)) end += utf8_length(text[end]);
-    if (begin >= end) continue;  // blanks that the token before has taken
+    if (length == 0 ? begin < done : begin >= end) continue;  // blanks that the token before has taken
     if (done < begin) parts.push_back({done, begin, -1});
-    parts.push_back({begin, end, id});
+    if (begin < end) parts.push_back({begin, end, id});
     done = end;
   }
   if (done < text.size()) parts.push_back({done, text.size(), -1});

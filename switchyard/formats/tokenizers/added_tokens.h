@@ -45,6 +45,7 @@ class AddedTokens {
   std::unordered_map<int64_t, std::string> spelling_;  ///< after normalisation, where it changes
   std::unordered_map<std::string, int32_t> ids_;
   Trie before_, after_;
+  int32_t nothing_ = -1;  ///< the token that normalisation leaves nothing of, which cuts a text at every character
   int64_t size_ = 0, next_ = -1;
 };
 

@@ -176,7 +176,7 @@ class Bpe : public TokenModel {
     if (slot.bytes == word.size() && std::memcmp(slot.word, word.data(), word.size()) == 0 && slot.bytes > 0) {
       uint32_t from = begin;
       for (size_t i = 0; i < slot.count; ++i) {
-        pieces.push_back({slot.ids[i], from, begin + slot.ends[i], false});
+        pieces.push_back({slot.ids[i], from, begin + slot.ends[i]});
         from = begin + slot.ends[i];
       }
       return;
@@ -184,7 +184,7 @@ class Bpe : public TokenModel {
     const size_t first = pieces.size();
     encode_word(word, begin, space, pieces);
     const size_t count = pieces.size() - first;
-    if (count > Workspace::kTokens || word.empty()) return;
+    if (count > Workspace::kTokens || word.empty() || (count > 0 && pieces.back().loose)) return;
     std::memcpy(slot.word, word.data(), word.size());
     slot.bytes = static_cast<uint8_t>(word.size());
     slot.count = static_cast<uint8_t>(count);
@@ -252,18 +252,21 @@ class Bpe : public TokenModel {
   void encode_word(std::string_view word, uint32_t begin, Workspace& space, std::vector<Piece>& pieces) const {
     if (options_.ignore_merges) {
       if (const int32_t whole = vocabulary_.id(word); whole >= 0) {
-        pieces.push_back({whole, begin, begin + static_cast<uint32_t>(word.size()), false});
+        pieces.push_back({whole, begin, begin + static_cast<uint32_t>(word.size())});
         return;
       }
     }
     spell(word, space.symbols);
     if (space.symbols.size() <= kScanSymbols) merge_by_scan(space);
     else merge_by_queue(space);
-    uint32_t at = begin;
+    uint32_t at = 0;
     for (const Symbol& symbol : space.symbols) {
       if (!symbol.alive) continue;
-      pieces.push_back({symbol.id, at, at + symbol.bytes, false});
-      at += symbol.bytes;
+      // The bytes of a prefix or suffix count as if they stood in the word, and may run past its end.
+      const uint32_t end = at + symbol.bytes;
+      if (end <= word.size()) pieces.push_back({symbol.id, begin + at, begin + end});
+      else pieces.push_back({symbol.id, at, end, false, true});
+      at = end;
     }
   }
 

@@ -43,11 +43,12 @@ class Vocabulary {
 };
 
 /// A token of a text: its id and the bytes of Words::text that it stands for. `literal`: it is shown as those bytes, not as
-/// the vocabulary spells it.
+/// the vocabulary spells it. `loose`: it stands for what its model put into a word, and has the bytes of the whole text that the
+/// reference library gives it.
 struct Piece {
   int32_t id = 0;
   uint32_t begin = 0, end = 0;
-  bool literal = false;
+  bool literal = false, loose = false;
 };
 
 class TokenModel {

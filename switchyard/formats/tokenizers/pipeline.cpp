@@ -14,7 +14,7 @@ constexpr size_t kLongestText = (uint64_t{1} << 31) - 1;  // places in a text ar
 /// Bytes of a text to its code points.
 class CodePoints {
  public:
-  explicit CodePoints(std::string_view text) {
+  explicit CodePoints(std::string_view text) : bytes_(text.size()) {
     if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return;
     index_.reserve(text.size() + 1);
     uint32_t index = 0;
@@ -27,7 +27,14 @@ class CodePoints {
   int64_t begin(uint32_t byte) const { return index_.empty() ? byte : index_[std::min<size_t>(byte, index_.size() - 1)]; }
   int64_t end(uint32_t byte) const { return index_.empty() || byte == 0 ? byte : index_[std::min<size_t>(byte, index_.size() - 1) - 1] + 1; }
 
+  /// The code points of bytes that may lie outside the text; then as they are.
+  std::pair<int64_t, int64_t> loose(uint32_t first, uint32_t last) const {
+    if (first >= bytes_) return {first, last};
+    return {begin(first), last < bytes_ ? begin(last) : last <= bytes_ ? end(last) : begin(first) + 2};
+  }
+
  private:
+  size_t bytes_;
   std::vector<uint32_t> index_;
 };
 
@@ -172,6 +179,10 @@ class PipelineTokenizer : public Tokenizer {
     encoding.ids.push_back(piece.id);
     if (!details) return;
     encoding.tokens.push_back(piece.literal ? text.text.substr(piece.begin, piece.end - piece.begin) : parts_.model->vocabulary().token(piece.id));
+    if (piece.loose) {
+      encoding.offsets.push_back(points.loose(piece.begin, piece.end));
+      return;
+    }
     const Span first = text.origin(piece.begin);
     const uint32_t end = piece.end > piece.begin ? text.origin(piece.end - 1).end : first.begin;
     encoding.offsets.emplace_back(points.begin(first.begin), points.end(end));

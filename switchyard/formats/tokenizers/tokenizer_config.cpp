@@ -53,7 +53,7 @@ TokenizerConfig read_tokenizer_config(const std::map<std::string, std::string>& 
       if (root.contains("tokenizer_class") && root["tokenizer_class"].is_string()) config.tokenizer_class = root["tokenizer_class"];
       read_added(root, config, fmt::format("{} beside {}", name, source));
     } catch (const nlohmann::json::exception& error) {
-      fail("tokenizer.format", "{} beside {}: {}", name, source, error.what());
+      fail("tokenizer.format", "{} beside {}: {}", name, source, json_fault(error));
     }
   }
   return config;

@@ -401,7 +401,7 @@ TokenizerParts parts_from_json(std::string_view json, const std::map<std::string
     parts.fingerprint = stable_hash(json);
     return parts;
   } catch (const nlohmann::json::exception& error) {
-    fail("tokenizer.format", "{}: {}", source, error.what());
+    fail("tokenizer.format", "{}: {}", source, json_fault(error));
   } catch (const Error& error) {  // what a part says of itself does not name the file
     if (error.message().find(source) != std::string::npos) throw;
     fail(error.code(), "{}: {}", source, error.message());

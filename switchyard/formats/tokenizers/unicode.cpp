@@ -70,8 +70,11 @@ char32_t compose(const UNormalizer2* by, char32_t a, char32_t b) {
   return whole < 0 || !has_known_decomposition(static_cast<char32_t>(whole)) ? 0 : static_cast<char32_t>(whole);
 }
 
-/// Decomposed characters with their changes, in canonical order.
-std::vector<Edit> decomposed(std::string_view text, bool compatible) {
+constexpr char32_t kFirstMark = 0x300;  ///< what is below begins a character, and composes with nothing before it
+
+/// Decomposed characters with their changes, in canonical order. ASCII is its own decomposition; what is below `whole` and has nothing
+/// after it that it could come together with is left as it is, for composition would give it back.
+std::vector<Edit> decomposed(std::string_view text, bool compatible, char32_t whole) {
   struct Part { Edit edit; int order; };
   const UNormalizer2* by = normaliser(compatible);
   std::vector<Edit> edits;
@@ -84,13 +87,20 @@ std::vector<Edit> decomposed(std::string_view text, bool compatible) {
   };
   for (size_t at = 0; at < text.size();) {
     const size_t length = utf8_length(text[at]);
-    decompose(by, utf8_code_point(text.substr(at, length)), [&](char32_t c, bool first) {
+    const char32_t code = utf8_code_point(text.substr(at, length));
+    at += length;
+    const bool alone = at == text.size() || static_cast<unsigned char>(text[at]) < 0xCC;  // where kFirstMark begins
+    if (code < 0x80 || (code < whole && alone)) {
+      if (!marks.empty()) settle();
+      edits.push_back({code, 0});
+      continue;
+    }
+    decompose(by, code, [&](char32_t c, bool first) {
       const int order = combining_class(c);
       if (order == 0) settle();
       if (order == 0) edits.push_back({c, first ? 0 : 1});
       else marks.push_back({{c, first ? 0 : 1}, order});
     });
-    at += length;
   }
   settle();
   return edits;
@@ -113,7 +123,7 @@ std::vector<Edit> composed(const std::vector<Edit>& parts) {
     last = -1;
   };
   for (const Edit& part : parts) {
-    const int order = combining_class(part.character);
+    const int order = part.character < kFirstMark ? 0 : combining_class(part.character);
     if (has_starter && last < order) {
       if (const char32_t whole = compose(by, starter.character, part.character)) {
         starter = {whole, starter.change + part.change - 1};
@@ -172,8 +182,11 @@ void append_lower(std::vector<Edit>& edits, char32_t c) {
 }
 
 void normalise(AlignedText& text, Form form) {
-  if (std::all_of(text.text.begin(), text.text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return;
-  std::vector<Edit> edits = decomposed(text.text, form == Form::nfkc || form == Form::nfkd);
+  // Composed, nothing below the marks changes; else nothing that is ASCII. The latter's bytes, and those that begin the former, tell.
+  const char32_t whole = form == Form::nfc ? kFirstMark : 0x80;
+  const unsigned char least = form == Form::nfc ? 0xCC : 0x80;
+  if (std::all_of(text.text.begin(), text.text.end(), [least](char c) { return static_cast<unsigned char>(c) < least; })) return;
+  std::vector<Edit> edits = decomposed(text.text, form == Form::nfkc || form == Form::nfkd, whole);
   if (form == Form::nfc || form == Form::nfkc) edits = composed(edits);
   transform(text, edits);
 }

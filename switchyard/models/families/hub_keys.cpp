@@ -194,7 +194,7 @@ void HubReader::finish() const {
     if (known_.contains(key) || std::find(kInert.begin(), kInert.end(), key) != kInert.end()) continue;
     for (const auto& [acting, neutral] : kActing)
       if (key == acting && !value.is_null()) {
-        const auto changes = [&neutral](const Node& said) {
+        const auto changes = [&neutral = neutral](const Node& said) {
           return !said.is_scalar() || std::find(neutral.begin(), neutral.end(), said.scalar()) == neutral.end();
         };
         const bool acts = value.is_list() ? std::any_of(value.items().begin(), value.items().end(), changes) : changes(value);
