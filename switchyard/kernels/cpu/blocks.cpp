@@ -461,11 +461,13 @@ struct Sixty {
     __mmask16 none = 0;
     for (int i = 0; i < 4; ++i) {
       all.v[i] = _mm512_loadu_ps(x + 16 * i);
+      const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(all.v[i]), _mm512_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
+      none |= static_cast<__mmask16>(~finite);
+      all.v[i] = _mm512_maskz_mov_ps(finite, all.v[i]);
       largest = _mm512_max_ps(largest, _mm512_abs_ps(all.v[i]));
-      none |= _mm512_cmp_ps_mask(all.v[i], all.v[i], _CMP_UNORD_Q);
     }
-    const float top = none ? std::numeric_limits<float>::quiet_NaN() : _mm512_reduce_max_ps(largest);
-    all.unit = top / most;
+    const float top = _mm512_reduce_max_ps(largest);
+    all.unit = none ? std::numeric_limits<float>::quiet_NaN() : top / most;  // which all 64 then give
     all.to_q = _mm512_set1_ps(top < kNothing ? 0 : most / top);
     return all;
   }
