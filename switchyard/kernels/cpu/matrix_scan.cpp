@@ -9,6 +9,7 @@
 #include "switchyard/kernels/cpu/exp.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
+#include "switchyard/kernels/cpu/tiles.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
@@ -23,9 +24,6 @@ constexpr int64_t kStep = 16;
 constexpr int64_t kFew = 8;
 /// Heads of a group that one task takes: they share the products of queries and keys.
 constexpr int64_t kHeads = 4;
-
-inline float value(float x) { return x; }
-inline float value(c10::BFloat16 x) { return __builtin_bit_cast(float, uint32_t{x.x} << 16); }
 
 /// One operand of one sequence and head: row t is at `at + t * stride`.
 template <typename T>
@@ -44,7 +42,7 @@ template <typename T>
 inline void load(const T* x, int64_t n, bool unit, float scale, float* out) {
   float sum = 0;
   for (int64_t i = 0; i < n; ++i) {
-    out[i] = value(x[i]);
+    out[i] = cpu::to_float(x[i]);
     sum += out[i] * out[i];
   }
   if (!unit) return;
@@ -85,9 +83,9 @@ void one_row(const Group<T>& group, const Head<T>& head, int64_t t, float* scrat
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j < p; ++j) u[j] += k[i] * head.state[i * p + j];
       const float rate = head.beta.at[t * head.beta.stride];
-      for (int64_t j = 0; j < p; ++j) u[j] = rate * (value(v[j]) - keep * u[j]);
+      for (int64_t j = 0; j < p; ++j) u[j] = rate * (cpu::to_float(v[j]) - keep * u[j]);
     } else {
-      for (int64_t j = 0; j < p; ++j) u[j] = value(v[j]);
+      for (int64_t j = 0; j < p; ++j) u[j] = cpu::to_float(v[j]);
     }
     for (int64_t i = 0; i < n; ++i) {
       float* s = head.state + i * p;
@@ -182,7 +180,7 @@ void one_block(const Head<T>& head, int64_t n, int64_t first, int64_t count, int
   cpu::at_level([&] {
     for (int64_t i = 0; i < count; ++i) {
       const T* v = head.v.at + (first + i) * head.v.stride;
-      for (int64_t c = 0; c < p; ++c) block.u[i * p + c] = value(v[c]);
+      for (int64_t c = 0; c < p; ++c) block.u[i * p + c] = cpu::to_float(v[c]);
     }
     for (int64_t i = count * p; i < rows * p; ++i) block.u[i] = 0;
   });

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "switchyard/kernels/cpu/parallel.h"
+#include "switchyard/kernels/cpu/tiles.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
@@ -16,14 +17,8 @@ constexpr int64_t kDepth = 1024;
 
 bool micro_kernel(bool bf16) { return cpu_level() >= (bf16 ? CpuLevel::avx512bf16 : CpuLevel::avx512); }
 
-inline float value(float x) { return x; }
-inline float value(c10::BFloat16 x) {
-  const uint32_t bits = uint32_t{x.x} << 16;
-  return __builtin_bit_cast(float, bits);
-}
-
-/// Pair = 1: B row-major; pair = 2: two rows of B interleaved.
-template <int kPair, typename T>
+/// B is row-major, or has kPair<T> of its rows interleaved.
+template <typename T>
 void loop_product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c,
                   int64_t ldc, bool add) {
   at_level([=] {
@@ -32,9 +27,9 @@ void loop_product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, cons
       if (!add)
         for (int64_t j = 0; j < n; ++j) row[j] = 0;
       for (int64_t p = 0; p < k; ++p) {
-        const float left = value(a[i * lda + p]);
-        const T* __restrict right = b + (p / kPair) * ldb * kPair + p % kPair;
-        for (int64_t j = 0; j < n; ++j) row[j] += left * value(right[j * kPair]);
+        const float left = to_float(a[i * lda + p]);
+        const T* __restrict right = b + (p / kPair<T>) * ldb * kPair<T> + p % kPair<T>;
+        for (int64_t j = 0; j < n; ++j) row[j] += left * to_float(right[j * kPair<T>]);
       }
     }
   });
@@ -44,14 +39,14 @@ void loop_product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, cons
 
 void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
              int64_t ldc, bool add) {
-  if (!micro_kernel(false)) return loop_product<1>(m, n, k, a, lda, b, ldb, c, ldc, add);
+  if (!micro_kernel(false)) return loop_product(m, n, k, a, lda, b, ldb, c, ldc, add);
   for (int64_t p = 0; p < k; p += kDepth)
     at::native::cpublas::brgemm(m, n, std::min(kDepth, k - p), lda, ldb, ldc, add || p > 0, a + p, b + p * ldb, c, false);
 }
 
 void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb,
              float* c, int64_t ldc, bool add) {
-  if (!micro_kernel(true)) return loop_product<2>(m, n, k, a, lda, b, ldb, c, ldc, add);
+  if (!micro_kernel(true)) return loop_product(m, n, k, a, lda, b, ldb, c, ldc, add);
   for (int64_t p = 0; p < k; p += kDepth)
     at::native::cpublas::brgemm(m, n, std::min(kDepth, k - p), lda, ldb, ldc, add || p > 0, a + p, b + p * ldb, c, true);
 }

@@ -20,7 +20,7 @@ namespace {
 
 #define SWITCHYARD_INLINE [[gnu::always_inline]] static inline
 
-constexpr int64_t kRows = 16, kValues = 256;  ///< rows of a group; values of a row that are unpacked at once
+constexpr int64_t kRows = kGroupRows, kValues = kGroupStep;  ///< rows of a group; values of a row that are unpacked at once
 
 /// Sixteen rows of 256 values: unsigned bytes u, four consecutive values of a row in its lane, and for each run of values with one
 /// scale what they stand for: scale u - offset.

@@ -10,6 +10,8 @@ namespace switchyard::kernels::cpu {
 
 struct IntColumns;
 
+constexpr int64_t kGroupRows = 16;  ///< a group's, one in each lane
+
 /// The ways of one format through groups of sixteen rows; blocks of a row: a multiple of 256 values.
 struct GroupPath {
   /// out[j * ld + r] = <row r, x[j]> for r < rows, a multiple of 16, and j < n. Equal bits from both forms.

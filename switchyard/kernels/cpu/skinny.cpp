@@ -98,15 +98,17 @@ bool takes_many_ints(const Stack<T>& w) {
   return kIntColumns<T> == 1 && takes_ints(w) && w.k % kGroupStep == 0;
 }
 
+namespace {
+
 /// Of rows that lie one behind the other, or have turned.
-static void int_dots(const BlockTensor& w, const BlockPath& path, int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out, int64_t ld) {
+void int_dots(const BlockTensor& w, const BlockPath& path, int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out, int64_t ld) {
   TurnedBlocks* turned = w.turned();
   if (turned) turned->dots(first, rows, n, x, out, ld);
   else path.int_dots(w.row(first), rows, w.row_values() / w.codec().length, n, x, out, ld);
 }
 
 /// The same of rows that are several columns each.
-static void digit_dots(const BlockTensor& w, const BlockPath& path, int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out,
+void digit_dots(const BlockTensor& w, const BlockPath& path, int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out,
                        int64_t ld) {
   thread_local std::vector<float> parts;
   parts.resize(static_cast<size_t>(kDigits * n * rows));
@@ -116,6 +118,8 @@ static void digit_dots(const BlockTensor& w, const BlockPath& path, int64_t firs
     for (int64_t r = 0; r < rows; ++r) out[j * ld + r] = part[r] + (part[rows + r] + part[2 * rows + r]);
   }
 }
+
+}  // namespace
 
 template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,

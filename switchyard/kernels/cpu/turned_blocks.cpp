@@ -20,7 +20,6 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kGroupRows = 16;
 constexpr int64_t kWorthTurning = int64_t{1} << 20;  ///< bytes: less stays in the caches
 constexpr int64_t kHugePage = int64_t{1} << 21;
 
