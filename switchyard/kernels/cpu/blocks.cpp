@@ -1,7 +1,6 @@
 #include "switchyard/kernels/cpu/blocks.h"
 
 #include <algorithm>
-#include <limits>
 #include <array>
 #include <cstring>
 #include <string_view>
@@ -233,14 +232,10 @@ void decode_bf16(const uint8_t* packed, int64_t blocks, c10::BFloat16* out) {
 }
 
 /// Rows follow one another in memory. The hardware follows too, but not across pages; this is as far ahead as memory is away.
-template <int64_t kBytes, _mm_hint kHint = _MM_HINT_T0>
-SWITCHYARD_INLINE void fetch(const uint8_t* from) {
-#pragma GCC unroll 4
-  for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(from + at), kHint);
-}
 template <int64_t kBytes>
 SWITCHYARD_INLINE void fetch_ahead(const uint8_t* block) {
-  fetch<kBytes>(block + 4096);
+#pragma GCC unroll 4
+  for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(block + 4096 + at), _MM_HINT_T0);
 }
 
 /// N columns, each in so many partial sums that four products or more are under way at once.
@@ -448,148 +443,6 @@ void int_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, co
     });
 }
 
-/// 64 values, the largest of them, and what makes them integers of at most `most`.
-struct Sixty {
-  static constexpr float kNothing = 1e-30f;  ///< values below it count for nothing
-  __m512 v[4];
-  float unit;
-  __m512 to_q;
-
-  SWITCHYARD_INLINE Sixty of(const float* x, float most) {
-    Sixty all;
-    __m512 largest = _mm512_setzero_ps();
-    __mmask16 none = 0;
-    for (int i = 0; i < 4; ++i) {
-      all.v[i] = _mm512_loadu_ps(x + 16 * i);
-      const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(all.v[i]), _mm512_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
-      none |= static_cast<__mmask16>(~finite);
-      all.v[i] = _mm512_maskz_mov_ps(finite, all.v[i]);
-      largest = _mm512_max_ps(largest, _mm512_abs_ps(all.v[i]));
-    }
-    const float top = _mm512_reduce_max_ps(largest);
-    all.unit = none ? std::numeric_limits<float>::quiet_NaN() : top / most;  // which all 64 then give
-    all.to_q = _mm512_set1_ps(top < kNothing ? 0 : most / top);
-    return all;
-  }
-  SWITCHYARD_INLINE void store(__m512i whole, int8_t* q, float scale, float* sum) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(whole));
-    *sum = scale * static_cast<float>(_mm512_reduce_add_epi32(whole));
-  }
-};
-
-void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
-  const Sixty all = Sixty::of(x, 127);
-  *scale = all.unit;
-  for (int i = 0; i < 4; ++i)
-    Sixty::store(_mm512_cvtps_epi32(_mm512_mul_ps(all.v[i], all.to_q)), q + 16 * i, all.unit, sum + i);  // nearest, ties to even
-}
-
-/// The digits of the 64 values, `k` apart.
-void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale, float* sum) {
-  const Sixty all = Sixty::of(x, 127 * 65536);
-  const float units[kDigits] = {all.unit * 65536, all.unit * 256, all.unit};
-  for (int64_t digit = 0; digit < kDigits; ++digit) scale[digit * (k / 64)] = units[digit];
-  for (int i = 0; i < 4; ++i) {
-    __m512i rest = _mm512_cvtps_epi32(_mm512_mul_ps(all.v[i], all.to_q));
-    for (int64_t digit = kDigits - 1; digit >= 0; --digit) {
-      const __m512i low = digit == 0 ? rest : _mm512_srai_epi32(_mm512_slli_epi32(rest, 24), 24);
-      Sixty::store(low, q + digit * k + 16 * i, units[digit], sum + digit * (k / 16) + i);
-      rest = _mm512_srai_epi32(_mm512_sub_epi32(rest, low), 8);
-    }
-  }
-}
-
-// Rows that are not packed. A way reads kWidth weights of a row and adds their products with as many values of x to 16 sums.
-struct FloatsByFloats {
-  static constexpr int64_t kWidth = 16;
-  using W = float;
-  using X = float;
-  SWITCHYARD_INLINE __m512 weights(const float* at) { return _mm512_loadu_ps(at); }
-  SWITCHYARD_INLINE __m512 add(__m512 sum, __m512 w, const float* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), sum); }
-};
-struct HalvesByFloats {
-  static constexpr int64_t kWidth = 16;
-  using W = c10::BFloat16;
-  using X = float;
-  SWITCHYARD_INLINE __m512 weights(const c10::BFloat16* at) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))), 16));
-  }
-  SWITCHYARD_INLINE __m512 add(__m512 sum, __m512 w, const float* x) { return _mm512_fmadd_ps(w, _mm512_loadu_ps(x), sum); }
-};
-struct HalvesByHalves {
-  static constexpr int64_t kWidth = 32;
-  using W = c10::BFloat16;
-  using X = c10::BFloat16;
-  SWITCHYARD_INLINE __m512bh weights(const c10::BFloat16* at) { return (__m512bh)_mm512_loadu_si512(at); }
-  SWITCHYARD_INLINE __m512 add(__m512 sum, __m512bh w, const c10::BFloat16* x) { return _mm512_dpbf16_ps(sum, w, weights(x)); }
-};
-
-/// Few columns leave room for several sums a row, so that four products are under way at once; more share what they load of x
-/// between four rows.
-template <int N> constexpr int kSumsOf = N == 1 ? 4 : N <= 3 ? 2 : 1;
-template <int N> constexpr int kRowsOf = N <= 2 ? 1 : 4;
-constexpr int64_t kColumnsAtOnce = 6;  ///< whose sums with four rows fill the registers, and of 2048 wide rows most of the first-level cache
-constexpr int64_t kRowBytesAtOnce = 1 << 18;  ///< of weights that stay in the second-level cache while block after block of columns meets them
-
-/// R rows and N columns; the next R rows are fetched meanwhile. Into the second-level cache: the first has few buffers for what is under
-/// way, and x needs them.
-template <typename Way, int N, int R>
-SWITCHYARD_INLINE void meet_rows(const typename Way::W* w, int64_t stride, int64_t k, const typename Way::X* x, int64_t x_stride, float* out,
-                                int64_t ld) {
-  constexpr int kSums = kSumsOf<N>;
-  constexpr int64_t kStep = 4 * Way::kWidth;
-  const uint8_t* later = reinterpret_cast<const uint8_t*>(w) + (R == 1 ? 4096 : R * stride * static_cast<int64_t>(sizeof(*w)));
-  __m512 sums[R][N][kSums];
-  for (auto& row : sums)
-    for (auto& column : row)
-      for (__m512& sum : column) sum = _mm512_setzero_ps();
-  for (int64_t i = 0; i < k; i += kStep) {
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r)
-      fetch<kStep * sizeof(*w), N == 2 ? _MM_HINT_T0 : _MM_HINT_T1>(later + (r * stride + i) * static_cast<int64_t>(sizeof(*w)));
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const int64_t at = i + j * Way::kWidth;
-      decltype(Way::weights(w)) v[R];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) v[r] = Way::weights(w + r * stride + at);
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n)
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) sums[r][n][j % kSums] = Way::add(sums[r][n][j % kSums], v[r], x + n * x_stride + at);
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) {
-      for (int s = 1; s < kSums; ++s) sums[r][n][0] = _mm512_add_ps(sums[r][n][0], sums[r][n][s]);
-      out[n * ld + r] = _mm512_reduce_add_ps(sums[r][n][0]);
-    }
-}
-
-template <typename Way, int N>
-void meet_all_rows(const typename Way::W* w, int64_t stride, int64_t rows, int64_t k, const typename Way::X* x, int64_t x_stride, float* out,
-                   int64_t ld) {
-  constexpr int R = kRowsOf<N>;
-  int64_t r = 0;
-  for (; r + R <= rows; r += R) meet_rows<Way, N, R>(w + r * stride, stride, k, x, x_stride, out + r, ld);
-  for (; r < rows; ++r) meet_rows<Way, N, 1>(w + r * stride, stride, k, x, x_stride, out + r, ld);
-}
-
-template <typename Way>
-void plain_dots(const typename Way::W* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const typename Way::X* x, int64_t x_stride,
-                float* out, int64_t ld) {
-  const int64_t blocks = (n + kColumnsAtOnce - 1) / kColumnsAtOnce;
-  const int64_t step = blocks == 1 ? rows : std::max<int64_t>(16, kRowBytesAtOnce / (stride * static_cast<int64_t>(sizeof(*w))) / 16 * 16);
-  for (int64_t r = 0; r < rows; r += step)
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t first = n * b / blocks, count = n * (b + 1) / blocks - first;
-      for_columns(count, [=](auto columns) {
-        if constexpr (columns <= kColumnsAtOnce)
-          meet_all_rows<Way, columns>(w + r * stride, stride, std::min(step, rows - r), k, x + first * x_stride, x_stride, out + first * ld + r, ld);
-      });
-    }
-}
-
 struct Named { std::string_view name; BlockPath path; };
 template <typename Block, typename Bytes, typename Way = ByVectors<Block>>
 constexpr Named named() {
@@ -605,39 +458,6 @@ constexpr std::array<Named, 6> kPaths{named<Q8_0, Q8_0Bytes>(), named<Q4_0, Q4_0
 
 namespace switchyard::kernels::cpu {
 
-void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum) {
-  for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + 4 * part);
-}
-
-void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum) {
-  for (int64_t j = 0; j < n; ++j, x += k, q += kDigits * k, scale += kDigits * (k / 64), sum += kDigits * (k / 16))
-    for (int64_t part = 0; part < k / 64; ++part)
-      quantise_part_to_digits(x + 64 * part, k, q + 64 * part, scale + part, sum + 4 * part);
-}
-
-template <>
-bool has_row_dots<float>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % 64 == 0; }
-template <>
-bool has_row_dots<c10::BFloat16>(int64_t k) { return cpu_level() >= CpuLevel::avx512bf16 && k % 128 == 0; }
-
-bool row_dots(const float* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld) {
-  if (!has_row_dots<float>(k)) return false;
-  plain_dots<FloatsByFloats>(w, stride, rows, k, n, x, x_stride, out, ld);
-  return true;
-}
-
-bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* x, int64_t x_stride, float* out, int64_t ld) {
-  if (!has_row_dots<float>(k)) return false;
-  plain_dots<HalvesByFloats>(w, stride, rows, k, n, x, x_stride, out, ld);
-  return true;
-}
-
-bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const c10::BFloat16* x, int64_t x_stride, float* out, int64_t ld) {
-  if (!has_row_dots<c10::BFloat16>(k)) return false;
-  plain_dots<HalvesByHalves>(w, stride, rows, k, n, x, x_stride, out, ld);
-  return true;
-}
-
 const BlockPath* block_path(const BlockCodec& codec) {
   if (cpu_level() < CpuLevel::avx512bf16) return nullptr;  // the level that has VNNI
   for (const Named& known : kPaths)
@@ -652,15 +472,6 @@ const BlockPath* block_path(const BlockCodec& codec) {
 namespace switchyard::kernels::cpu {
 
 const BlockPath* block_path(const BlockCodec&) { return nullptr; }
-template <>
-bool has_row_dots<float>(int64_t) { return false; }
-template <>
-bool has_row_dots<c10::BFloat16>(int64_t) { return false; }
-bool row_dots(const float*, int64_t, int64_t, int64_t, int64_t, const float*, int64_t, float*, int64_t) { return false; }
-bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const float*, int64_t, float*, int64_t) { return false; }
-bool row_dots(const c10::BFloat16*, int64_t, int64_t, int64_t, int64_t, const c10::BFloat16*, int64_t, float*, int64_t) { return false; }
-void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, float*) {}  // nobody asks for them without a path
-void quantise_digits(const float*, int64_t, int64_t, int8_t*, float*, float*) {}
 
 }  // namespace switchyard::kernels::cpu
 

@@ -8,6 +8,7 @@
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/grouped_ffn.h"
 #include "switchyard/kernels/cpu/parallel.h"
+#include "switchyard/kernels/cpu/row_dots.h"
 
 namespace switchyard::kernels::cpu {
 
