@@ -12,6 +12,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/base/random.h"
+#include "switchyard/kernels/dispatch.h"
 
 namespace switchyard::program {
 namespace {
@@ -116,6 +117,10 @@ void read_pages(const std::vector<Pages>& pages) {
   });
   static std::atomic<uint64_t> kept;  // so that nothing of it can be left out
   kept = total.load();
+}
+
+std::string dense_type(const std::string& dtype) {
+  return dtype == "f32" || kernels::detected_cpu_level() < kernels::CpuLevel::avx512 ? "f32" : "bf16";
 }
 
 at::ScalarType type_named(const std::string& dtype) { return dtype == "f32" ? at::kFloat : at::kBFloat16; }

@@ -58,6 +58,9 @@ struct Pages { const void* data; int64_t bytes; };
 void read_pages(const std::vector<Pages>& pages);
 
 at::ScalarType type_named(const std::string& dtype);
+/// The type of the dense product that one of `dtype` is measured against: f32 instead of bf16 where libtorch multiplies that value by
+/// value, since a ceiling says what the machine can do.
+std::string dense_type(const std::string& dtype);
 
 // The tables.
 std::vector<Row> bench_layer(const BenchOptions& options);

@@ -63,15 +63,16 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
   const int64_t hidden = F * k;
   const at::Tensor wide_up = normal({hidden, D}, "wide_up"), wide_gate = normal({hidden, D}, "wide_gate"),
                    wide_down = normal({D, hidden}, "wide_down");
-  const at::Tensor a = x.detach().to(type_named(dtype)), b = wide_up.detach().t().to(type_named(dtype));
+  const std::string ceiling = dense_type(dtype);
+  const at::Tensor a = x.detach().to(type_named(ceiling)), b = wide_up.detach().t().to(type_named(ceiling));
 
   std::vector<Contender> contenders{
-      {"dense_product", dtype, 2.0 * static_cast<double>(T * D) * static_cast<double>(hidden), "GFLOP/s",
+      {"dense_product", ceiling, 2.0 * static_cast<double>(T * D) * static_cast<double>(hidden), "GFLOP/s",
        [&] { (void)at::matmul(a, b); }},
-      {"dense_swiglu", dtype, flops, "GFLOP/s",
+      {"dense_swiglu", ceiling, flops, "GFLOP/s",
        [&] {
          clear({x, wide_up, wide_gate, wide_down});
-         const AutocastScope autocast({.enabled = lowered});
+         const AutocastScope autocast({.enabled = ceiling == "bf16"});
          const at::Tensor h = at::silu(at::linear(x, wide_gate)) * at::linear(x, wide_up);
          backward(at::linear(h, wide_down), grad);
        }},

@@ -99,7 +99,9 @@ std::vector<Row> bench_gemm(const BenchOptions& o) {
   std::vector<Row> table;
   for (const std::string& dtype : dtypes_of(o, {"f32", "bf16"})) {
     const at::ScalarType type = type_named(dtype);
-    const at::Tensor x = random.normal({pairs, D}, {.purpose = "x"}, type), dense = random.normal({F, D}, {.purpose = "dense"}, type);
+    const std::string ceiling = dense_type(dtype);
+    const at::Tensor x = random.normal({pairs, D}, {.purpose = "x"}, type), dense_x = x.to(type_named(ceiling));
+    const at::Tensor dense = random.normal({F, D}, {.purpose = "dense"}, type_named(ceiling));
     const at::Tensor grad = random.normal({pairs, F}, {.purpose = "grad"}, type);
     const Weights w(dtype, {E, F, D}, random, "w");
     const at::Tensor ends = offset.slice(0, 1).to(at::kInt);
@@ -109,7 +111,7 @@ std::vector<Row> bench_gemm(const BenchOptions& o) {
     const double bytes = static_cast<double>(w.expert_bytes() * E);
 
     std::vector<Contender> contenders{
-        {"dense_product", dtype, flops, "GFLOP/s", [&] { (void)at::matmul(x, dense.t()); }},
+        {"dense_product", ceiling, flops, "GFLOP/s", [&] { (void)at::matmul(dense_x, dense.t()); }},
         {"read_test", dtype, bytes, "GB/s", [&] { read_pages(pages); }},
         {"grouped_linear", dtype, flops, "GFLOP/s",
          [&] {
@@ -118,7 +120,7 @@ std::vector<Row> bench_gemm(const BenchOptions& o) {
          }},
     };
     if (!w.packed) {
-      contenders.push_back({"libtorch_grouped_mm", dtype, flops, "GFLOP/s", [&] {
+      if (ceiling == dtype) contenders.push_back({"libtorch_grouped_mm", dtype, flops, "GFLOP/s", [&] {
                               const at::NoGradGuard guard;
                               (void)at::_grouped_mm(x, w.tensor.transpose(1, 2), ends);
                             }});
@@ -180,9 +182,11 @@ std::vector<Row> bench_quant(const BenchOptions& o) {
   const auto [T, D, F, E, k] = o.shape;
   const Streams random(1);
   const double flops = 3 * 2.0 * static_cast<double>(T * D) * static_cast<double>(F * k);
-  const at::Tensor x = random.normal({T, D}, {.purpose = "x"}, at::kBFloat16);
-  const at::Tensor up = random.normal({F * k, D}, {.purpose = "up"}, at::kBFloat16), gate = random.normal({F * k, D}, {.purpose = "gate"}, at::kBFloat16),
-                   down = random.normal({D, F * k}, {.purpose = "down"}, at::kBFloat16);
+  const std::string ceiling = dense_type("bf16");
+  const at::ScalarType dense = type_named(ceiling);
+  const at::Tensor x = random.normal({T, D}, {.purpose = "x"}, at::kBFloat16), dense_x = x.to(dense);
+  const at::Tensor up = random.normal({F * k, D}, {.purpose = "up"}, dense), gate = random.normal({F * k, D}, {.purpose = "gate"}, dense),
+                   down = random.normal({D, F * k}, {.purpose = "down"}, dense);
   const Choice choice(o.shape, random, 0);
   const at::Tensor weight = random.uniform({T * k}, {.purpose = "weight"});
   std::vector<Row> table;
@@ -192,7 +196,7 @@ std::vector<Row> bench_quant(const BenchOptions& o) {
     const at::Tensor rows_in = dtype == "f32" ? x.to(at::kFloat) : x;
     const at::NoGradGuard guard;
     std::vector<Contender> contenders{
-        {"dense_swiglu", "bf16", flops, "GFLOP/s", [&] { (void)at::linear(at::silu(at::linear(x, gate)) * at::linear(x, up), down); }},
+        {"dense_swiglu", ceiling, flops, "GFLOP/s", [&] { (void)at::linear(at::silu(at::linear(dense_x, gate)) * at::linear(dense_x, up), down); }},
         {"prefill", dtype, flops, "GFLOP/s", [&] { (void)kernels::grouped_ffn(rows_in, choice.offset, choice.row, weight, network); }}};
     std::vector<Row> rows = take_turns(contenders, o.repeats);
     for (Row& row : rows) measure_against(row, rows[0].rate);

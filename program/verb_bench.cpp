@@ -30,7 +30,7 @@ const std::map<std::string, Table>& tables() {
       {"decode", {bench_decode, {1, 2048, 768, 128, 8}, "Experts of T rows that choose k each, without gradients",
                   "Rates are bytes of the experts that were touched; the ceiling is a read test of the same pages.\n"}},
       {"quant", {bench_quant, {512, 2048, 768, 128, 8}, "Experts of T rows that meet weights as they lie packed, without gradients",
-                 "The ceiling is a dense bf16 SwiGLU of equal FLOPs, measured beside each row.\n"}},
+                 "The ceiling is a dense bf16 SwiGLU of equal FLOPs (f32 without AVX-512), measured beside each row.\n"}},
   };
   return all;
 }

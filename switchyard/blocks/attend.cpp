@@ -17,6 +17,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "switchyard/kernels/linear.h"
 #include "switchyard/kernels/permutation.h"
 
 namespace switchyard {
@@ -88,8 +89,10 @@ bool fused_sinks(const at::Tensor& q, const at::Tensor& v, const AttendOptions& 
 
 /// q: [B·n, H, d], k, v: [B·m, Hk, ·] of B sequences of n queries and m keys → [B·n, H, dv]. The last query of a
 /// sequence stands at its last key.
-at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t batch, bool causal,
+at::Tensor attend_batch(const at::Tensor& given_q, const at::Tensor& given_k, const at::Tensor& given_v, int64_t batch, bool causal,
                         const AttendOptions& options) {
+  const kernels::FastProducts fast(given_q);
+  const at::Tensor q = fast(given_q), k = fast(given_k), v = fast(given_v);
   const int64_t n = q.size(0) / batch, all = k.size(0) / batch, first = passed(n, all, causal, options), m = all - first;
   const auto heads_first = [batch](const at::Tensor& t, int64_t length) {
     return t.reshape({batch, length, t.size(1), t.size(2)}).transpose(1, 2);
@@ -114,7 +117,7 @@ at::Tensor attend_batch(const at::Tensor& q, const at::Tensor& k, const at::Tens
                                          /*is_causal=*/causal && n > 1 && !mask.defined(), options.scale,
                                          /*enable_gqa=*/q.size(1) != k.size(1)).narrow(3, 0, width);
   }
-  return y.transpose(1, 2).reshape({batch * n, q.size(1), v.size(2)});
+  return fast.result(y.transpose(1, 2).reshape({batch * n, q.size(1), v.size(2)}));
 }
 
 /// Whole sequences: rows of equal length go together, whatever lies between them.

@@ -3,7 +3,6 @@
 // behind the other and are cut head by head, so that half of the heads take both from one map.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 
 #include "switchyard/base/registry.h"
 #include "switchyard/blocks/attend.h"
@@ -11,6 +10,7 @@
 #include "switchyard/blocks/norm.h"
 #include "switchyard/blocks/recurrent.h"
 #include "switchyard/blocks/site_linear.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 namespace {
@@ -101,7 +101,7 @@ class FilteredAttention : public Body {
       sequences.keep(context, state, before.gather(1, last));
     }
     const at::Tensor& weight = context[filter.weight];
-    return at::linear(before.narrow(1, 0, x.size(1)), weight.select(2, 0)) + at::linear(x, weight.select(2, 1), context[filter.bias]);
+    return kernels::linear(before.narrow(1, 0, x.size(1)), weight.select(2, 0)) + kernels::linear(x, weight.select(2, 1), context[filter.bias]);
   }
 
   int64_t heads_, head_dim_, width_ = 0;

@@ -12,6 +12,7 @@
 #include "switchyard/blocks/body.h"
 #include "switchyard/blocks/norm.h"
 #include "switchyard/blocks/site_linear.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 namespace {
@@ -146,10 +147,14 @@ class LatentAttention : public Body {
   at::Tensor absorb(const at::Tensor& q_plain, const at::Tensor& q_turned, const at::Tensor& latent, const at::Tensor& k_turned,
                     const Context& context) const {
     const at::Tensor weight = context[key_value_.weight()].view({o_.heads, o_.plain_dim + o_.value_dim, o_.latent_rank});
-    const at::Tensor q = at::cat({at::einsum("thd,hdr->thr", {q_plain, weight.narrow(1, 0, o_.plain_dim)}), q_turned}, -1);
+    const auto einsum = [](const char* equation, const at::Tensor& x, const at::Tensor& w) {
+      const kernels::FastProducts fast(x);
+      return fast.result(at::einsum(equation, {fast(x), fast(w)}));
+    };
+    const at::Tensor q = at::cat({einsum("thd,hdr->thr", q_plain, weight.narrow(1, 0, o_.plain_dim)), q_turned}, -1);
     const at::Tensor k = at::cat({latent.unsqueeze(1), k_turned}, -1);
     const at::Tensor seen = attend(q, k, {}, context, {.name = name_, .scale = scale_, .value_in_key = o_.latent_rank});
-    return at::einsum("thr,hdr->thd", {seen, weight.narrow(1, o_.plain_dim, o_.value_dim)});
+    return einsum("thr,hdr->thd", seen, weight.narrow(1, o_.plain_dim, o_.value_dim));
   }
 
   LatentOptions o_;

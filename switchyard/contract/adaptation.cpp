@@ -1,9 +1,9 @@
 #include "switchyard/contract/adaptation.h"
 
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/linear.h>
 
 #include "switchyard/contract/context.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 
@@ -14,7 +14,7 @@ at::Tensor linear(const at::Tensor& x, const Parameter& weight, const Parameter&
   }
   const at::Tensor b = bias ? context[bias] : at::Tensor();
   if (const auto packed = context.packed(weight)) return packed->linear(x, b);
-  return at::linear(x, context[weight], b);
+  return kernels::linear(x, context[weight], b);
 }
 
 at::Tensor embedding(const at::Tensor& ids, const Parameter& table, const Context& context) {

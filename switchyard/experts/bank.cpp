@@ -11,9 +11,19 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/contract/adaptation.h"
+#include "switchyard/kernels/linear.h"
 #include "switchyard/kernels/permutation.h"
 
 namespace switchyard {
+namespace {
+
+/// share [G, n, m] · of [G, m, width], in the type of `of`.
+at::Tensor take_shares(const at::Tensor& share, const at::Tensor& of) {
+  const kernels::FastProducts fast(of);
+  return fast.result(at::bmm(fast(share.to(of.scalar_type())), fast(of)));
+}
+
+}  // namespace
 
 Plan make_plan(const Selection& selection) {
   kernels::SlotOrder sorted = kernels::sort_by_slot(selection.expert, selection.experts, selection.kept);
@@ -228,7 +238,7 @@ at::Tensor ExpertBank::run_gated(const at::Tensor& x, const Routed& routed, cons
   at::Tensor weight = what_multiplies(routed);
   if (selection.unit_of_row.defined()) weight = weight.index_select(0, selection.unit_of_row);
   const at::Tensor all = run_all(x, context);  // [T, E, out]
-  return at::bmm(weight.to(all.scalar_type()).unsqueeze(1), all).squeeze(1);
+  return take_shares(weight.unsqueeze(1), all).squeeze(1);
 }
 
 at::Tensor ExpertBank::run_all(const at::Tensor& x, const Context& context) const {
@@ -247,13 +257,13 @@ at::Tensor ExpertBank::run_blend(const at::Tensor& x, const TokenBlend& blend, c
   const at::Tensor real = members >= 0;
   const at::Tensor grouped = kernels::gather_rows(x, members.clamp_min(0)).view({groups, tokens, x.size(1)});
   // [G, s, D] → expert-sorted rows [s · G, D]: slots ascend by expert, so each expert's rows lie together.
-  const at::Tensor mixed = at::bmm(blend.dispatch.transpose(1, 2).to(x.scalar_type()), grouped);
+  const at::Tensor mixed = take_shares(blend.dispatch.transpose(1, 2), grouped);
   const at::Tensor rows = mixed.transpose(0, 1).reshape({slots * groups, x.size(1)});
   Plan plan;
   plan.offset = at::cat(std::vector<at::Tensor>{at::zeros({1}, at::kLong),
                                                      at::bincount(blend.slot_expert, {}, experts_).cumsum(0) * groups});
   const at::Tensor outputs = run_sorted(rows, plan, context).view({slots, groups, out_}).transpose(0, 1);
-  const at::Tensor back = at::bmm(blend.combine.to(outputs.scalar_type()), outputs).reshape({groups * tokens, out_});
+  const at::Tensor back = take_shares(blend.combine, outputs).reshape({groups * tokens, out_});
   // Every row is a member of one group: take each from where it stands.
   const at::Tensor place = real.nonzero().squeeze(1);
   const at::Tensor row_order = at::argsort(members.index_select(0, place), true, 0, false);

@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <fmt/ranges.h>
@@ -12,6 +11,7 @@
 #include <cmath>
 
 #include "switchyard/base/error.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 namespace {
@@ -90,7 +90,7 @@ at::Tensor AdaptedModel::scalings(const at::Tensor& ids, const Facts& facts, Pha
   at::Tensor x = network_.hidden(ids, looking, phase, beside ? &*beside : nullptr, xlora.adaptation.get());
   for (size_t i = 0; i < xlora.layers.size(); ++i) {
     const auto& [weight, bias] = xlora.layers[i];
-    x = at::linear(x.to(weight.scalar_type()), weight, bias);
+    x = kernels::linear(x.to(weight.scalar_type()), weight, bias);
     if (i + 1 < xlora.layers.size()) x = x.relu();
   }
   x = xlora.settings.layerwise ? x.view({rows, xlora.maps, xlora.adapters})

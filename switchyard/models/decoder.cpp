@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include "switchyard/blocks/norm.h"
 #include "switchyard/contract/adaptation.h"
 #include "switchyard/experts/feed_forward/feed_forward.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 
@@ -167,7 +167,7 @@ at::Tensor Decoder::embed_patches(const at::Tensor& images, const Context& conte
   // [B, channels, side, patch, side, patch] → one row of numbers a patch.
   const at::Tensor rows = images.to(context[patch_weight_].scalar_type()).view({batch, o.channels, side, o.patch, side, o.patch})
                               .permute({0, 2, 4, 1, 3, 5}).reshape({batch * side * side, o.channels * o.patch * o.patch});
-  const at::Tensor patches = at::linear(rows, context[patch_weight_].view({width, -1}), context[patch_bias_]).view({batch, side * side, width});
+  const at::Tensor patches = kernels::linear(rows, context[patch_weight_].view({width, -1}), context[patch_bias_]).view({batch, side * side, width});
   const at::Tensor first = context[first_row_].unsqueeze(0).expand({batch, 1, width});
   return at::cat({first.to(patches.scalar_type()), patches}, 1).view({batch * context_rows(), width});
 }

@@ -2,13 +2,13 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/isnan.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/nonzero.h>
 
 #include <cmath>
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
+#include "switchyard/kernels/linear.h"
 #include "switchyard/routing/router.h"
 
 namespace switchyard {
@@ -21,7 +21,7 @@ at::Tensor routing_rows(const at::Tensor& x) { return x.scalar_type() == at::kDo
 at::Tensor router_logits(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const bool wide = x.scalar_type() == at::kDouble || weight.scalar_type() == at::kDouble;
   const at::ScalarType type = wide ? at::kDouble : at::kFloat;
-  return at::linear(x.to(type), weight.to(type), bias.defined() ? bias.to(type) : at::Tensor());
+  return kernels::linear(x.to(type), weight.to(type), bias.defined() ? bias.to(type) : at::Tensor());
 }
 
 at::Tensor jittered(const at::Tensor& x, double amount, const Context& context) {

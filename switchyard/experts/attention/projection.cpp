@@ -1,11 +1,11 @@
 // A linear map as an expert: the query and output maps of attention experts (Zhang et al. 2022).
-#include <ATen/ops/linear.h>
 
 #include <cmath>
 
 #include "switchyard/base/registry.h"
 #include "switchyard/experts/kind.h"
 #include "switchyard/kernels/grouped_linear.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 namespace {
@@ -24,7 +24,7 @@ class ProjectionExpert : public ExpertKind {
     return {{"weight", {out, in}, Init::normal(options_.init_deviation)}};
   }
   at::Tensor apply(const Params& p, const at::Tensor& rows, const Context&) const override {
-    return at::linear(rows, p["weight"]);
+    return kernels::linear(rows, p["weight"]);
   }
   at::Tensor apply_grouped(const Params& stacked, const GroupedRows& rows, const Context&) const override {
     const at::Tensor x = rows.x.defined() ? rows.x : rows.source.index_select(0, rows.row);

@@ -1,7 +1,6 @@
 #include "switchyard/experts/feed_forward/feed_forward.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/linear.h>
 
 #include <array>
 #include <cmath>
@@ -9,6 +8,7 @@
 #include "switchyard/base/registry.h"
 #include "switchyard/kernels/grouped_linear.h"
 #include "switchyard/kernels/grouped_packed.h"
+#include "switchyard/kernels/linear.h"
 #include "switchyard/kernels/packed_weight.h"
 
 namespace switchyard {
@@ -119,7 +119,7 @@ bool has_factors(const Params& p) { return p["up.a"].defined() || p["gate.a"].de
 at::Tensor map_rows(const Params& p, const std::string& name, const at::Tensor& rows, const at::Tensor& offset = {}) {
   const at::Tensor &a = p[name + ".a"], &b = p[name + ".b"];
   const auto times = [&](const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {}) {
-    return offset.defined() ? kernels::grouped_linear(x, weight, offset, bias) : at::linear(x, weight, bias);
+    return offset.defined() ? kernels::grouped_linear(x, weight, offset, bias) : kernels::linear(x, weight, bias);
   };
   const at::Tensor& bias = p[name + "_bias"];
   const auto packed = p.packed_named(name);

@@ -1,11 +1,11 @@
 // OpenMoE's expert (Xue et al. 2024): the activation of its gate is itself a SwiGLU, so the gate's map is twice as wide and an expert
 // has 4DF parameters.
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/linear.h>
 
 #include "switchyard/base/registry.h"
 #include "switchyard/experts/feed_forward/feed_forward.h"
 #include "switchyard/kernels/grouped_linear.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 namespace {
@@ -27,8 +27,8 @@ class SwiGluGated : public ExpertKind {
   }
 
   at::Tensor apply(const Params& p, const at::Tensor& rows, const Context&) const override {
-    const at::Tensor gate = at::linear(rows, p["gate"], p["gate_bias"]), up = at::linear(rows, p["up"], p["up_bias"]);
-    return at::linear(swiglu_gated(up, gate), p["down"], p["down_bias"]);
+    const at::Tensor gate = kernels::linear(rows, p["gate"], p["gate_bias"]), up = kernels::linear(rows, p["up"], p["up_bias"]);
+    return kernels::linear(swiglu_gated(up, gate), p["down"], p["down_bias"]);
   }
 
   at::Tensor apply_grouped(const Params& p, const GroupedRows& rows, const Context&) const override {

@@ -1,12 +1,12 @@
 #include "switchyard/experts/low_rank/lora.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/linear.h>
 
 #include <cmath>
 
 #include "switchyard/base/registry.h"
 #include "switchyard/kernels/grouped_linear.h"
+#include "switchyard/kernels/linear.h"
 
 namespace switchyard {
 
@@ -27,7 +27,7 @@ std::vector<ExpertTensor> LoraExpert::tensors(int64_t in, int64_t out) const {
 }
 
 at::Tensor LoraExpert::apply(const Params& p, const at::Tensor& rows, const Context&) const {
-  return at::linear(at::linear(rows, p["a"]), p["b"]) * scale();
+  return kernels::linear(kernels::linear(rows, p["a"]), p["b"]) * scale();
 }
 
 at::Tensor LoraExpert::apply_grouped(const Params& stacked, const GroupedRows& rows, const Context&) const {

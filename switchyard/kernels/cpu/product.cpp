@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "switchyard/kernels/cpu/fma_product.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/tiles.h"
 
@@ -39,14 +40,20 @@ void loop_product(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, cons
 
 void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
              int64_t ldc, bool add) {
-  if (!micro_kernel(false)) return loop_product(m, n, k, a, lda, b, ldb, c, ldc, add);
+  if (!micro_kernel(false)) {
+    if (!fma_product(m, n, k, a, lda, b, ldb, c, ldc, add)) loop_product(m, n, k, a, lda, b, ldb, c, ldc, add);
+    return;
+  }
   for (int64_t p = 0; p < k; p += kDepth)
     at::native::cpublas::brgemm(m, n, std::min(kDepth, k - p), lda, ldb, ldc, add || p > 0, a + p, b + p * ldb, c, false);
 }
 
 void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb,
              float* c, int64_t ldc, bool add) {
-  if (!micro_kernel(true)) return loop_product(m, n, k, a, lda, b, ldb, c, ldc, add);
+  if (!micro_kernel(true)) {
+    if (!fma_product(m, n, k, a, lda, b, ldb, c, ldc, add)) loop_product(m, n, k, a, lda, b, ldb, c, ldc, add);
+    return;
+  }
   for (int64_t p = 0; p < k; p += kDepth)
     at::native::cpublas::brgemm(m, n, std::min(kDepth, k - p), lda, ldb, ldc, add || p > 0, a + p, b + p * ldb, c, true);
 }

@@ -18,4 +18,18 @@ bool row_dots(const c10::BFloat16* w, int64_t stride, int64_t rows, int64_t k, i
 template <typename T>
 bool has_row_dots(int64_t k);
 
+// The ways of one instruction set, null where it was not compiled.
+template <typename W, typename X>
+struct RowDotsOf {
+  void (*dots)(const W* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const X* x, int64_t x_stride, float* out, int64_t ld);
+  int64_t step;  ///< k is a multiple of it
+};
+struct RowDots {
+  RowDotsOf<float, float> floats;
+  RowDotsOf<c10::BFloat16, float> halves_by_floats;
+  RowDotsOf<c10::BFloat16, c10::BFloat16> halves;
+};
+const RowDots* row_dots_avx512();
+const RowDots* row_dots_avx2();
+
 }  // namespace switchyard::kernels::cpu

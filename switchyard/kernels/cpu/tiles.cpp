@@ -73,8 +73,7 @@ void pack_rows(const S* x, int64_t ld, const int64_t* index, int64_t n, int64_t 
 
 template <typename T>
 void store_transposed(const float* tile, int64_t rows, int64_t columns, int64_t n, T* dst, int64_t ld) {
-  if constexpr (kPair<T> == 2)
-    if (transpose_fast(tile, columns, rows, n, dst, ld)) return;
+  if (transpose_fast(tile, columns, rows, n, dst, ld)) return;
   at_level([=] {
     for (int64_t i0 = 0; i0 < rows; i0 += kSquare) {
       const int64_t i1 = std::min(rows, i0 + kSquare);
@@ -86,8 +85,7 @@ void store_transposed(const float* tile, int64_t rows, int64_t columns, int64_t 
 
 template <typename T>
 void transpose(const T* src, int64_t src_ld, int64_t n, int64_t width, T* dst, int64_t ld) {
-  if constexpr (kPair<T> == 2)
-    if (transpose_fast(src, src_ld, n, width, dst, ld)) return;
+  if (transpose_fast(src, src_ld, n, width, dst, ld)) return;
   at_level([=] {
     for (int64_t i0 = 0; i0 < width; i0 += kSquare) {
       const int64_t i1 = std::min(width, i0 + kSquare);

@@ -5,7 +5,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
 
@@ -13,6 +12,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/contract/context.h"
+#include "switchyard/kernels/linear.h"
 #include "switchyard/models/adapters/adapter_set.h"
 
 namespace switchyard {
@@ -106,10 +106,10 @@ at::Tensor AdapterPass::linear(const at::Tensor& x, const Parameter& weight, con
     // The head of tied embeddings is not the table that adapters act on.
     if (!tied || !find(weight.name())) return at::Tensor();
     const at::Tensor own = bias ? context[bias] : at::Tensor();
-    return weight.packed() ? weight.packed()->linear(x, own) : at::linear(x, weight.tensor(), own);
+    return weight.packed() ? weight.packed()->linear(x, own) : kernels::linear(x, weight.tensor(), own);
   }
   const Site* beside = bias ? find(bias.name()) : nullptr;
-  if (!by_factors(*site)) return at::linear(x, whole(*site, weight), beside ? whole(*beside, bias) : bias ? context[bias] : at::Tensor());
+  if (!by_factors(*site)) return kernels::linear(x, whole(*site, weight), beside ? whole(*beside, bias) : bias ? context[bias] : at::Tensor());
   // Low rank stands beside a packed weight; only DoRA asks for the weight's own numbers.
   bool beside_only = !site->replaced.defined();
   for (const Use& use : site->uses) beside_only = beside_only && use.placed.delta->kind != Kind::dora;
@@ -121,7 +121,7 @@ at::Tensor AdapterPass::linear(const at::Tensor& x, const Parameter& weight, con
   at::Tensor in = x;
   for (const Use& use : site->uses)
     if (use.factors->in_scale.defined()) in = (in * use.factors->in_scale).to(x.scalar_type());
-  at::Tensor y = packed ? packed->linear(in, b) : at::linear(in, w, b);
+  at::Tensor y = packed ? packed->linear(in, b) : kernels::linear(in, w, b);
   const at::ScalarType type = y.scalar_type();
   for (const Use& use : site->uses) {
     const Factors& f = *use.factors;
@@ -129,7 +129,7 @@ at::Tensor AdapterPass::linear(const at::Tensor& x, const Parameter& weight, con
     if (!f.a.defined()) continue;
     at::Tensor rows = x.to(f.a.scalar_type());
     if (const at::Tensor share = row_weight(use, context); share.defined()) rows = rows * share.to(rows.scalar_type());
-    at::Tensor low = at::linear(at::linear(rows, f.a), f.b, f.b_bias) * (use.scaling * by_rows.value_or(1));
+    at::Tensor low = kernels::linear(kernels::linear(rows, f.a), f.b, f.b_bias) * (use.scaling * by_rows.value_or(1));
     if (use.placed.delta->kind == Kind::dora) {
       const at::Tensor& share = proportion(use, w);
       low = (share - 1) * (b.defined() ? y - b : y) + share * low;

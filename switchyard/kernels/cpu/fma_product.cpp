@@ -1,0 +1,167 @@
+#include "switchyard/kernels/cpu/fma_product.h"
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "switchyard/kernels/dispatch.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
+#pragma GCC target("avx2,fma,bmi,bmi2")
+
+namespace switchyard::kernels::cpu {
+namespace {
+
+#define SWITCHYARD_INLINE [[gnu::always_inline]] static inline
+
+constexpr int64_t kDepth = 256;   ///< a strip of B stays in the first-level cache, beside the rows that meet it
+constexpr int64_t kStrip = 16;    ///< columns of B at once: two vectors
+constexpr int kTile = 6;          ///< rows of A at once: twelve sums, which hide what each product takes
+constexpr int64_t kRows = 96;     ///< rows of A whose slices stay in the second-level cache while strip after strip meets them
+
+SWITCHYARD_INLINE __m256 widened(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }
+SWITCHYARD_INLINE __m128i halves_at(const c10::BFloat16* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+
+/// c (+)= a strip: R rows of A, one strip. strip: [depth, kStrip].
+template <int R>
+[[gnu::noinline]] void meet(int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add) {
+  __m256 left[R], right[R];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) left[r] = right[r] = _mm256_setzero_ps();
+  for (int64_t p = 0; p < depth; ++p) {
+    const __m256 b0 = _mm256_load_ps(strip + p * kStrip), b1 = _mm256_load_ps(strip + p * kStrip + 8);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const __m256 one = _mm256_broadcast_ss(a + r * lda + p);
+      left[r] = _mm256_fmadd_ps(one, b0, left[r]);
+      right[r] = _mm256_fmadd_ps(one, b1, right[r]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+    float* to = c + r * ldc;
+    _mm256_storeu_ps(to, add ? _mm256_add_ps(_mm256_loadu_ps(to), left[r]) : left[r]);
+    _mm256_storeu_ps(to + 8, add ? _mm256_add_ps(_mm256_loadu_ps(to + 8), right[r]) : right[r]);
+  }
+}
+
+void meet_rows(int64_t rows, int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add) {
+  switch (rows) {
+    case 1: return meet<1>(depth, a, lda, strip, c, ldc, add);
+    case 2: return meet<2>(depth, a, lda, strip, c, ldc, add);
+    case 3: return meet<3>(depth, a, lda, strip, c, ldc, add);
+    case 4: return meet<4>(depth, a, lda, strip, c, ldc, add);
+    case 5: return meet<5>(depth, a, lda, strip, c, ldc, add);
+    default: return meet<6>(depth, a, lda, strip, c, ldc, add);
+  }
+}
+
+/// Columns j ... j + width of B, rows p ... p + depth, as a strip; columns from `width` on are zero.
+void take_strip(const float* b, int64_t ldb, int64_t p, int64_t depth, int64_t j, int64_t width, float* strip) {
+  for (int64_t i = 0; i < depth; ++i, strip += kStrip) {
+    const float* from = b + (p + i) * ldb + j;
+    if (width == kStrip) {
+      _mm256_store_ps(strip, _mm256_loadu_ps(from));
+      _mm256_store_ps(strip + 8, _mm256_loadu_ps(from + 8));
+    } else {
+      for (int64_t c = 0; c < kStrip; ++c) strip[c] = c < width ? from[c] : 0.0f;
+    }
+  }
+}
+/// The same of pairs of rows; p and depth are even.
+void take_strip(const c10::BFloat16* b, int64_t ldb, int64_t p, int64_t depth, int64_t j, int64_t width, float* strip) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  for (int64_t i = 0; i < depth; i += 2, strip += 2 * kStrip) {
+    const c10::BFloat16* from = b + ((p + i) / 2 * ldb + j) * 2;
+    alignas(32) uint32_t pairs[kStrip] = {};
+    if (width < kStrip) std::memcpy(pairs, from, sizeof(uint32_t) * width);
+    const auto* words = width == kStrip ? reinterpret_cast<const __m256i*>(from) : reinterpret_cast<const __m256i*>(pairs);
+    for (int half = 0; half < 2; ++half) {
+      const __m256i v = _mm256_loadu_si256(words + half);
+      _mm256_store_ps(strip + 8 * half, _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)));
+      _mm256_store_ps(strip + kStrip + 8 * half, _mm256_castsi256_ps(_mm256_and_si256(v, upper)));
+    }
+  }
+}
+
+/// Rows of A as floats: where they lie, or made in `space`, [rows, kDepth].
+struct Left { const float* data; int64_t ld; };
+Left as_floats(const float* a, int64_t lda, int64_t, int64_t, float*) { return {a, lda}; }
+Left as_floats(const c10::BFloat16* a, int64_t lda, int64_t rows, int64_t depth, float* space) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const c10::BFloat16* from = a + r * lda;
+    float* to = space + r * kDepth;
+    int64_t i = 0;
+    for (; i + 8 <= depth; i += 8) _mm256_store_ps(to + i, widened(halves_at(from + i)));
+    for (; i < depth; ++i) to[i] = static_cast<float>(from[i]);
+  }
+  return {space, kDepth};
+}
+
+template <typename T>
+void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+  alignas(64) static thread_local float strip[kDepth * kStrip];
+  alignas(64) static thread_local float space[std::is_same_v<T, float> ? 16 : kRows * kDepth];
+  for (int64_t p = 0; p < k || p == 0; p += kDepth) {
+    const int64_t depth = std::min(kDepth, k - p);
+    const bool more = add || p > 0;
+    for (int64_t i0 = 0; i0 < m; i0 += kRows) {
+      const int64_t rows = std::min(kRows, m - i0);
+      const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, space);
+      for (int64_t j = 0; j < n; j += kStrip) {
+        const int64_t width = std::min(kStrip, n - j);
+        take_strip(b, ldb, p, depth, j, width, strip);
+        for (int64_t i = 0; i < rows; i += kTile) {
+          const int64_t count = std::min<int64_t>(kTile, rows - i);
+          float* to = c + (i0 + i) * ldc + j;
+          if (width == kStrip) {
+            meet_rows(count, depth, left.data + i * left.ld, left.ld, strip, to, ldc, more);
+            continue;
+          }
+          alignas(32) float edge[kTile * kStrip];
+          meet_rows(count, depth, left.data + i * left.ld, left.ld, strip, edge, kStrip, false);
+          for (int64_t r = 0; r < count; ++r)
+            for (int64_t x = 0; x < width; ++x) to[r * ldc + x] = (more ? to[r * ldc + x] : 0.0f) + edge[r * kStrip + x];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::kernels::cpu
+
+#pragma GCC pop_options
+
+namespace switchyard::kernels::cpu {
+
+bool fma_product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+  if (cpu_level() < CpuLevel::avx2) return false;
+  multiply(m, n, k, a, lda, b, ldb, c, ldc, add);
+  return true;
+}
+bool fma_product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb, float* c,
+                 int64_t ldc, bool add) {
+  if (cpu_level() < CpuLevel::avx2) return false;
+  multiply(m, n, k, a, lda, b, ldb, c, ldc, add);
+  return true;
+}
+
+}  // namespace switchyard::kernels::cpu
+
+#else
+
+namespace switchyard::kernels::cpu {
+
+bool fma_product(int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, bool) { return false; }
+bool fma_product(int64_t, int64_t, int64_t, const c10::BFloat16*, int64_t, const c10::BFloat16*, int64_t, float*, int64_t, bool) { return false; }
+
+}  // namespace switchyard::kernels::cpu
+
+#endif

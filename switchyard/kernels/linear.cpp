@@ -1,0 +1,38 @@
+#include "switchyard/kernels/linear.h"
+
+#include <ATen/ops/linear.h>
+#include <ATen/ops/tensor.h>
+
+#include "switchyard/kernels/autograd.h"
+#include "switchyard/kernels/dispatch.h"
+#include "switchyard/kernels/grouped_linear.h"
+
+namespace switchyard::kernels {
+
+namespace {
+
+bool slow_products(const at::Tensor& x) {
+  return cpu_level() < CpuLevel::avx512 && x.is_cpu() && detail::product_type(x) == at::kBFloat16;
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const bool alike = x.dim() > 0 && weight.dim() == 2 && x.size(-1) == weight.size(1) && (!bias.defined() || bias.dim() == 1);
+  if (!alike || !slow_products(x)) return at::linear(x, weight, bias);
+  const at::Tensor rows = x.reshape({-1, x.size(-1)}), offset = at::tensor({int64_t{0}, rows.size(0)}, at::kLong);
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  return grouped_linear(rows, weight.unsqueeze(0), offset, bias.defined() ? bias.unsqueeze(0) : bias).view(shape);
+}
+
+FastProducts::FastProducts(const at::Tensor& x) {
+  if (!slow_products(x)) return;
+  type_ = detail::product_type(x);
+  no_autocast_.emplace(detail::autocast_keys());
+}
+
+at::Tensor FastProducts::operator()(const at::Tensor& operand) const { return type_ && operand.defined() ? operand.to(at::kFloat) : operand; }
+at::Tensor FastProducts::result(const at::Tensor& y) const { return type_ ? y.to(*type_) : y; }
+
+}  // namespace switchyard::kernels
