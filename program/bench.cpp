@@ -84,10 +84,11 @@ namespace {
 #pragma GCC optimize("O3")
 uint64_t sum_of(const char* data, int64_t bytes) {
   using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
-  constexpr int64_t kStep = 8 * sizeof(Words);
+  constexpr int64_t kStep = 8 * sizeof(Words), kAhead = 4096;  // the hardware's own fetching ends at each page
   Words a{}, b{}, c{}, d{};
   for (int64_t at = 0; at + kStep <= bytes; at += kStep) {
     const auto* words = reinterpret_cast<const Words*>(data + at);
+    for (int64_t line = 0; line < kStep; line += 64) __builtin_prefetch(data + at + kAhead + line, 0, 2);
     a += words[0] + words[4];
     b += words[1] + words[5];
     c += words[2] + words[6];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 
 #include "switchyard/kernels/dispatch.h"
@@ -23,7 +24,8 @@ namespace {
 constexpr int64_t kDepth = 256;   ///< a strip of B stays in the first-level cache, beside the rows that meet it
 constexpr int64_t kStrip = 16;    ///< columns of B at once: two vectors
 constexpr int kTile = 6;          ///< rows of A at once: twelve sums, which hide what each product takes
-constexpr int64_t kRows = 96;     ///< rows of A whose slices stay in the second-level cache while strip after strip meets them
+constexpr int64_t kWidth = 256;   ///< columns of B that stay in the second-level cache
+constexpr int64_t kRows = 96;     ///< rows of A whose slices stay there too while strip after strip meets them
 
 SWITCHYARD_INLINE __m256 widened(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }
 SWITCHYARD_INLINE __m128i halves_at(const c10::BFloat16* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
@@ -60,6 +62,15 @@ void meet_rows(int64_t rows, int64_t depth, const float* a, int64_t lda, const f
     case 5: return meet<5>(depth, a, lda, strip, c, ldc, add);
     default: return meet<6>(depth, a, lda, strip, c, ldc, add);
   }
+}
+
+/// The same where the strip has `width` columns.
+void meet_tile(int64_t rows, int64_t width, int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add) {
+  if (width == kStrip) return meet_rows(rows, depth, a, lda, strip, c, ldc, add);
+  alignas(32) float edge[kTile * kStrip];
+  meet_rows(rows, depth, a, lda, strip, edge, kStrip, false);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t x = 0; x < width; ++x) c[r * ldc + x] = (add ? c[r * ldc + x] : 0.0f) + edge[r * kStrip + x];
 }
 
 /// Columns j ... j + width of B, rows p ... p + depth, as a strip; columns from `width` on are zero.
@@ -104,31 +115,30 @@ Left as_floats(const c10::BFloat16* a, int64_t lda, int64_t rows, int64_t depth,
   return {space, kDepth};
 }
 
+/// What a thread packs: some strips of B, and where they are not floats, rows of A.
+template <typename T>
+struct Packed {
+  alignas(64) float strips[kWidth / kStrip][kDepth * kStrip];
+  alignas(64) float rows[std::is_same_v<T, float> ? 16 : kRows * kDepth];
+};
+
 template <typename T>
 void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add) {
-  alignas(64) static thread_local float strip[kDepth * kStrip];
-  alignas(64) static thread_local float space[std::is_same_v<T, float> ? 16 : kRows * kDepth];
+  static thread_local const auto packed = std::make_unique<Packed<T>>();
   for (int64_t p = 0; p < k || p == 0; p += kDepth) {
     const int64_t depth = std::min(kDepth, k - p);
     const bool more = add || p > 0;
-    for (int64_t i0 = 0; i0 < m; i0 += kRows) {
-      const int64_t rows = std::min(kRows, m - i0);
-      const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, space);
-      for (int64_t j = 0; j < n; j += kStrip) {
-        const int64_t width = std::min(kStrip, n - j);
-        take_strip(b, ldb, p, depth, j, width, strip);
-        for (int64_t i = 0; i < rows; i += kTile) {
-          const int64_t count = std::min<int64_t>(kTile, rows - i);
-          float* to = c + (i0 + i) * ldc + j;
-          if (width == kStrip) {
-            meet_rows(count, depth, left.data + i * left.ld, left.ld, strip, to, ldc, more);
-            continue;
-          }
-          alignas(32) float edge[kTile * kStrip];
-          meet_rows(count, depth, left.data + i * left.ld, left.ld, strip, edge, kStrip, false);
-          for (int64_t r = 0; r < count; ++r)
-            for (int64_t x = 0; x < width; ++x) to[r * ldc + x] = (more ? to[r * ldc + x] : 0.0f) + edge[r * kStrip + x];
-        }
+    for (int64_t j0 = 0; j0 < n; j0 += kWidth) {
+      const int64_t columns = std::min(kWidth, n - j0);
+      for (int64_t j = 0; j < columns; j += kStrip)
+        take_strip(b, ldb, p, depth, j0 + j, std::min(kStrip, columns - j), packed->strips[j / kStrip]);
+      for (int64_t i0 = 0; i0 < m; i0 += kRows) {
+        const int64_t rows = std::min(kRows, m - i0);
+        const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, packed->rows);
+        for (int64_t j = 0; j < columns; j += kStrip)
+          for (int64_t i = 0; i < rows; i += kTile)
+            meet_tile(std::min<int64_t>(kTile, rows - i), std::min(kStrip, columns - j), depth, left.data + i * left.ld, left.ld,
+                      packed->strips[j / kStrip], c + (i0 + i) * ldc + j0 + j, ldc, more);
       }
     }
   }
