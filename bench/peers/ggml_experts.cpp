@@ -1,4 +1,4 @@
-// The product of experts in ggml, that of llama.cpp or of ik_llama.cpp: one linear map an expert, rows chosen at random.
+// The product of experts in ggml, that of llama.cpp or of ik_llama.cpp: one linear map an expert, rows spread evenly.
 //
 //   ggml_experts TYPE ROWS WIDTH HIDDEN EXPERTS CHOICES THREADS REPEATS
 //
@@ -64,12 +64,7 @@ int main(int argc, char** argv) {
   quantise(type, one.data(), weights->data, hidden, width);
   for (int64_t e = 1; e < experts; ++e) std::memcpy(static_cast<char*>(weights->data) + e * bytes, weights->data, bytes);
   for (int64_t i = 0; i < rows * width; ++i) static_cast<float*>(x->data)[i] = normal(random);
-  std::vector<int32_t> order(static_cast<size_t>(experts));
-  for (int64_t t = 0; t < rows; ++t) {
-    for (int64_t e = 0; e < experts; ++e) order[e] = static_cast<int32_t>(e);
-    std::shuffle(order.begin(), order.end(), random);
-    std::copy_n(order.begin(), choices, static_cast<int32_t*>(chosen->data) + t * choices);
-  }
+  for (int64_t i = 0; i < rows * choices; ++i) static_cast<int32_t*>(chosen->data)[i] = static_cast<int32_t>(i % experts);
 
   ggml_cgraph* graph = ggml_new_graph(context);
   ggml_build_forward_expand(graph, ggml_mul_mat_id(context, weights, x, chosen));

@@ -264,7 +264,7 @@ at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& weight, const a
   check_offset(offset, weight.size(0), x.size(0), "grouped_linear");
   const at::ScalarType type = working_type(x);
   if (cuda::takes_products(x, type, weight.size(0), {x.size(1), out})) return cuda::grouped_linear(x.to(type), weight, offset, bias, layout);
-  if (!fast_type(x, type, {x.size(1), out})) return reference::grouped_linear(x, weight, offset, bias, layout);
+  if (!fast_type(x, type, {x.size(1), out})) return reference::grouped_linear(x, weight, offset, bias, layout).to(type);
   const at::Tensor rows = x.to(type), begin = offset.contiguous();
   return differentiable({rows, weight, bias}, [&] { return linear(rows, weight, bias, begin, layout); })[0];
 }
@@ -355,7 +355,7 @@ at::Tensor grouped_ffn(const at::Tensor& x, const at::Tensor& offset, const at::
   const int64_t hidden = weights.up.size(out_in ? 1 : 2), out = weights.down.size(out_in ? 1 : 2);
   const bool on_cuda = cuda::takes_products(x, type, weights.up.size(0), {x.size(1), hidden, out});
   if (!on_cuda && (!out_in || !fast_type(x, type, {x.size(1), hidden, out})))
-    return reference::grouped_ffn(x, offset, row, weight, weights, options);
+    return reference::grouped_ffn(x, offset, row, weight, weights, options).to(type);
   const auto run = [&](const at::Tensor& rows, const at::Tensor& index, const at::Tensor& scale) {
     if (on_cuda) return cuda::grouped_ffn(rows.to(type), offset, index, scale, weights, options);
     const Tensors operands{rows.to(type), scale, weights.up, weights.gate, weights.down, weights.up_bias, weights.gate_bias,

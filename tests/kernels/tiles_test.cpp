@@ -42,6 +42,13 @@ std::vector<Bits> moves(const std::vector<float>& floats, const std::vector<Half
   keep(depth * width, [&](Half* to) { cpu::pack_rows(halves.data(), ld, index.data(), n, depth, width, to); });
   keep(width * (n + 4), [&](Half* to) { cpu::transpose(halves.data(), ld, n, width, to, n + 4); });
   keep(width * (n + 4), [&](Half* to) { cpu::store_transposed(floats.data(), n, ld, width, to, n + 4); });
+  for (const bool tile : {false, true}) {  // floats, a half word at a time
+    std::vector<float> turned(static_cast<size_t>(width * (n + 4)), 7.0f);
+    if (tile) cpu::store_transposed(floats.data(), n, ld, width, turned.data(), n + 4);
+    else cpu::transpose(floats.data(), ld, n, width, turned.data(), n + 4);
+    const auto* words = reinterpret_cast<const uint16_t*>(turned.data());
+    all.emplace_back(words, words + 2 * turned.size());
+  }
   keep(even * columns, [&](Half* to) { cpu::pack_columns(halves.data(), even, index.data(), n, columns, to); });
   return all;
 }

@@ -101,6 +101,9 @@ void take_strip(const c10::BFloat16* b, int64_t ldb, int64_t p, int64_t depth, i
   }
 }
 
+/// Whether rows of A are made into floats first. Then they are read at once, and memory must have been asked for them before; as they lie,
+/// products wait for the first of them only, and the hardware follows.
+template <typename T> inline constexpr bool kMade = !std::is_same_v<T, float>;
 /// Rows of A as floats: where they lie, or made in `space`, [rows, kDepth].
 struct Left { const float* data; int64_t ld; };
 Left as_floats(const float* a, int64_t lda, int64_t, int64_t, float*) { return {a, lda}; }
@@ -115,11 +118,20 @@ Left as_floats(const c10::BFloat16* a, int64_t lda, int64_t rows, int64_t depth,
   return {space, kDepth};
 }
 
+/// Asks for what the next depth needs of some rows of A: of all its lines, the part that belongs to the strip at column j of `columns`.
+template <typename T>
+SWITCHYARD_INLINE void fetch_part(const T* a, int64_t lda, int64_t rows, int64_t j, int64_t columns) {
+  constexpr int64_t kLine = 64 / sizeof(T), kLines = kDepth / kLine;
+  const int64_t strips = (columns + kStrip - 1) / kStrip, first = kLines * (j / kStrip) / strips, last = kLines * (j / kStrip + 1) / strips;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t line = first; line < last; ++line) _mm_prefetch(reinterpret_cast<const char*>(a + r * lda + line * kLine), _MM_HINT_T1);
+}
+
 /// What a thread packs: some strips of B, and where they are not floats, rows of A.
 template <typename T>
 struct Packed {
   alignas(64) float strips[kWidth / kStrip][kDepth * kStrip];
-  alignas(64) float rows[std::is_same_v<T, float> ? 16 : kRows * kDepth];
+  alignas(64) float rows[kMade<T> ? kRows * kDepth : 16];
 };
 
 template <typename T>
@@ -128,6 +140,7 @@ void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T*
   for (int64_t p = 0; p < k || p == 0; p += kDepth) {
     const int64_t depth = std::min(kDepth, k - p);
     const bool more = add || p > 0;
+    const T* next = p + kDepth < k ? a + p + kDepth : a + m * lda;  // of these rows, or of those behind them, which callers take next
     for (int64_t j0 = 0; j0 < n; j0 += kWidth) {
       const int64_t columns = std::min(kWidth, n - j0);
       for (int64_t j = 0; j < columns; j += kStrip)
@@ -136,9 +149,11 @@ void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T*
         const int64_t rows = std::min(kRows, m - i0);
         const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, packed->rows);
         for (int64_t j = 0; j < columns; j += kStrip)
-          for (int64_t i = 0; i < rows; i += kTile)
+          for (int64_t i = 0; i < rows; i += kTile) {
+            if (kMade<T> && j0 == 0) fetch_part(next + (i0 + i) * lda, lda, std::min<int64_t>(kTile, rows - i), j, std::min(n, kWidth));
             meet_tile(std::min<int64_t>(kTile, rows - i), std::min(kStrip, columns - j), depth, left.data + i * left.ld, left.ld,
                       packed->strips[j / kStrip], c + (i0 + i) * ldc + j0 + j, ldc, more);
+          }
       }
     }
   }
