@@ -81,8 +81,8 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
 
 template <typename T>
 int64_t few_rows(const Stack<T>& w) {
-  constexpr int64_t kDotRows = 24;
-  return w.same && has_row_dots<T>(w.k) ? kDotRows : kSkinnyRows;
+  const bool narrow_registers = sizeof(T) == sizeof(float) && cpu_level() < CpuLevel::avx512;  // tiles of floats are as fast from here on
+  return w.same && has_row_dots<T>(w.k) && !narrow_registers ? 24 : kSkinnyRows;
 }
 
 template <typename T>
