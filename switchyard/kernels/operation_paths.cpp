@@ -1,3 +1,4 @@
+#include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cuda/backend.h"
 #include "switchyard/kernels/dispatch.h"
@@ -12,8 +13,12 @@ std::vector<OperationPath> operation_paths() {
     paths.push_back({operation, "bfloat16", cpu::product_path(true)});
     paths.push_back({operation, "float64", "reference"});
   }
-  for (const char* type : {"float32", "bfloat16"})
-    paths.push_back({"grouped_linear_packed", type, std::string("unpack, ") + cpu::product_path(type[0] == 'b')});
+  // Packed weights: bf16 rows as int8 where there is a way through the blocks; many float32 rows meet what the blocks stand for.
+  const bool blocks = cpu::block_path(*block_codec_named("Q4_K")) != nullptr;
+  const std::string ints = cpu_level() == CpuLevel::avx512bf16 ? "int8 products, avx512vnni" : "int8 products, avx2";
+  const std::string floats = std::string("unpack, ") + cpu::product_path(false);
+  paths.push_back({"grouped_linear_packed", "float32", blocks ? "few rows: " + ints + "; many: " + floats : floats});
+  paths.push_back({"grouped_linear_packed", "bfloat16", blocks ? ints : std::string("unpack, ") + cpu::product_path(true)});
   for (const char* operation : {"top_k", "sort_by_slot", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
   paths.push_back({"adamw_step", "float32", name(cpu_level())});
   for (const char* operation : {"top_k_grouped", "admit"}) paths.push_back({operation, "float32", "reference"});

@@ -4,13 +4,11 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics, whose masked-off lanes are undefined
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 
 #pragma GCC push_options
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi,bmi2")
+#pragma GCC target("avx2,fma,f16c")
 
 namespace switchyard::kernels::cpu {
 namespace {
@@ -20,51 +18,71 @@ namespace {
 /// 64 values, the largest of them, and what makes them integers of at most `most`.
 struct Sixty {
   static constexpr float kNothing = 1e-30f;  ///< values below it count for nothing
-  __m512 v[4];
+  __m256 v[8];
   float unit;
-  __m512 to_q;
+  __m256 to_q;
 
   SWITCHYARD_INLINE Sixty of(const float* x, float most) {
     Sixty all;
-    __m512 largest = _mm512_setzero_ps();
-    __mmask16 none = 0;
-    for (int i = 0; i < 4; ++i) {
-      all.v[i] = _mm512_loadu_ps(x + 16 * i);
-      const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(all.v[i]), _mm512_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
-      none |= static_cast<__mmask16>(~finite);
-      all.v[i] = _mm512_maskz_mov_ps(finite, all.v[i]);
-      largest = _mm512_max_ps(largest, _mm512_abs_ps(all.v[i]));
+    const __m256 size_of = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 largest = _mm256_setzero_ps(), every = size_of;
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const __m256 value = _mm256_loadu_ps(x + 8 * i), size = _mm256_and_ps(value, size_of);
+      const __m256 finite = _mm256_cmp_ps(size, _mm256_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
+      every = _mm256_and_ps(every, finite);
+      all.v[i] = _mm256_and_ps(value, finite);
+      largest = _mm256_max_ps(largest, _mm256_and_ps(size, finite));
     }
-    const float top = _mm512_reduce_max_ps(largest);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    const float top = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+    const bool none = !_mm256_testc_si256(_mm256_castps_si256(every), _mm256_castps_si256(size_of));
     all.unit = none ? std::numeric_limits<float>::quiet_NaN() : top / most;  // which all 64 then give
-    all.to_q = _mm512_set1_ps(top < kNothing ? 0 : most / top);
+    all.to_q = _mm256_set1_ps(top < kNothing ? 0 : most / top);
     return all;
   }
-  SWITCHYARD_INLINE void store(__m512i whole, int8_t* q, float scale, float* sum) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(whole));
-    *sum = scale * static_cast<float>(_mm512_reduce_add_epi32(whole));
+  /// Nearest, ties to even.
+  SWITCHYARD_INLINE void whole(const Sixty& all, __m256i* to) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) to[i] = _mm256_cvtps_epi32(_mm256_mul_ps(all.v[i], all.to_q));
+  }
+  /// The 64 as bytes, and scale times the sum of each 16.
+  SWITCHYARD_INLINE void store(const __m256i* whole, int8_t* q, float scale, float* sum) {
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const __m256i* four = whole + 4 * i;
+      const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(four[0], four[1]), _mm256_packs_epi32(four[2], four[3]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + 32 * i), _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    }
+    const auto pair = [whole](int i) __attribute__((always_inline)) { return _mm256_add_epi32(whole[2 * i], whole[2 * i + 1]); };
+    const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(pair(0), pair(1)), _mm256_hadd_epi32(pair(2), pair(3)));
+    const __m128i all = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    _mm_storeu_ps(sum, _mm_mul_ps(_mm_set1_ps(scale), _mm_cvtepi32_ps(all)));
   }
 };
 
 void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
   const Sixty all = Sixty::of(x, 127);
   *scale = all.unit;
-  for (int i = 0; i < 4; ++i)
-    Sixty::store(_mm512_cvtps_epi32(_mm512_mul_ps(all.v[i], all.to_q)), q + 16 * i, all.unit, sum + i);  // nearest, ties to even
+  __m256i whole[8];
+  Sixty::whole(all, whole);
+  Sixty::store(whole, q, all.unit, sum);
 }
 
 /// The digits of the 64 values, `k` apart.
 void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale, float* sum) {
   const Sixty all = Sixty::of(x, 127 * 65536);
   const float units[kDigits] = {all.unit * 65536, all.unit * 256, all.unit};
-  for (int64_t digit = 0; digit < kDigits; ++digit) scale[digit * (k / 64)] = units[digit];
-  for (int i = 0; i < 4; ++i) {
-    __m512i rest = _mm512_cvtps_epi32(_mm512_mul_ps(all.v[i], all.to_q));
-    for (int64_t digit = kDigits - 1; digit >= 0; --digit) {
-      const __m512i low = digit == 0 ? rest : _mm512_srai_epi32(_mm512_slli_epi32(rest, 24), 24);
-      Sixty::store(low, q + digit * k + 16 * i, units[digit], sum + digit * (k / 16) + i);
-      rest = _mm512_srai_epi32(_mm512_sub_epi32(rest, low), 8);
+  __m256i rest[8], low[8];
+  Sixty::whole(all, rest);
+  for (int64_t digit = kDigits - 1; digit >= 0; --digit) {
+    for (int i = 0; i < 8; ++i) {
+      low[i] = digit == 0 ? rest[i] : _mm256_srai_epi32(_mm256_slli_epi32(rest[i], 24), 24);
+      rest[i] = _mm256_srai_epi32(_mm256_sub_epi32(rest[i], low[i]), 8);
     }
+    scale[digit * (k / 64)] = units[digit];
+    Sixty::store(low, q + digit * k, units[digit], sum + digit * (k / 16));
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace switchyard::kernels::cpu {
@@ -12,7 +13,7 @@ struct IntColumns;
 
 constexpr int64_t kGroupRows = 16;  ///< a group's, one in each lane
 
-/// The ways of one format through groups of sixteen rows; blocks of a row: a multiple of 256 values.
+/// The ways of one format through groups of sixteen rows; a row is a multiple of 64 values.
 struct GroupPath {
   /// out[j * ld + r] = <row r, x[j]> for r < rows, a multiple of 16, and j < n. Equal bits from both forms.
   using Dots = void (*)(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld);
@@ -26,7 +27,11 @@ struct GroupPath {
   void (*lay)(const uint8_t* turned, int64_t row, int64_t blocks, uint8_t* packed);
 };
 
-/// Of the GGUF format of that name; null where there is none. Needs AVX-512 with VNNI.
+/// Of the GGUF format of that name, at the level in force; null where there is none. Bits and turned groups are the same at every level.
 const GroupPath* group_path(std::string_view format);
+
+/// The ways compiled for AVX-512 with VNNI (the level avx512bf16), and for AVX2; none where the compiler has no such level.
+std::span<const GroupPath> avx512_group_paths();
+std::span<const GroupPath> avx2_group_paths();
 
 }  // namespace switchyard::kernels::cpu

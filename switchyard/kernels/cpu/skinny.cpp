@@ -90,12 +90,12 @@ bool takes_ints(const Stack<T>& w) {
   if (!w.blocks) return false;
   const BlockPath* path = block_path(w.blocks->codec());
   if (!path) return false;
-  return kIntColumns<T> == 1 ? w.k % path->int_step == 0 : path->digits && w.k % kGroupStep == 0;
+  return kIntColumns<T> == 1 ? w.k % path->int_step == 0 : path->digits && w.k % path->group_step == 0;
 }
 
 template <typename T>
 bool takes_many_ints(const Stack<T>& w) {
-  return kIntColumns<T> == 1 && takes_ints(w) && w.k % kGroupStep == 0;
+  return kIntColumns<T> == 1 && takes_ints(w) && w.k % block_path(w.blocks->codec())->group_step == 0;
 }
 
 namespace {

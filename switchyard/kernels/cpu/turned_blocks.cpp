@@ -41,7 +41,7 @@ bool wanted() {
 bool goes_by_groups(const BlockTensor& tensor) {
   const BlockPath* path = block_path(tensor.codec());
   const int64_t k = tensor.row_values(), rows = tensor.shape().size() < 2 ? 1 : tensor.shape()[tensor.shape().size() - 2];
-  return path && path->always_groups && k % kGroupStep == 0 && rows % kGroupRows == 0 && tensor.bytes() > 0;
+  return path && path->always_groups && k % path->group_step == 0 && rows % kGroupRows == 0 && tensor.bytes() > 0;
 }
 
 bool worth_turning(const BlockTensor& tensor) {

@@ -1,0 +1,38 @@
+#include "switchyard/kernels/cpu/row_groups.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+
+// What is not compiled for this level alone comes first.
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+#include <type_traits>
+
+#include "switchyard/kernels/cpu/blocks.h"
+
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics, whose masked-off lanes are undefined
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi,bmi2")
+
+#include "switchyard/kernels/cpu/lanes_avx512.h"
+#include "switchyard/kernels/cpu/row_groups_loops.h"
+
+namespace switchyard::kernels::cpu {
+
+std::span<const GroupPath> avx512_group_paths() { return kGroupPaths; }
+
+}  // namespace switchyard::kernels::cpu
+
+#pragma GCC pop_options
+
+#else
+
+namespace switchyard::kernels::cpu {
+std::span<const GroupPath> avx512_group_paths() { return {}; }
+}  // namespace switchyard::kernels::cpu
+
+#endif
