@@ -127,15 +127,13 @@ at::Tensor Safetensors::get(std::string_view name) const {
   }
   const TensorInfo& info = data_->tensors[found->second];
   const Data::Place& place = data_->places[found->second];
-  check(place.dtype->torch.has_value(), "formats.safetensors.dtype", "{}: tensor {} has dtype {}, which has no tensor type here",
-        data_->path.string(), shown(name), info.dtype);
-  const at::ScalarType type = *place.dtype->torch;
+  // Codes of 6 bits, and pairs of 4 that run from one row into the next, are bytes to libtorch.
+  const bool pairs = place.dtype->bits == 4 && !info.shape.empty() && info.shape.back() % 2 == 0;
+  const bool raw = place.dtype->bits < 8 && !pairs;
+  const at::ScalarType type = raw ? at::kByte : *place.dtype->torch;
   std::vector<int64_t> shape = info.shape;
-  if (place.dtype->bits == 4) {  // two to an element
-    check(!shape.empty() && shape.back() % 2 == 0, "formats.safetensors.shape",
-          "{}: tensor {} of dtype {} has an odd last extent", data_->path.string(), shown(name), info.dtype);
-    shape.back() /= 2;
-  }
+  if (raw) shape = {static_cast<int64_t>(info.bytes)};
+  if (pairs) shape.back() /= 2;
   const at::TensorOptions options = at::TensorOptions().dtype(type);
   if (info.bytes == 0) return at::empty(shape, options);
   void* bytes = const_cast<uint8_t*>(place.file->data()) + place.begin;  // the map is private and writable

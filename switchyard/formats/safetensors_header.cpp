@@ -188,24 +188,6 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   int depth_ = 0;
 };
 
-/// Bytes of a tensor by its shape and dtype.
-uint64_t bytes_of(const Entry& entry, std::string_view file) {
-  // Sizes of empty tensors are bounded too: libtorch computes strides from them.
-  uint64_t elements = 1;
-  bool empty = false, overflow = false;
-  for (int64_t extent : entry.shape) {
-    empty |= extent == 0;
-    overflow |= __builtin_mul_overflow(elements, static_cast<uint64_t>(std::max<int64_t>(extent, 1)), &elements);
-  }
-  overflow |= elements > static_cast<uint64_t>(INT64_MAX) / 64;
-  check(!overflow, "formats.safetensors.shape", "{}: the shape of tensor {} has more elements than any file can hold", file,
-        shown(entry.name));
-  const uint64_t bits = (empty ? 0 : elements) * static_cast<uint64_t>(entry.dtype->bits);
-  check(bits % 8 == 0, "formats.safetensors.shape", "{}: tensor {} of dtype {} does not end at a whole byte", file,
-        shown(entry.name), entry.dtype->name);
-  return bits / 8;
-}
-
 void check_entries(const Header& header, uint64_t room, std::string_view file) {
   std::vector<const Entry*> order;
   for (const Entry& entry : header.entries) {
@@ -245,6 +227,23 @@ const Dtype* dtype_of(at::ScalarType type) {
   for (const Dtype& dtype : kDtypes)
     if (dtype.torch == type) return &dtype;
   return nullptr;
+}
+
+uint64_t bytes_of(const Entry& entry, std::string_view file) {
+  // Sizes of empty tensors are bounded too: libtorch computes strides from them.
+  uint64_t elements = 1;
+  bool empty = false, overflow = false;
+  for (int64_t extent : entry.shape) {
+    empty |= extent == 0;
+    overflow |= __builtin_mul_overflow(elements, static_cast<uint64_t>(std::max<int64_t>(extent, 1)), &elements);
+  }
+  overflow |= elements > static_cast<uint64_t>(INT64_MAX) / 64;
+  check(!overflow, "formats.safetensors.shape", "{}: the shape of tensor {} has more elements than any file can hold", file,
+        shown(entry.name));
+  const uint64_t bits = (empty ? 0 : elements) * static_cast<uint64_t>(entry.dtype->bits);
+  check(bits % 8 == 0, "formats.safetensors.shape", "{}: tensor {} of dtype {} does not end at a whole byte", file,
+        shown(entry.name), entry.dtype->name);
+  return bits / 8;
 }
 
 std::string shown(std::string_view name) {

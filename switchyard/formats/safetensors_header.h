@@ -41,6 +41,10 @@ struct Header {
 /// .shape, .offsets, naming `file` and the tensor. Never allocates more than a small multiple of the header's own size.
 Header read_header(const uint8_t* bytes, uint64_t size, std::string_view file);
 
+/// Bytes of a tensor by its shape and dtype. Throws formats.safetensors.shape, naming `file` and the tensor, for more than any file
+/// holds and for a last byte that is only begun.
+uint64_t bytes_of(const Entry& entry, std::string_view file);
+
 /// A name as messages show it: quoted, escaped, shortened.
 std::string shown(std::string_view name);
 

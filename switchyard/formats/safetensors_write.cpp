@@ -39,9 +39,28 @@ std::string quoted(const std::string& text, const fs::path& path) {
   }
 }
 
+/// What the header says of a tensor.
+safetensors::Entry entry_of(const Named& named, const std::vector<TensorInfo>& raw, const fs::path& path) {
+  const auto& [name, tensor] = named;
+  safetensors::Entry entry{.name = name, .dtype = safetensors::dtype_of(tensor.scalar_type()), .shape = tensor.sizes().vec()};
+  const auto stood_for = std::find_if(raw.begin(), tensor.scalar_type() == at::kByte ? raw.end() : raw.begin(),
+                                      [&](const TensorInfo& info) { return info.name == name; });
+  if (tensor.scalar_type() == at::kByte && stood_for != raw.end()) {
+    entry.dtype = safetensors::dtype_named(stood_for->dtype);
+    entry.shape = stood_for->shape;
+    check(entry.dtype != nullptr && safetensors::bytes_of(entry, path.string()) == tensor.nbytes(), "formats.safetensors.write",
+          "{}: the {} bytes of tensor {} are no {} [{}]", path.string(), tensor.nbytes(), shown(name), stood_for->dtype,
+          fmt::join(stood_for->shape, ", "));
+  } else if (entry.dtype->bits == 4) {
+    check(!entry.shape.empty(), "formats.safetensors.write", "{}: tensor {} packs two values in a scalar", path.string(), shown(name));
+    entry.shape.back() *= 2;
+  }
+  return entry;
+}
+
 /// The header for tensors that lie in `order`, padded so that the data begin at a multiple of 8.
 std::string header_text(const std::vector<const Named*>& order, const std::map<std::string, std::string>& metadata,
-                        const fs::path& path) {
+                        const std::vector<TensorInfo>& raw, const fs::path& path) {
   std::string text = "{\"__metadata__\":{";
   if (!metadata.contains("format")) text += "\"format\":\"pt\"";  // loaders of the ecosystem ask for it
   for (const auto& [key, value] : metadata) {
@@ -51,17 +70,10 @@ std::string header_text(const std::vector<const Named*>& order, const std::map<s
   text += '}';
   uint64_t offset = 0;
   for (const Named* named : order) {
-    const at::Tensor& tensor = named->second;
-    const safetensors::Dtype& dtype = *safetensors::dtype_of(tensor.scalar_type());
-    std::vector<int64_t> shape = tensor.sizes().vec();
-    if (dtype.bits == 4) {
-      check(!shape.empty(), "formats.safetensors.write", "{}: tensor {} packs two values in a scalar", path.string(),
-            shown(named->first));
-      shape.back() *= 2;
-    }
-    const uint64_t end = offset + tensor.nbytes();
-    text += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(named->first, path), dtype.name,
-                        fmt::join(shape, ","), offset, end);
+    const safetensors::Entry entry = entry_of(*named, raw, path);
+    const uint64_t end = offset + named->second.nbytes();
+    text += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", quoted(named->first, path), entry.dtype->name,
+                        fmt::join(entry.shape, ","), offset, end);
     offset = end;
   }
   text += '}';
@@ -72,7 +84,7 @@ std::string header_text(const std::vector<const Named*>& order, const std::map<s
 }  // namespace
 
 void write_safetensors(const fs::path& path, const NamedTensors& tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, const std::vector<TensorInfo>& raw) {
   at::NoGradGuard guard;
   check_tensors(tensors, path);
   // Wide elements first, so that each tensor lies aligned.
@@ -81,7 +93,7 @@ void write_safetensors(const fs::path& path, const NamedTensors& tensors,
   std::stable_sort(order.begin(), order.end(), [](const Named* a, const Named* b) {
     return a->second.element_size() > b->second.element_size();
   });
-  const std::string header = header_text(order, metadata, path);
+  const std::string header = header_text(order, metadata, raw, path);
   AtomicFile file(path);
   uint8_t length[8];
   for (int i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(static_cast<uint64_t>(header.size()) >> (8 * i));
@@ -95,7 +107,7 @@ void write_safetensors(const fs::path& path, const NamedTensors& tensors,
 }
 
 void write_safetensors_folder(const fs::path& folder, const NamedTensors& tensors, uint64_t shard_bytes,
-                              const std::map<std::string, std::string>& metadata) {
+                              const std::map<std::string, std::string>& metadata, const std::vector<TensorInfo>& raw) {
   check(shard_bytes > 0, "formats.safetensors.write", "shards of 0 bytes hold nothing");
   check_tensors(tensors, folder);
   std::vector<NamedTensors> shards(1);
@@ -111,13 +123,13 @@ void write_safetensors_folder(const fs::path& folder, const NamedTensors& tensor
     total += bytes;
   }
   if (shards.size() == 1) {
-    write_safetensors(folder / "model.safetensors", shards[0], metadata);
+    write_safetensors(folder / "model.safetensors", shards[0], metadata, raw);
     return;
   }
   std::string map;
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_safetensors(folder / name, shards[i], metadata);
+    write_safetensors(folder / name, shards[i], metadata, raw);
     for (const auto& named : shards[i])
       map += fmt::format("{}    {}: \"{}\"", map.empty() ? "" : ",\n", quoted(named.first, folder), name);
   }

@@ -285,12 +285,38 @@ TEST(Safetensors, AbsentThingsAreNamed) {
   EXPECT_NE(error.message().find("layers.0.up\""), std::string::npos) << error.what();
 }
 
-TEST(Safetensors, SixBitTensorsAreListedButNotRead) {
+TEST(Safetensors, WhatLibtorchHasNoTensorForIsBytesAndIsWrittenBack) {
   TemporaryFolder folder;
-  write_text(folder / "x.safetensors", file_of(R"({"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}})", "abc"));
+  const std::string bytes = file_of(R"({"a":{"dtype":"F6_E2M3","shape":[2,4],"data_offsets":[0,6]},)"
+                                    R"("b":{"dtype":"F6_E3M2","shape":[4],"data_offsets":[6,9]},)"
+                                    R"("c":{"dtype":"F4","shape":[2,3],"data_offsets":[9,12]},)"
+                                    R"("d":{"dtype":"F4","shape":[3,2],"data_offsets":[12,15]},)"
+                                    R"("e":{"dtype":"F6_E2M3","shape":[0,3],"data_offsets":[15,15]}})",
+                                    "abcdefghijklmno");
+  write_text(folder / "x.safetensors", bytes);
   const Safetensors file(folder / "x.safetensors");
-  EXPECT_EQ(file.tensors()[0].bytes, 3u);
-  EXPECT_EQ(expect_error([&] { file.get("a"); }).code(), "formats.safetensors.dtype");
+  EXPECT_EQ(file.tensors()[0].shape, (std::vector<int64_t>{2, 4}));
+  NamedTensors tensors;
+  for (const TensorInfo& info : file.tensors()) tensors.emplace_back(info.name, file.get(info.name));
+  EXPECT_TRUE(tensors[0].second.equal(at::tensor({'a', 'b', 'c', 'd', 'e', 'f'}, at::kByte)));
+  EXPECT_TRUE(tensors[2].second.equal(at::tensor({'j', 'k', 'l'}, at::kByte)));
+  EXPECT_EQ(tensors[3].second.scalar_type(), at::kFloat4_e2m1fn_x2);
+  EXPECT_EQ(tensors[4].second.numel(), 0);
+  write_safetensors_folder(folder.path(), tensors, 8, {}, file.tensors());  // in two shards
+  const Safetensors back(folder.path());
+  ASSERT_EQ(back.tensors().size(), tensors.size());
+  for (const TensorInfo& info : file.tensors()) {
+    const auto same = std::find_if(back.tensors().begin(), back.tensors().end(), [&](const TensorInfo& other) { return other.name == info.name; });
+    ASSERT_NE(same, back.tensors().end()) << info.name;
+    EXPECT_EQ(same->dtype, info.dtype) << info.name;
+    EXPECT_EQ(same->shape, info.shape) << info.name;
+    EXPECT_EQ(hex(back.get(info.name)), hex(file.get(info.name))) << info.name;
+  }
+  tensors[0].second = at::zeros({5}, at::kByte);
+  const Error error = expect_error([&] { write_safetensors(folder / "y.safetensors", tensors, {}, file.tensors()); });
+  EXPECT_EQ(error.code(), "formats.safetensors.write");
+  EXPECT_NE(error.message().find("F6_E2M3 [2, 4]"), std::string::npos) << error.what();
+  EXPECT_EQ(refusal_of(file_of(R"({"a":{"dtype":"F6_E2M3","shape":[3],"data_offsets":[0,3]}})", "abc")), "formats.safetensors.shape");
 }
 
 TEST(Safetensors, ThePythonLibraryReadsOursAndTheReverse) {
