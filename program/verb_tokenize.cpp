@@ -1,6 +1,7 @@
 // switchyard tokenize: texts to token ids and back, line by line.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "program/input.h"
@@ -9,6 +10,7 @@
 #include "switchyard/base/files.h"
 #include "switchyard/base/json.h"
 #include "switchyard/formats/tokenizer.h"
+#include "switchyard/formats/utf8.h"
 
 namespace switchyard::program {
 
@@ -51,18 +53,54 @@ std::vector<int64_t> ids_of(const nlohmann::json& value, const char* key) {
   return ids;
 }
 
-Json encoded(const Tokenizer& tokenizer, const nlohmann::json& line) {
+/// One object as a line of JSON, written as it comes: a tree of what a long text gives would need hundreds of bytes a token.
+class Row {
+ public:
+  void text(std::string_view key, const std::string& value) {
+    begin(key);
+    quote(value);
+  }
+  template <typename Items, typename Write>
+  void list(std::string_view key, const Items& items, Write&& write) {
+    begin(key);
+    char before = '[';
+    for (const auto& item : items) {
+      line_ += std::exchange(before, ',');
+      write(item);
+    }
+    line_ += items.empty() ? "[]" : "]";
+  }
+  void number(int64_t value) { fmt::format_to(std::back_inserter(line_), "{}", value); }
+  void pair(int64_t first, int64_t second) { fmt::format_to(std::back_inserter(line_), "[{},{}]", first, second); }
+  void quote(const std::string& value) {
+    const bool plain = std::none_of(value.begin(), value.end(), [](unsigned char c) { return c < ' ' || c == '"' || c == '\\'; });
+    if (plain && utf8_valid(value)) ((line_ += '"') += value) += '"';
+    else line_ += json_text(Json(value));
+  }
+  std::string take() && { return std::move(line_) + "}"; }
+
+ private:
+  void begin(std::string_view key) { fmt::format_to(std::back_inserter(line_), "{}\"{}\":", line_.empty() ? '{' : ',', key); }
+  std::string line_;
+};
+
+std::string encoded(const Tokenizer& tokenizer, const nlohmann::json& line) {
   const EncodeOptions options{.add_special = flag(line, "add_special", true), .parse_special = flag(line, "parse_special", true)};
   const std::string text = line.contains("bytes_hex") ? unhex(text_of(line["bytes_hex"], "bytes_hex")) : text_of(line["text"], "text");
   const bool pair = line.contains("pair") && !line["pair"].is_null();
   const Encoding encoding = pair ? tokenizer.encode_pair(text, text_of(line["pair"], "pair"), options) : tokenizer.encode(text, options);
-  Json result = {{"ids", encoding.ids}, {"tokens", encoding.tokens}, {"offsets", Json::array()}};
-  for (const auto& [begin, end] : encoding.offsets) result["offsets"].push_back(Json::array({begin, end}));
-  result["type_ids"] = encoding.type_ids;
-  result["special_mask"] = encoding.special_mask;
-  result["decoded"] = tokenizer.decode(encoding.ids, false);
-  result["decoded_skip_special"] = tokenizer.decode(encoding.ids, true);
-  return result;
+  Row row;
+  const auto number = [&](int64_t value) { row.number(value); };
+  row.list("ids", encoding.ids, number);
+  row.list("tokens", encoding.tokens, [&](const std::string& token) { row.quote(token); });
+  row.list("offsets", encoding.offsets, [&](const std::pair<int64_t, int64_t>& place) { row.pair(place.first, place.second); });
+  row.list("type_ids", encoding.type_ids, number);
+  row.list("special_mask", encoding.special_mask, number);
+  const std::string whole = tokenizer.decode(encoding.ids, false);
+  const bool special = std::any_of(encoding.ids.begin(), encoding.ids.end(), [&](int64_t id) { return tokenizer.special(id); });
+  row.text("decoded", whole);
+  row.text("decoded_skip_special", special ? tokenizer.decode(encoding.ids, true) : whole);
+  return std::move(row).take();
 }
 
 Json decoded(const Tokenizer& tokenizer, const nlohmann::json& line, const std::vector<int64_t>& ids) {
@@ -78,11 +116,11 @@ Json decoded(const Tokenizer& tokenizer, const nlohmann::json& line, const std::
   return {{"emit", parts}, {"flush", stream.flush()}};
 }
 
-Json answer(const Tokenizer& tokenizer, const nlohmann::json& line) {
+std::string answer(const Tokenizer& tokenizer, const nlohmann::json& line) {
   check(line.is_object(), "tokenize.input", "a line is no object");
   if (line.contains("text") || line.contains("bytes_hex")) return encoded(tokenizer, line);
   for (const char* key : {"ids", "ids_in"})
-    if (line.contains(key)) return decoded(tokenizer, line, ids_of(line[key], key));
+    if (line.contains(key)) return json_text(decoded(tokenizer, line, ids_of(line[key], key)));
   fail("tokenize.input", "a line has neither \"text\" nor \"ids\"");
 }
 
@@ -91,7 +129,7 @@ int tokenize(const Arguments& arguments) {
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
   std::string result;
   if (arguments.has_text) {
-    result = json_text(answer(*tokenizer, {{"text", arguments.text}})) + "\n";
+    result = answer(*tokenizer, {{"text", arguments.text}}) + "\n";
   } else {
     std::istringstream input(read_input(arguments.input));
     size_t number = 0;
@@ -99,7 +137,7 @@ int tokenize(const Arguments& arguments) {
       ++number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       try {
-        result += json_text(answer(*tokenizer, json_from(line))) + "\n";
+        result += answer(*tokenizer, json_from(line)) + "\n";
       } catch (const nlohmann::json::exception& error) {
         fail("tokenize.input", "{}, line {}: {}", arguments.input, number, json_fault(error));
       } catch (const Error& error) {

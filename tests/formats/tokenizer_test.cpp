@@ -494,6 +494,23 @@ TEST(SentencePieceFiles, DecodedTextIsChangedAsTheLibraryDoes) {
   }
 }
 
+// As sentencepiece 0.2.3 has it: a text cannot spell a control token, even where its name is a word or a character.
+TEST(SentencePieceFiles, ControlTokensAreNotFoundInTexts) {
+  using Table = SentencePieceTable;
+  for (const Table::Kind kind : {Table::Kind::bpe, Table::Kind::unigram, Table::Kind::character, Table::Kind::word}) {
+    const Table table{.kind = kind, .pieces = {"<unk>", "<s>", "</s>", "Q", "a", "b"}, .scores = {0, 0, 0, 0, -1, -2},
+                      .types = {Table::kUnknown, Table::kControl, Table::kControl, Table::kControl, Table::kNormal, Table::kNormal},
+                      .add_dummy_prefix = false};
+    TemporaryFolder folder;
+    write_text(folder / "x.model", write_sentencepiece_model(table));
+    const auto tokenizer = load_tokenizer(folder / "x.model");
+    using Ids = std::vector<int64_t>;
+    EXPECT_EQ(tokenizer->encode("Q"), (Ids{0})) << static_cast<int>(kind);
+    EXPECT_EQ(tokenizer->encode("</s>"), (Ids{0})) << static_cast<int>(kind);
+    EXPECT_EQ(tokenizer->encode("aQb"), kind == Table::Kind::word ? (Ids{0}) : (Ids{4, 0, 5})) << static_cast<int>(kind);
+  }
+}
+
 TEST(TokenizerFiles, WithoutBeginOrEnd) {
   PieceTable table = table_with(TokenizerKind::bpe, {"a"});
   table.begin.reset();

@@ -134,7 +134,7 @@ class ScoredBpe : public PieceModel {
       while (!waiting.empty()) {
         const std::string_view text = waiting.back();
         waiting.pop_back();
-        const int32_t id = vocabulary_.id(text);
+        const int32_t id = piece_id(text);
         const auto parts = id >= 0 && types_[static_cast<size_t>(id)] == Table::kUnused ? halves.find(text) : halves.end();
         if (parts != halves.end()) {
           waiting.push_back(parts->second.second);
@@ -220,7 +220,7 @@ class PieceWords : public PieceModel {
         size_t end = at + first_symbol(word.substr(at), defined);
         if (!characters_) end = std::min(word.find("\xE2\x96\x81", at + utf8_length(word[at])), word.size());
         const std::string_view text = word.substr(at, end - at);
-        const int32_t id = vocabulary_.id(text);
+        const int32_t id = piece_id(text);
         add(text, words.spans[i].begin + static_cast<uint32_t>(at), id, pieces);
         at = end;
       }
