@@ -140,7 +140,7 @@ TEST(RowGroups, BitsAreThoseOfTheFormulaAtEveryLevel) {
     for (const char* name : kFormats)
       for (const int64_t k : {64, 192, 256, 320, 640, 768}) {
         const BlockCodec& codec = *block_codec_named(name);
-        if (k % block_path(codec)->group_step != 0) continue;
+        if (group_path(name) == nullptr || k % block_path(codec)->group_step != 0) continue;  // Q8_0 has groups at the widest level alone
         SCOPED_TRACE(std::string(name) + " at " + kernels::name(level) + ", " + std::to_string(k) + " wide");
         const int64_t rows = 48, blocks = k / codec.length, most = 67;
         const std::vector<uint8_t> packed = any_blocks(codec, rows * blocks, blocks);

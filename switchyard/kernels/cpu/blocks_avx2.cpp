@@ -309,7 +309,7 @@ constexpr NamedBlockPath named() {
   constexpr int64_t step = Format::kLength == 32 ? 64 : 256;
   return {Format::kName, {decode<Format>, decode_bf16<Format>, dots<Format>, int_dots<Format>, step, step, true, true}};
 }
-// Q8_0 goes row by row: groups would split its bytes. They become floats as fast as three products of theirs are summed.
+// Q8_0 goes row by row: there are no groups of it. Its bytes become floats as fast as three products of theirs are summed.
 constexpr NamedBlockPath kPaths[] = {
     {"Q8_0", {decode<Q8_0>, decode_bf16<Q8_0>, dots<Q8_0>, byte_dots, 64, 64, false, false}},
     named<Q4_0>(), named<MXFP4>(), named<Q4_K>(), named<Q5_K>(), named<Q6_K>()};

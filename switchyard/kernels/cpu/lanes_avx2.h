@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kLanes = 8;
 constexpr bool kTurnsFirst = true;
+constexpr int64_t kTurnedAhead = 2;  // a group is read twice, eight rows at a time: no even stream
 using Ints = __m256i;
 using Floats = __m256;
 
@@ -84,22 +85,11 @@ SWITCHYARD_INLINE void turn(const uint8_t* p, int64_t stride, Ints* turned) {
   turned[3] = _mm256_unpackhi_epi64(high01, high23);
 }
 
-// Products are summed in 16 bits as long as that can hold them, 2 kMost 128 a product: a digit may be -128. Bytes that are too large for
-// even one are split into their nibbles.
-template <int kMost> constexpr bool kSplits = 2 * kMost * 128 > 32767;
-template <int kMost> constexpr int kTogether = std::bit_floor(32767u / (2 * (kSplits<kMost> ? 15 : kMost) * 128));
-template <int kMost> constexpr int kPlanes = kSplits<kMost> ? 2 : 1;
-template <int kMost> SWITCHYARD_INLINE void split(Ints u, Ints* planes, int64_t apart) {
-  if constexpr (kSplits<kMost>) {
-    planes[0] = both(u, each_byte(15));
-    planes[apart] = both(right_halves(u, 4), each_byte(15));
-  } else {
-    planes[0] = u;
-  }
-}
+// Products are summed in 16 bits as long as that can hold them, 2 kMost 128 a product: a digit may be -128.
+template <int kMost> constexpr int kTogether = std::bit_floor(32767u / (2 * kMost * 128));
 SWITCHYARD_INLINE Ints products(Ints u, Ints x) { return _mm256_maddubs_epi16(u, x); }
 SWITCHYARD_INLINE Ints plus_products(Ints part, Ints u, Ints x) { return _mm256_add_epi16(part, _mm256_maddubs_epi16(u, x)); }
-template <int kPlane> SWITCHYARD_INLINE Ints sum_of(Ints part) { return _mm256_madd_epi16(part, _mm256_set1_epi16(kPlane == 0 ? 1 : 16)); }
+SWITCHYARD_INLINE Ints sum_of(Ints part) { return _mm256_madd_epi16(part, _mm256_set1_epi16(1)); }
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 constexpr bool kTurnsFirst = false;  ///< whether rows that lie are turned step by step, not as they are unpacked: where registers are few
+constexpr int64_t kTurnedAhead = 0;   ///< steps by which turned groups are read ahead; 0: the hardware follows their stream better by itself
 using Ints = __m512i;
 using Floats = __m512;
 
@@ -95,14 +96,12 @@ SWITCHYARD_INLINE void turn(const uint8_t* p, int64_t stride, Ints* turned) {
   turned[3] = _mm512_unpackhi_epi64(high01, high23);
 }
 
-// Sums of products of unsigned bytes, at most kMost, with signed ones, four a lane: kTogether vectors, a power of two, are
-// summed before they are widened, of kPlanes vectors into which the unsigned bytes are split. Here there is nothing to mind.
+// Sums of products of unsigned bytes, at most kMost, with signed ones, four a lane: kTogether vectors, a power of two, are summed before
+// they are widened. Here there is nothing to mind.
 template <int kMost> constexpr int kTogether = 1 << 20;
-template <int kMost> constexpr int kPlanes = 1;
-template <int kMost> SWITCHYARD_INLINE void split(Ints u, Ints* planes, int64_t) { planes[0] = u; }
 SWITCHYARD_INLINE Ints products(Ints u, Ints x) { return _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x); }
 SWITCHYARD_INLINE Ints plus_products(Ints part, Ints u, Ints x) { return _mm512_dpbusd_epi32(part, u, x); }
-template <int kPlane> SWITCHYARD_INLINE Ints sum_of(Ints part) { return part; }
+SWITCHYARD_INLINE Ints sum_of(Ints part) { return part; }
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu

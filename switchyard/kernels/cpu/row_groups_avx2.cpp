@@ -22,8 +22,14 @@
 #include "switchyard/kernels/cpu/row_groups_loops.h"
 
 namespace switchyard::kernels::cpu {
+namespace {
 
-std::span<const GroupPath> avx2_group_paths() { return kGroupPaths; }
+// Not of Q8_0, two of whose products do not fit in 16 bits: it goes row by row.
+constexpr GroupPath kPaths[] = {path_of<Q4_K>("Q4_K"), path_of<Q5_K>("Q5_K"), path_of<Q6_K>("Q6_K"), path_of<Q4_0>("Q4_0"), path_of<MXFP4>("MXFP4")};
+
+}  // namespace
+
+std::span<const GroupPath> avx2_group_paths() { return kPaths; }
 
 }  // namespace switchyard::kernels::cpu
 

@@ -238,55 +238,44 @@ struct MXFP4 : Halves {
   }
 };
 
-/// How runs of a format are summed: kRun values a scale, their bytes in kParts planes, kDwords vectors before a sum is widened.
-template <int run, int parts, int dwords>
-struct Run {
-  static constexpr int kRun = run, kParts = parts, kDwords = dwords;
-  static constexpr int64_t kInts = 8 * parts;  ///< vectors of 32 values
-};
+/// How runs of a format are summed: kRun values a scale, kDwords vectors before a sum is widened.
+template <int run, int dwords>
+struct Run { static constexpr int kRun = run, kDwords = dwords; };
 template <typename Format>
-using RunOf = Run<Format::kRun, kPlanes<Format::kMost>, std::min<int>(Format::kRun / 4, kTogether<Format::kMost>)>;
+using RunOf = Run<Format::kRun, std::min<int>(Format::kRun / 4, kTogether<Format::kMost>)>;
 
-/// A group's 256 values as unsigned bytes, four consecutive values of a row in its lane, split as the sums of products want them: a run
-/// of 32 values is eight vectors of each plane.
-template <typename R>
+/// A group's 256 values as unsigned bytes, four consecutive values of a row in its lane.
 struct alignas(64) Group {
-  Ints u[kVectors][8 * R::kInts];
+  Ints u[kVectors][kValues / 4];
   Scales scales[kVectors];
 };
 
 /// total[kTimes n + v] += <rows of vector v, column n> over 32 values, run `run` of the eight, for kTimes vectors and N columns. u: the
-/// run's planes, of the next vector `apart` from it. x: of these 256 values, columns k apart.
+/// run's eight vectors, those of the next vector of rows a step of values behind. x: of these 256 values, columns k apart.
 template <typename R, int kTimes, int N>
-SWITCHYARD_INLINE void meet_run(const Ints* u, int64_t apart, int run, const Scales* scales, const IntColumns& x, int64_t k, Floats* total) {
-  constexpr int kRun = R::kRun, kParts = R::kParts, kDwords = R::kDwords, kSums = kTimes * N;
+SWITCHYARD_INLINE void meet_run(const Ints* u, int run, const Scales* scales, const IntColumns& x, int64_t k, Floats* total) {
+  constexpr int kRun = R::kRun, kDwords = R::kDwords, kSums = kTimes * N;
 #pragma GCC unroll 2
   for (int s = 0; s < 32 / kRun; ++s) {
     Ints whole[kSums];
 #pragma GCC unroll 8
     for (int first = 0; first < kRun / 4; first += kDwords) {
-      Ints part[kParts][kSums];
+      Ints part[kSums];
 #pragma GCC unroll 8
       for (int c = 0; c < kDwords; ++c) {
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
           const Ints four = each_four(x.q + n * k + 32 * run + kRun * s + 4 * (first + c));
 #pragma GCC unroll 2
-          for (int p = 0; p < kParts; ++p)
-#pragma GCC unroll 2
-            for (int v = 0; v < kTimes; ++v) {
-              const Ints values = u[v * apart + 8 * p + kRun / 4 * s + first + c];
-              Ints& sum = part[p][kTimes * n + v];
-              sum = c == 0 ? products(values, four) : plus_products(sum, values, four);
-            }
+          for (int v = 0; v < kTimes; ++v) {
+            const Ints values = u[v * kValues / 4 + kRun / 4 * s + first + c];
+            Ints& sum = part[kTimes * n + v];
+            sum = c == 0 ? products(values, four) : plus_products(sum, values, four);
+          }
         }
       }
 #pragma GCC unroll 8
-      for (int i = 0; i < kSums; ++i) {
-        Ints sum = sum_of<0>(part[0][i]);
-        if constexpr (kParts == 2) sum = plus(sum, sum_of<1>(part[1][i]));
-        whole[i] = first == 0 ? sum : plus(whole[i], sum);
-      }
+      for (int i = 0; i < kSums; ++i) whole[i] = first == 0 ? sum_of(part[i]) : plus(whole[i], sum_of(part[i]));
     }
     const int scale = 32 / kRun * run + s;
 #pragma GCC unroll 4
@@ -313,11 +302,11 @@ SWITCHYARD_INLINE void for_parts(const Source& rows, const F& f) {
 }
 
 /// A quarter of what these rows' step reads ahead, in the order of addresses; into the second-level cache, since sixteen rows fill the
-/// first. All of it at once would take every buffer that waits for memory. Turned groups are one stream, which the hardware follows better
-/// by itself.
+/// first. All of it at once would take every buffer that waits for memory. ahead null: nothing.
 template <typename Format, typename Source>
 SWITCHYARD_INLINE void fetch(const uint8_t* ahead, int part) {
-  if constexpr (Source::kTurned) return;
+  if constexpr (Source::kTurned && kTurnedAhead == 0) return;
+  if (!ahead) return;
   constexpr int64_t kBytes = kLanes * kValues / Format::kLength * Format::kBytes / 4;
   for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead + part * kBytes + at), _MM_HINT_T1);
 }
@@ -333,13 +322,11 @@ template <typename Format, int N, typename Source>
 #pragma GCC unroll 4
   for (int n = 0; n < N; ++n) total[n] = sums[kVectors * n];
   for_parts(rows, [&](auto j) __attribute__((always_inline)) {
-    Ints u[16], planes[2 * R::kInts];
+    Ints u[16];
     fetch<Format, Source>(ahead, j);
     Format::template part<j>(rows, top, u);
-#pragma GCC unroll 16
-    for (int c = 0; c < 16; ++c) split<Format::kMost>(u[c], planes + c / 8 * R::kInts + c % 8, 8);
-    meet_run<R, 1, N>(planes, 0, Format::first(j), &scales, x, k, total);
-    meet_run<R, 1, N>(planes + R::kInts, 0, Format::second(j), &scales, x, k, total);
+    meet_run<R, 1, N>(u, Format::first(j), &scales, x, k, total);
+    meet_run<R, 1, N>(u + 8, Format::second(j), &scales, x, k, total);
   });
 #pragma GCC unroll 4
   for (int n = 0; n < N; ++n) sums[kVectors * n] = total[n];
@@ -347,7 +334,6 @@ template <typename Format, int N, typename Source>
 
 template <typename Format, typename Source>
 [[gnu::noinline]] void unpack(Source rows, const uint8_t* ahead, Scales& scales, Ints* to) {
-  constexpr int64_t kRunInts = RunOf<Format>::kInts;
   Format::scales(rows, scales);
   Ints top[8];
   for_parts(rows, [&](auto j) __attribute__((always_inline)) {
@@ -356,8 +342,8 @@ template <typename Format, typename Source>
     Format::template part<j>(rows, top, u);
 #pragma GCC unroll 8
     for (int c = 0; c < 8; ++c) {
-      split<Format::kMost>(u[c], to + kRunInts * Format::first(j) + c, 8);
-      split<Format::kMost>(u[8 + c], to + kRunInts * Format::second(j) + c, 8);
+      to[8 * Format::first(j) + c] = u[c];
+      to[8 * Format::second(j) + c] = u[8 + c];
     }
   });
 }
@@ -366,41 +352,39 @@ template <typename Format, typename Source>
 template <typename R>
 SWITCHYARD_INLINE constexpr int in_order(int i) { return R::kRun == 16 ? (i & 4) | (i & 1) << 1 | (i >> 1 & 1) : i; }
 
-/// The same, to the bit, for values that lie unpacked: as many vectors of rows at once as there are registers for the sums of.
+/// The same, to the bit, for values that lie unpacked.
 template <typename R, int N>
-[[gnu::noinline]] void meet(const Group<R>& g, int64_t runs, const IntColumns& x, int64_t k, Floats* sums) {
-  constexpr int64_t kTimes = R::kParts == 1 ? kVectors : 1;
-#pragma GCC unroll 1
-  for (int64_t v = 0; v < kVectors; v += kTimes) {
-    Floats total[kTimes * N];
+[[gnu::noinline]] void meet(const Group& g, int64_t runs, const IntColumns& x, int64_t k, Floats* sums) {
+  constexpr int64_t kSums = kVectors * N;
+  Floats total[kSums];
 #pragma GCC unroll 8
-    for (int i = 0; i < kTimes * N; ++i) total[i] = sums[i / kTimes * kVectors + v + i % kTimes];
+  for (int i = 0; i < kSums; ++i) total[i] = sums[i];
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < runs; ++i) {
-      const int run = in_order<R>(static_cast<int>(i));
-      meet_run<R, kTimes, N>(g.u[v] + R::kInts * run, 8 * R::kInts, run, g.scales + v, x, k, total);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < kTimes * N; ++i) sums[i / kTimes * kVectors + v + i % kTimes] = total[i];
+  for (int64_t i = 0; i < runs; ++i) {
+    const int run = in_order<R>(static_cast<int>(i));
+    meet_run<R, kVectors, N>(g.u[0] + 8 * run, run, g.scales, x, k, total);
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < kSums; ++i) sums[i] = total[i];
 }
 
-/// One step of a group against `columns` columns. source(v): of the rows of vector v.
+/// One step of a group against `columns` columns. source(v): of the rows of vector v. ahead: what may be needed later, or null.
 template <typename Format, typename SourceOf>
-SWITCHYARD_INLINE void meet_step(const SourceOf& source, const uint8_t* ahead, Group<RunOf<Format>>& g, const IntColumns& x, int64_t columns, int64_t k, Floats* sums) {
+SWITCHYARD_INLINE void meet_step(const SourceOf& source, const uint8_t* ahead, Group& g, const IntColumns& x, int64_t columns, int64_t k, Floats* sums) {
   using Source = decltype(source(0));
   constexpr int64_t kAhead = kLanes * kValues / Format::kLength * Format::kBytes;
   if constexpr (Source::whole) {
     if (columns < 4) {
       for (int64_t v = 0; v < kVectors; ++v) {
-        if (columns == 1) meet_packed<Format, 1>(source(v), ahead + v * kAhead, x, k, sums + v);
-        else if (columns == 2) meet_packed<Format, 2>(source(v), ahead + v * kAhead, x, k, sums + v);
-        else meet_packed<Format, 3>(source(v), ahead + v * kAhead, x, k, sums + v);
+        const uint8_t* far = ahead ? ahead + v * kAhead : nullptr;
+        if (columns == 1) meet_packed<Format, 1>(source(v), far, x, k, sums + v);
+        else if (columns == 2) meet_packed<Format, 2>(source(v), far, x, k, sums + v);
+        else meet_packed<Format, 3>(source(v), far, x, k, sums + v);
       }
       return;
     }
   }
-  for (int64_t v = 0; v < kVectors; ++v) unpack<Format>(source(v), ahead + v * kAhead, g.scales[v], g.u[v]);
+  for (int64_t v = 0; v < kVectors; ++v) unpack<Format>(source(v), ahead ? ahead + v * kAhead : nullptr, g.scales[v], g.u[v]);
   const int64_t runs = source(0).runs();
   int64_t j = 0;
   for (; j + 4 <= columns; j += 4) meet<RunOf<Format>, 4>(g, runs, x.from(j, k), k, sums + kVectors * j);
@@ -445,7 +429,7 @@ template <typename Format, bool kTurned>
 void dots_of_groups(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
   constexpr int64_t kStep = kStepBytes<Format>, kColumns = 64;
   const int64_t k = blocks * Format::kLength, stride = blocks * Format::kBytes, steps = k / kValues, runs = k % kValues / 32;
-  Group<RunOf<Format>> g;
+  Group g;
   Floats sums[kVectors * kColumns];
   alignas(64) uint8_t just_turned[kRows * kStep];
   if constexpr (!kTurned)
@@ -456,7 +440,7 @@ void dots_of_groups(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t
     for (int64_t r = 0; r < rows; r += kRows) {
       const uint8_t* row = packed + r * stride;
       const auto meet_turned = [&](const uint8_t* step, int64_t b) __attribute__((always_inline)) {
-        meet_step<Format>([=](int64_t v) { return turned_rows<Format, true>(step, 8, v); }, step, g, here.values(b * kValues), columns, k, sums);
+        meet_step<Format>([=](int64_t v) { return turned_rows<Format, true>(step, 8, v); }, kTurned ? step + kTurnedAhead * kRows * kStep : nullptr, g, here.values(b * kValues), columns, k, sums);
       };
       for (int64_t i = 0; i < kVectors * columns; ++i) sums[i] = no_floats();
       for (int64_t b = 0; b < steps; ++b) {
@@ -479,7 +463,7 @@ void dots_of_groups(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t
           const uint8_t* step = row + (kTurned ? kRows : 1) * steps * kStep;
           if constexpr (!kTurned) turn_step<Format>(step, stride, runs, just_turned, nullptr);
           if constexpr (!kTurned) step = just_turned;
-          meet_step<Format>([=](int64_t v) { return turned_rows<Format, false>(step, runs, v); }, step, g, here.values(steps * kValues), columns, k, sums);
+          meet_step<Format>([=](int64_t v) { return turned_rows<Format, false>(step, runs, v); }, nullptr, g, here.values(steps * kValues), columns, k, sums);
         }
       }
       for (int64_t j = 0; j < columns; ++j)
@@ -514,8 +498,6 @@ template <typename Format>
 constexpr GroupPath path_of(std::string_view name) {
   return {name, dots_of_groups<Format, false>, dots_of_groups<Format, true>, turn_groups<Format>, lay_row<Format>};
 }
-constexpr GroupPath kGroupPaths[] = {path_of<Q4_K>("Q4_K"), path_of<Q5_K>("Q5_K"), path_of<Q6_K>("Q6_K"),
-                                     path_of<Q8_0>("Q8_0"), path_of<Q4_0>("Q4_0"), path_of<MXFP4>("MXFP4")};
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu
