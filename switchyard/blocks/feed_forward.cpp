@@ -15,7 +15,7 @@ struct DenseFeedForwardOptions {
   static void describe(Fields<DenseFeedForwardOptions>& f) {
     using O = DenseFeedForwardOptions;
     f.title("Feed-forward network", "Two linear maps, or three for the gated kinds, with an activation between.");
-    f("activation", &O::activation, "what stands between the linear maps: swiglu, geglu, gelu, relu, ...; swiglu-gated: a SwiGLU of a gate of twice "
+    f("activation", &O::activation, "what stands between the linear maps: swiglu, geglu, gelu, relu, tanh, ...; swiglu-gated: a SwiGLU of a gate of twice "
       "the width multiplies");
     f("hidden", &O::hidden, "width F between the maps; 0 = 4 times the model width, 8/3 times for the gated kinds")
         .range(0, 1 << 24);
@@ -26,8 +26,8 @@ struct DenseFeedForwardOptions {
 class DenseFeedForward : public Body {
  public:
   explicit DenseFeedForward(const DenseFeedForwardOptions& options)
-      : options_(options), halves_(options.activation == kSwiGluGated),
-        activation_{.kind = halves_ ? kernels::Activation::identity : activation_named(options.activation)} {}
+      : options_(options), halves_(options.activation == kSwiGluGated), tanh_(options.activation == "tanh"),
+        activation_{.kind = halves_ || tanh_ ? kernels::Activation::identity : activation_named(options.activation)} {}
 
   void prepare(const BodyPlace& place) override {
     const bool gated = halves_ || kernels::is_gated(activation_.kind);
@@ -45,6 +45,7 @@ class DenseFeedForward : public Body {
   at::Tensor forward(const at::Tensor& x, const Context& context) const override {
     const at::Tensor gate = gate_ ? (*gate_)(x, context) : at::Tensor();
     if (halves_) return down_(swiglu_gated(up_(x, context), gate), context);
+    if (tanh_) return down_(up_(x, context).tanh(), context);
     return down_(kernels::activate(up_(x, context), gate, activation_), context);
   }
 
@@ -67,6 +68,7 @@ class DenseFeedForward : public Body {
 
   DenseFeedForwardOptions options_;
   bool halves_;  ///< the gate's rows are gated themselves
+  bool tanh_;    ///< which no kind of expert has
   kernels::ActivationOptions activation_;
   std::optional<SiteLinear> gate_;
   SiteLinear up_, down_;

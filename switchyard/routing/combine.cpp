@@ -2,6 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "switchyard/base/error.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/kernels/permutation.h"
@@ -18,6 +21,12 @@ at::Tensor sum_of_unit(const at::Tensor& weight, const Selection& selection) {
       .squeeze(1).index_select(0, selection.unit);
 }
 
+/// The p-norm over the unit of each pair. Its power is held above zero, so that a unit without weights has a gradient of 0.
+at::Tensor norm_of_unit(const at::Tensor& weight, const Selection& selection, const CombineOptions& options) {
+  const double p = options.order, least = std::max(std::pow(options.least, p), 1e-37);
+  return sum_of_unit(weight.abs().pow(p), selection).clamp_min(least).pow(1 / p);
+}
+
 /// True when no gradient of the task reaches the gate that made these weights.
 bool gate_is_dead(const Selection& selection, const CombineOptions& options) {
   if (selection.per_unit != 1 || selection.gates.empty() || selection.outputs > 0) return false;
@@ -32,6 +41,9 @@ void CombineOptions::describe(Fields<CombineOptions>& f) {
   f.title("Combine", "How routed outputs become the layer's output.");
   f("renormalise", &CombineOptions::renormalise, "divide a token's weights by their sum: never, over the chosen "
     "experts, or over those that admission kept").choices({"never", "before_drop", "after_drop"});
+  f("order", &CombineOptions::order, "p of the norm that weights are divided by, the p-th root of the sum of their p-th powers; 1 = their sum")
+      .range(1, 8);
+  f("least", &CombineOptions::least, "weights are divided by this where their sum is less").range(0, 1);
   f("detach_sum", &CombineOptions::detach_sum, "let no gradient through that sum");
   f("scale", &CombineOptions::scale, "multiplies every weight (routed_scaling_factor)").range(0);
   f("evaluation_scale", &CombineOptions::evaluation_scale, "a further factor outside training").range(0);
@@ -53,9 +65,10 @@ at::Tensor combine_weights(const Selection& selection, const CombineOptions& opt
   const at::Tensor kept = selection.kept.defined() ? selection.kept.to(weight.scalar_type()) : at::Tensor();
   if (options.renormalise != Renormalise::never) {
     const bool after = options.renormalise == Renormalise::after_drop && kept.defined();
-    at::Tensor sum = sum_of_unit(after ? weight * kept : weight, selection);
-    if (options.detach_sum) sum = sum.detach();
-    weight = weight / sum.clamp_min(1e-9);
+    const at::Tensor summed = after ? weight * kept : weight;
+    at::Tensor norm = options.order == 1 ? sum_of_unit(summed, selection).clamp_min(options.least) : norm_of_unit(summed, selection, options);
+    if (options.detach_sum) norm = norm.detach();
+    weight = weight / norm;
   }
   const double scale = options.scale * (phase == Phase::train ? 1 : options.evaluation_scale * (1 - options.output_masking));
   if (scale != 1) weight = weight * scale;

@@ -10,7 +10,7 @@
 
 namespace switchyard {
 
-/// When a unit's weights are divided by their sum.
+/// When a unit's weights are divided by their sum, or another norm of theirs.
 enum class Renormalise {
   never,          ///< raw probabilities (Switch, DeepSeek-V2, OLMoE, Jamba)
   before_drop,    ///< over the chosen experts (Mixtral, DBRX, Qwen3)
@@ -27,6 +27,8 @@ enum class Overflow {
 
 struct CombineOptions {
   Renormalise renormalise = Renormalise::never;
+  double order = 1;               ///< p of the norm that divides: (Σ w^p)^(1/p); 1 = the sum (DBRX may say another)
+  double least = 1e-12;           ///< what divides is at least so much (ERNIE 4.5's moe_norm_min)
   bool detach_sum = false;        ///< no gradient through the divisor
   double scale = 1;               ///< multiplies every weight (routed_scaling_factor)
   double evaluation_scale = 1;    ///< a further factor outside training

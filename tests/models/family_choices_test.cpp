@@ -151,13 +151,33 @@ TEST(FamilyChoices, OneExpertsWeightIsItsProbabilityWherePublishedCodeDividesOnl
   EXPECT_EQ(text_at(one, "layers.0.extra"), "none");
 }
 
+TEST(FamilyChoices, WhatDividesTheWeightsOfATokenIsReadAndWritten) {
+  const auto again = [](const Node& config) {
+    const Node read = meant(config);
+    EXPECT_TRUE(differences(read, meant(family_of(config)->write(read, text_at(config, "model_type")))).empty());
+    return read;
+  };
+  const std::string combine = "layers.1.mixtures.0.combine.";
+  EXPECT_EQ(number_at(again(changed("ernie4_5_moe", {}, R"({"moe_norm_min": 0.5})")), combine + "least"), 0.5);
+  EXPECT_TRUE(differences(meant(changed("ernie4_5_moe", {})), meant(changed("ernie4_5_moe", {"moe_norm_min"}))).empty());
+  const auto dbrx = [](const char* order) {
+    Node config = changed("dbrx", {});
+    config["ffn_config"]["moe_normalize_expert_weights"] = Node(order);
+    return config;
+  };
+  const Node second = again(dbrx("2.0"));
+  EXPECT_EQ(number_at(second, combine + "order"), 2);
+  EXPECT_EQ(text_at(second, combine + "renormalise"), "before_drop");
+  EXPECT_EQ(text_at(again(dbrx("1")), "layers.1.mixtures.0.router.softmax"), "kept");
+  for (const char* order : {"0.5", "-1", "9", "0"}) EXPECT_EQ(expect_error([&] { meant(dbrx(order)); }).code(), "model.config") << order;
+}
+
 TEST(FamilyChoices, AKeyThatChangesAnotherFamilysMathematicsIsRefused) {
   for (const char* key : {R"("scoring_func": "sigmoid")", R"("n_group": 4)", R"("routed_scaling_factor": 2.5)", R"("logit_scale": 0.5)",
                           R"("layer_types": ["sliding_attention", "full_attention"])", R"("attn_logit_softcapping": 30)"}) {
     const Error error = expect_error([&] { meant(changed("olmoe", {}, std::string("{") + key + "}")); });
     EXPECT_EQ(error.code(), "model.config") << key;
   }
-  EXPECT_EQ(expect_error([] { meant(changed("ernie4_5_moe", {}, R"({"moe_norm_min": 0.5})")); }).code(), "model.config");
   EXPECT_EQ(expect_error([] { meant(changed("qwen3_next", {}, R"({"layer_types": ["full_attention"]})")); }).code(), "model.config");
 }
 

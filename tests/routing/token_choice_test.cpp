@@ -131,6 +131,26 @@ TEST(Combine, ADetachedSumGivesNoGradientThroughTheDivisor) {
   }
 }
 
+TEST(Combine, TheDivisorIsANormThatIsNeverTooSmall) {
+  at::Tensor raw = values({.6, .2}, 1).requires_grad_();
+  Selection s = select_pairs(at::tensor({0, 1}, at::kLong).view({1, 2}), raw, 3);
+  const auto weights = [&](const CombineOptions& o) { return combine_weights(s, o, Phase::train).view({1, 2}); };
+  const at::Tensor second = weights({.renormalise = Renormalise::before_drop, .order = 2});
+  EXPECT_LT(difference(second, values({.6 / std::sqrt(.4), .2 / std::sqrt(.4)}, 1)), 1e-12);
+  second.view({2})[0].backward();
+  // d/da a/√(a²+b²) = b²/(a²+b²)^1.5 and −ab/(a²+b²)^1.5.
+  EXPECT_LT(difference(raw.grad(), values({.04 / std::pow(.4, 1.5), -.12 / std::pow(.4, 1.5)}, 1)), 1e-12);
+  EXPECT_LT(difference(weights({.renormalise = Renormalise::before_drop, .least = .5}), values({.75, .25}, 1)), 1e-12);
+  EXPECT_LT(difference(weights({.renormalise = Renormalise::before_drop, .least = 1}), values({.6, .2}, 1)), 1e-12);
+  // A unit that lost everything has weight zero and no gradient.
+  s.kept = at::zeros({2}, at::kBool);
+  raw.mutable_grad().reset();
+  const at::Tensor lost = weights({.renormalise = Renormalise::after_drop, .order = 3});
+  lost.sum().backward();
+  EXPECT_LT(difference(lost, values({0, 0}, 1)), 1e-12);
+  EXPECT_LT(difference(raw.grad(), values({0, 0}, 1)), 1e-12);
+}
+
 TEST(Combine, RowsWithDifferentNumbersOfExpertsAreSummedByUnit) {
   Selection s;
   s.units = 3;

@@ -97,16 +97,23 @@ Node attention_of(const Decoder& decoder, const Choice<Body>& choice) {
   return node;
 }
 
+/// The k best of fewer than a million experts' probabilities have a larger sum.
+constexpr double kNeverReached = 1e-6;
+
 /// One spelling for weights that are equal.
 void settle_router(Node& mixture) {
   Node& router = mixture["router"];
   Node& combine = mixture["combine"];
   if (router.is_map() && router.find("groups") && integer_at(router, "groups") == 1)
     router["chosen_groups"] = router["group_best"] = detail::write_value(int64_t{1});
-  if (!router.is_map() || text_at(router, "type") != "sparse-topk") return;
-  const bool divided = text_at(combine, "renormalise") != "never";
-  if (text_at(router, "softmax") == "all" && divided) router["softmax"] = Node("kept");
-  if (text_at(router, "softmax") == "kept") combine["renormalise"] = Node("never");
+  if (router.is_map() && text_at(router, "type") == "sparse-topk" && number_at(combine, "order") == 1) {
+    const bool divided = text_at(combine, "renormalise") != "never" && number_at(combine, "least") <= kNeverReached;
+    if (text_at(router, "softmax") == "all" && divided) router["softmax"] = Node("kept");
+    if (text_at(router, "softmax") == "kept") combine["renormalise"] = Node("never");
+  }
+  if (text_at(combine, "renormalise") != "never") return;
+  combine["order"] = detail::write_value(CombineOptions{}.order);
+  combine["least"] = detail::write_value(CombineOptions{}.least);
 }
 
 /// Gated experts whose activation names a kind are of that kind.

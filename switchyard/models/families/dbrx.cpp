@@ -5,6 +5,8 @@
 namespace switchyard {
 namespace {
 
+constexpr const char* kOrder = "ffn_config.moe_normalize_expert_weights";
+
 std::vector<NameRule> names() {
   const std::string ours = "layers.{i}.", theirs = "transformer.blocks.{i}.", attention = theirs + "norm_attn_norm.";
   const auto flat = [](NameRule rule) {
@@ -56,17 +58,22 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk}}
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
     config.only("ffn_config.uniform_expert_assignment", {"false"});
     config.pass("num_key_value_heads");  // beside attn_config.kv_n_heads
-    // Weights are divided by their p-norm: their sum, or nothing.
-    const Node* order = config.find("ffn_config.moe_normalize_expert_weights");
-    check(order == nullptr || order->scalar() == "1" || order->scalar() == "1.0", "model.config",
-          "{}: ffn_config.moe_normalize_expert_weights is {}; 1 and null can be computed", config.config().mark().source,
-          order ? order->scalar() : "");
-    for (Draft::Layer& layer : draft.layers) layer.mixture["router"]["softmax"] = Node(order ? "kept" : "all");
+    // The p of the norm that weights are divided by; null = they are not.
+    const bool divided = config.find(kOrder) != nullptr;
+    const double p = config.number(kOrder, 1);
+    check(p >= 1 && p <= 8, "model.config", "{}: {} is {}; 1 to 8 and null can be computed", config.config().mark().source, kOrder, p);
+    for (Draft::Layer& layer : draft.layers) {
+      layer.mixture["router"]["softmax"] = Node(divided && p == 1 ? "kept" : "all");
+      if (p == 1) continue;
+      layer.mixture["combine"]["renormalise"] = Node("before_drop");
+      layer.mixture["combine"]["order"] = detail::write_value(p);
+    }
   }
 
   static void describe(const Node& composition, const std::string&, Node& config) {
-    const bool divided = text_at(composition, "layers.0.mixtures.0.router.softmax") == "kept";
-    config["ffn_config"]["moe_normalize_expert_weights"] = divided ? hub_number(1) : Node();
+    const std::string mixture = "layers.0.mixtures.0.";
+    const bool kept = text_at(composition, mixture + "router.softmax") == "kept", divided = text_at(composition, mixture + "combine.renormalise") != "never";
+    place_at(config, kOrder) = kept || divided ? hub_number(number_at(composition, mixture + "combine.order")) : Node();
     // Newer readers look for it here.
     config["rope_theta"] = Node(*find_at(config, "attn_config.rope_theta"));
   }

@@ -34,6 +34,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all, sele
                                      count_key("intermediate_size", "dense.hidden").absent("12288"),
                                      flag_key("use_bias", "attention.bias attention.output_bias dense.bias mixture.expert.bias head_bias")
                                          .absent("false"),
+                                     number_key("moe_norm_min", "mixture.combine.least").absent("1e-12"),
                                      flag_key("tie_word_embeddings", "tied_embeddings").absent("true"),
                                      number_key("rms_norm_eps", "norm_eps").absent("1e-5")},
                                     decoder_keys()),
@@ -46,9 +47,6 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: all, sele
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
     for (const char* key : {"moe_use_aux_free", "moe_capacity", "moe_dropout_prob", "moe_gate", "fuse_rms_norm", "moe_gate_act"}) config.pass(key);
     config.only("moe_gate_act", {"softmax"});
-    const double least = config.number("moe_norm_min", 1e-12);
-    check(least <= 1e-6, "model.config", "{}: moe_norm_min is {}; weights are divided by their sum here, however small it is (1e-12)",
-          config.config().mark().source, least);
     const int64_t first = config.count("moe_layer_start_index", 1, 0), step = config.count("moe_layer_interval", 1);
     int64_t last = config.count("moe_layer_end_index", -1, -1);
     if (last < 0) last = draft.count() - 1;

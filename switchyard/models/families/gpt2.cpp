@@ -54,7 +54,7 @@ dense: {type: feed-forward, bias: true}
                               count_key("n_inner", "dense.hidden").or_null("0"),
                               text_key("activation_function", "dense.activation")
                                   .absent("gelu_new")
-                                  .means({{"gelu_new", "gelu-tanh"}, {"gelu_pytorch_tanh", "gelu-tanh"}, {"gelu_fast", "gelu-tanh"}, {"gelu", "gelu"}, {"relu", "relu"}, {"silu", "silu"}}),
+                                  .means({{"gelu_new", "gelu-tanh"}, {"gelu_pytorch_tanh", "gelu-tanh"}, {"gelu_fast", "gelu-tanh"}, {"gelu", "gelu"}, {"relu", "relu"}, {"silu", "silu"}, {"swish", "silu"}, {"tanh", "tanh"}}),
                               number_key("layer_norm_epsilon", "norm_eps").absent("1e-5"),
                               flag_key("tie_word_embeddings", "tied_embeddings").absent("true"),
                               number_key("initializer_range", "init_deviation").absent("0.02")},
