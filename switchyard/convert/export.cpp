@@ -1,5 +1,6 @@
 #include "switchyard/convert/export.h"
 
+#include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -11,7 +12,9 @@
 #include "switchyard/base/files.h"
 #include "switchyard/convert/fold.h"
 #include "switchyard/formats/gguf.h"
+#include "switchyard/formats/quantised_layouts.h"
 #include "switchyard/formats/template/chat_template.h"
+#include "switchyard/kernels/packed_weight.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
 #include "switchyard/models/families/gguf_hub.h"
@@ -119,6 +122,38 @@ Node config_of(const Decoder& decoder, const LoadedModel& model, const std::stri
   }
 }
 
+/// What a file holds packed, and the names of the tensors that this stands for.
+struct PackedTensors {
+  NamedTensors tensors;
+  std::set<std::string> names;
+};
+
+/// gpt-oss's experts as its files have them: where all rows of a tensor are blocks of MXFP4, they stay so.
+PackedTensors packed_experts(const NameMap& map) {
+  PackedTensors packed;
+  for (const NameMap::Correspondence& each : map.correspondences()) {
+    if (each.shape.size() != 3) continue;
+    std::vector<std::shared_ptr<const PackedRows>> held;
+    for (const NameMap::Held& part : each.held) {
+      const auto rows = std::dynamic_pointer_cast<const PackedRows>(kernels::packed_tensor_of(part.ours.packed()));
+      if (rows && part.ours_view.empty() && rows->block_form() == block_codec_named("MXFP4")) held.push_back(rows);
+    }
+    if (held.empty() || held.size() != each.held.size()) continue;
+    // A plain tensor has inputs before outputs, its blocks lie the other way round; views choose among outputs alone.
+    const int64_t experts = each.shape[0], in = each.shape[1], out = each.shape[2];
+    const at::Tensor blocks = at::empty({experts, out, in / 2}, at::kByte), scales = at::empty({experts, out, in / 32}, at::kByte);
+    for (size_t i = 0; i < held.size(); ++i) {
+      const Mxfp4Parts parts = mxfp4_parts(*held[i]);
+      view_of(blocks.transpose(1, 2), each.held[i].theirs_view).copy_(parts.blocks.flatten(-2));
+      view_of(scales.transpose(1, 2), each.held[i].theirs_view).copy_(parts.scales);
+    }
+    packed.tensors.emplace_back(each.theirs + "_blocks", blocks.view({experts, out, in / 32, 16}));
+    packed.tensors.emplace_back(each.theirs + "_scales", scales);
+    packed.names.insert(each.theirs);
+  }
+  return packed;
+}
+
 Node token_id(std::optional<int64_t> id) { return id ? Node(std::to_string(*id)) : Node(); }
 
 }  // namespace
@@ -162,10 +197,16 @@ std::string export_model(const LoadedModel& model, const fs::path& out, const Ex
 
   NameMap map(decoder.schema());
   family_of(model_type)->names(map, decoder.options(), {});
-  const NamedTensors tensors = map.collect(options.dtype);
+  const PackedTensors packed = model_type == "gpt_oss" && !options.dtype ? packed_experts(map) : PackedTensors();
+  NamedTensors tensors = map.collect(options.dtype, packed.names);
   Node dtype(dtype_name(tensors.front().second.scalar_type()));
   dtype.set_quoted(true);
   config["torch_dtype"] = std::move(dtype);
+  if (!packed.names.empty()) {
+    config["quantization_config"] = parse_json(R"({"modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router",
+      "model.embed_tokens", "lm_head"], "quant_method": "mxfp4"})", "quantization_config");
+    tensors.insert(tensors.end(), packed.tensors.begin(), packed.tensors.end());
+  }
   // Written even when there is none: classes have defaults of their own, of the published vocabulary.
   std::optional<int64_t> begin, end;
   if (model.tokenizer) begin = model.tokenizer->begin_id();

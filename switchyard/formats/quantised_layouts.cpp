@@ -306,6 +306,29 @@ std::shared_ptr<const PackedTensor> packed_mxfp4(const std::string& name, const 
   return packed_transposed(std::make_shared<Mxfp4Experts>(blocks, scales));
 }
 
+Mxfp4Parts mxfp4_parts(const PackedRows& rows) {
+  TORCH_INTERNAL_ASSERT(rows.block_form() == block_codec_named("MXFP4"), "rows without blocks of MXFP4");
+  constexpr int64_t kGroup = 32, kBytes = 16;
+  std::vector<int64_t> shape = rows.shape();
+  shape.back() /= kGroup;
+  Mxfp4Parts parts{.blocks = {}, .scales = at::empty(shape, at::kByte)};
+  shape.push_back(kBytes);
+  parts.blocks = at::empty(shape, at::kByte);
+  auto *blocks = parts.blocks.mutable_data_ptr<uint8_t>(), *scales = parts.scales.mutable_data_ptr<uint8_t>();
+  const int64_t groups = rows.row_values() / kGroup, count = parts.scales.numel() / std::max<int64_t>(1, groups);
+  std::vector<uint8_t> row(static_cast<size_t>(groups * (1 + kBytes)));
+  for (int64_t r = 0; r < count; ++r) {
+    rows.write_blocks(r, 1, row.data());
+    const uint8_t* from = row.data();
+    for (int64_t g = 0; g < groups; ++g, from += 1 + kBytes, blocks += kBytes) {
+      *scales++ = from[0];
+      const auto code = [&](int64_t i) { return i < kBytes ? from[1 + i] & 15 : from[1 + i - kBytes] >> 4; };
+      for (int64_t i = 0; i < kBytes; ++i) blocks[i] = static_cast<uint8_t>(code(2 * i) | code(2 * i + 1) << 4);
+    }
+  }
+  return parts;
+}
+
 std::shared_ptr<const PackedTensor> packed_gptq(const std::string& name, const GptqParts& parts) {
   check_type(name, "qweight", parts.qweight, at::kInt);
   check_type(name, "qzeros", parts.qzeros, at::kInt);

@@ -31,6 +31,9 @@ std::shared_ptr<const PackedTensor> packed_fp8(const std::string& name, const at
 /// blocks: [E, out, G, 16] uint8, scales: [E, out, G] uint8 → [E, 32 G, out], inputs before outputs as gpt-oss multiplies. Scale
 /// 255 gives NaN.
 std::shared_ptr<const PackedTensor> packed_mxfp4(const std::string& name, const at::Tensor& blocks, const at::Tensor& scales);
+/// The same bits back from rows whose block form is MXFP4, in the rows' own order: blocks [.., G, 16] and scales [.., G] uint8.
+struct Mxfp4Parts { at::Tensor blocks, scales; };
+Mxfp4Parts mxfp4_parts(const PackedRows& rows);
 
 /// What a GPTQ layer consists of. zeros are stored less one in the first format, as they are in the second.
 struct GptqParts {

@@ -87,11 +87,25 @@ TEST(ToGguf, FilesComputeWhatTheirFoldersDo) {
   }
   // Blocks of four-bit floats stay such blocks.
   EXPECT_EQ(Gguf(folder / "gpt_oss_mxfp4.gguf").packed("blk.1.ffn_up_exps.weight")->layout(), "MXFP4");
-  // And back: names, types and bits of the hub.
-  export_model(load_model(folder / "deepseek_v3.gguf"), folder / "back");
-  const Safetensors was(golden("deepseek_v3/model.safetensors")), is(folder / "back");
-  ASSERT_EQ(is.tensors().size(), was.tensors().size());
-  for (const TensorInfo& info : was.tensors()) EXPECT_TRUE(is.get(info.name).equal(was.get(info.name))) << info.name;
+  // And back: names, types and bits of the hub, packed experts too, from the container or without it.
+  const auto expect_back = [&](const std::string& family, const fs::path& from) {
+    export_model(load_model(from), folder / "back");
+    const Safetensors was(golden(family + "/model.safetensors")), is(folder / "back");
+    ASSERT_EQ(is.tensors().size(), was.tensors().size());
+    for (const TensorInfo& info : was.tensors()) EXPECT_TRUE(is.get(info.name).equal(was.get(info.name))) << info.name;
+    const Node before = config_of(golden(family)), after = config_of(folder / "back");
+    const Node *packed = before.find("quantization_config"), *again = after.find("quantization_config");
+    ASSERT_EQ(packed == nullptr, again == nullptr);
+    if (packed) {
+      EXPECT_EQ(to_json(*again), to_json(*packed));
+    }
+    fs::remove_all(folder / "back");
+  };
+  expect_back("deepseek_v3", folder / "deepseek_v3.gguf");
+  expect_back("gpt_oss_mxfp4", folder / "gpt_oss_mxfp4.gguf");
+  expect_back("gpt_oss_mxfp4", golden("gpt_oss_mxfp4"));
+  export_model(load_model(golden("gpt_oss_mxfp4")), folder / "floats", {.model_type = {}, .dtype = at::kFloat});
+  EXPECT_TRUE(Safetensors(folder / "floats").has("model.layers.0.mlp.experts.gate_up_proj"));
 }
 
 /// A folder with the model of a golden GGUF file and a tokenizer of the golden ones.

@@ -280,13 +280,14 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
   }
 }
 
-NamedTensors NameMap::collect(std::optional<at::ScalarType> dtype) const {
+NamedTensors NameMap::collect(std::optional<at::ScalarType> dtype, const std::set<std::string>& without) const {
   check_complete();
   at::NoGradGuard guard;
   std::vector<std::vector<const Link*>> parts(theirs_.size());
   for (const Link& link : links_) parts[link.theirs].push_back(&link);
   NamedTensors tensors;
   for (size_t i = 0; i < theirs_.size(); ++i) {
+    if (without.contains(theirs_[i].name)) continue;
     const auto part = [&](const Link& link) {
       const Parameter& parameter = parameters_[link.ours];
       const at::Tensor view = view_of(parameter.tensor().detach(), link.ours_view);

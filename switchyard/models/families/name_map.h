@@ -66,8 +66,8 @@ class NameMap {
   /// Binds every parameter from `file`. dtype: of the weights in memory; unset = as stored. Throws model.missing_tensor,
   /// model.unexpected_tensor, model.tensor_shape, model.tensor_dtype; `where` names the file.
   void bind(const WeightSource& file, const std::string& where, std::optional<at::ScalarType> dtype) const;
-  /// Their tensors from bound parameters, in the order of the table.
-  NamedTensors collect(std::optional<at::ScalarType> dtype = {}) const;
+  /// Their tensors from bound parameters, in the order of the table, without some.
+  NamedTensors collect(std::optional<at::ScalarType> dtype = {}, const std::set<std::string>& without = {}) const;
 
  private:
   struct Theirs { std::string name; std::vector<int64_t> shape; };
