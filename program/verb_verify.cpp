@@ -95,7 +95,7 @@ std::vector<std::vector<int64_t>> drawn_prompts(int64_t vocabulary, int64_t cont
 
 std::vector<std::vector<int64_t>> prompts_for(const Arguments& arguments, const AdaptedModel& a, const AdaptedModel& b) {
   const int64_t context = std::min(a.context(), b.context());
-  if (arguments.prompts.empty()) return drawn_prompts(a.vocabulary(), context);
+  if (arguments.prompts.empty()) return drawn_prompts(a.network().decoder().options().vocabulary, context);
   const PromptsOptions options{};
   const std::vector<PromptLine> lines = read_prompts(arguments.prompts, a, options);
   const bool may_differ = a.tokenizer() && b.tokenizer() && a.tokenizer()->fingerprint() != b.tokenizer()->fingerprint();
@@ -111,10 +111,46 @@ std::vector<std::vector<int64_t>> prompts_for(const Arguments& arguments, const 
   return prompts;
 }
 
+/// An image of noise for both, or null where they read tokens.
+std::optional<at::Tensor> drawn_image(const AdaptedModel& a, const AdaptedModel& b) {
+  const std::optional<PatchOptions>& patches = a.network().decoder().options().patches;
+  check((a.image_rows() > 0) == (b.image_rows() > 0), "verify.kind", "one model reads images, the other tokens");
+  if (!patches) return std::nullopt;
+  const PatchOptions& there = *b.network().decoder().options().patches;
+  check(patches->image == there.image && patches->channels == there.channels, "verify.kind", "one model reads images of {} channels and {} pixels a side, "
+        "the other {} and {}", patches->channels, patches->image, there.channels, there.image);
+  return Streams(17).normal({4, patches->channels, patches->image, patches->image}, {.purpose = "verify"}, at::kFloat);
+}
+
+/// What both read of one prompt; a decoder behind an encoder is given the prompt's tokens behind its own first one.
+NamedInputs inputs_of(const std::vector<int64_t>& prompt, std::optional<int64_t> start) {
+  NamedInputs inputs;
+  inputs.input_ids = at::tensor(prompt, at::kLong).unsqueeze(0);
+  if (!start) return inputs;
+  std::vector<int64_t> decoded{*start};
+  decoded.insert(decoded.end(), prompt.begin(), prompt.end());
+  decoded.pop_back();
+  inputs.decoder_input_ids = at::tensor(decoded, at::kLong).unsqueeze(0);
+  return inputs;
+}
+
+std::vector<NamedInputs> inputs_for(const Arguments& arguments, const AdaptedModel& a, const AdaptedModel& b) {
+  if (const std::optional<at::Tensor> image = drawn_image(a, b)) {
+    check(arguments.prompts.empty(), "program.usage", "the models read images; leave --prompts out");
+    NamedInputs inputs;
+    inputs.pixel_values = *image;
+    return {inputs};
+  }
+  check(a.start_id().has_value() == b.start_id().has_value(), "verify.kind", "one model has an encoder, the other none");
+  std::vector<NamedInputs> inputs;
+  for (const std::vector<int64_t>& prompt : prompts_for(arguments, a, b)) inputs.push_back(inputs_of(prompt, a.start_id()));
+  return inputs;
+}
+
 /// Different vocabularies have nothing to compare: token 5 is another word.
 void check_same_tokens(const AdaptedModel& a, const AdaptedModel& b) {
-  check(a.vocabulary() == b.vocabulary(), "verify.vocabulary", "the vocabularies have {} and {} tokens; models are compared token by token",
-        a.vocabulary(), b.vocabulary());
+  check(a.vocabulary() == b.vocabulary(), "verify.vocabulary", "the models give logits of {} and {} {}; they are compared one by one",
+        a.vocabulary(), b.vocabulary(), a.names_classes() && b.names_classes() ? "classes" : "tokens");
   if (a.tokenizer() == nullptr || b.tokenizer() == nullptr) return;
   if (a.tokenizer()->fingerprint() == b.tokenizer()->fingerprint()) return;
   // Files of different kinds may hold the same tokens (a folder and the GGUF file made of it): look at what they do.
@@ -127,14 +163,13 @@ void check_same_tokens(const AdaptedModel& a, const AdaptedModel& b) {
 Comparison of_models(const Arguments& arguments) {
   const auto a = open_model(arguments.reference, arguments.dtype), b = open_model(arguments.other, arguments.dtype);
   check_same_tokens(*a, *b);
-  const std::vector<std::vector<int64_t>> prompts = prompts_for(arguments, *a, *b);
+  const std::vector<NamedInputs> all = inputs_for(arguments, *a, *b);
   Comparer comparer;
   int64_t done = 0;
-  for (const std::vector<int64_t>& prompt : prompts) {
-    const at::Tensor ids = at::tensor(prompt, at::kLong).unsqueeze(0);
+  for (const NamedInputs& inputs : all) {
     const NamedOutputsOptions options{.hidden = true, .routing = true, .scalings = false, .facts = {}};
-    comparer.add(named_outputs(*a, ids, {}, options), named_outputs(*b, ids, {}, options));
-    reporter().progress("verify", ++done, static_cast<int64_t>(prompts.size()), {});
+    comparer.add(named_outputs(*a, inputs, options), named_outputs(*b, inputs, options));
+    reporter().progress("verify", ++done, static_cast<int64_t>(all.size()), {});
   }
   reporter().finished("verify");
   return comparer.result();
@@ -218,7 +253,7 @@ Verb verify_verb() {
                         "topk_ids.{layer}").required();
             line.option("other", arguments->other, "what is held against it, of the same kinds").required();
             line.option("--prompts", arguments->prompts, "what both read: a text a line, or JSON lines with \"prompt\" or \"ids\"; "
-                        "without it four sequences of drawn tokens");
+                        "without it four sequences of drawn tokens, or drawn images");
             line.option("--tolerance", arguments->tolerance, "logits may differ by so much; without it what golden.json beside a "
                         "recording says, else 1e-4").not_negative();
             line.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");

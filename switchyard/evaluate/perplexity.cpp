@@ -32,8 +32,8 @@ Perplexity& Perplexity::operator+=(const Perplexity& other) {
 std::vector<Window> windows_over(int64_t tokens, int64_t context, int64_t stride) {
   std::vector<Window> windows;
   for (int64_t begin = 0, scored = 1; scored < tokens; begin += stride) {
-    const int64_t end = std::min(begin + context, tokens);
-    windows.push_back({begin, end, scored});
+    const int64_t end = std::min(begin + context, tokens), first = std::max(scored, begin + 1);
+    if (first < end) windows.push_back({begin, end, first});
     scored = end;
   }
   return windows;
@@ -44,8 +44,8 @@ Perplexity perplexity(const LanguageModel& model, const std::vector<int64_t>& id
   check(context >= 2 && context <= model.context(), "evaluate.context", "windows of {} tokens cannot be: from 2 to the model's context of {}",
         context, model.context());
   const int64_t stride = options.stride > 0 ? options.stride : std::max<int64_t>(1, context / 2);
-  check(stride < context, "evaluate.stride", "windows of {} tokens cannot lie {} apart: the first token of each would have nothing before it; "
-        "from 1 to {}", context, stride, context - 1);
+  check(stride <= context, "evaluate.stride", "windows of {} tokens cannot lie {} apart: tokens between them would not be read; from 1 to {}",
+        context, stride, context);
   check(ids.size() >= 2, "evaluate.text", "a text of {} tokens has none that could be scored", ids.size());
   std::vector<Window> windows = windows_over(static_cast<int64_t>(ids.size()), context, stride);
   if (options.windows > 0 && static_cast<int64_t>(windows.size()) > options.windows) windows.resize(static_cast<size_t>(options.windows));
@@ -62,8 +62,9 @@ Perplexity perplexity(const LanguageModel& model, const std::vector<int64_t>& id
       result.sum -= log;
       result.squares += log * log;
     }
-  if (model.tokenizer() != nullptr && !windows.empty()) {
-    const std::vector<int64_t> scored(ids.begin() + 1, ids.begin() + windows.back().end);
+  if (model.tokenizer() != nullptr) {
+    std::vector<int64_t> scored;
+    for (const Window& window : windows) scored.insert(scored.end(), ids.begin() + window.first, ids.begin() + window.end);
     result.bytes = static_cast<int64_t>(model.tokenizer()->bytes(scored).size());
   }
   return result;

@@ -1,5 +1,6 @@
 // Perplexity of a text under a model, by windows that slide over it: every token but the first is scored once, given at most
-// `context - 1` and (behind the first window) at least `context - stride` tokens before it.
+// `context - 1` and (behind the first window) at least `context - stride` tokens before it. Windows that only touch (stride =
+// context) leave the first token of each unscored.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,7 @@ struct Perplexity {
   Perplexity& operator+=(const Perplexity& other);
 };
 
-/// The windows of n tokens: window i reads [begin, end) and scores [first, end).
+/// The windows of n tokens: window i reads [begin, end) and scores [first, end), begin < first < end.
 struct Window {
   int64_t begin = 0, end = 0, first = 0;
   bool operator==(const Window&) const = default;
@@ -39,7 +40,7 @@ struct Window {
 std::vector<Window> windows_over(int64_t tokens, int64_t context, int64_t stride);
 
 /// ids: the text's tokens, a begin token first where the model has one. Throws evaluate.context (below 2, or beyond the model's),
-/// evaluate.stride (not from 1 to context - 1: a window's first token would have nothing before it), evaluate.text (no token to score).
+/// evaluate.stride (beyond the context), evaluate.text (no token to score).
 Perplexity perplexity(const LanguageModel& model, const std::vector<int64_t>& ids, const PerplexityOptions& options = {});
 
 }  // namespace switchyard

@@ -44,6 +44,9 @@ TEST(Windows, EveryTokenIsScoredOnce) {
   EXPECT_EQ(windows_over(4, 8, 4), (std::vector<Window>{{0, 4, 1}}));
   EXPECT_EQ(windows_over(2, 2, 1), (std::vector<Window>{{0, 2, 1}}));
   EXPECT_TRUE(windows_over(1, 4, 2).empty());
+  // Windows that only touch: nothing stands before the first of each, and one token alone is no window.
+  EXPECT_EQ(windows_over(9, 4, 4), (std::vector<Window>{{0, 4, 1}, {4, 8, 5}}));
+  EXPECT_EQ(windows_over(10, 4, 4), (std::vector<Window>{{0, 4, 1}, {4, 8, 5}, {8, 10, 9}}));
   for (int64_t n = 2; n < 40; ++n)
     for (int64_t stride = 1; stride < 7; ++stride) {
       int64_t next = 1;
@@ -89,7 +92,7 @@ TEST_F(Evaluate, PerplexityRefusesWindowsThatCannotBe) {
   const NetworkModel network = model();
   EXPECT_EQ(expect_error([&] { perplexity(network, some_ids(9), {.context = 65}); }).code(), "evaluate.context");
   EXPECT_EQ(expect_error([&] { perplexity(network, some_ids(9), {.context = 1}); }).code(), "evaluate.context");
-  EXPECT_EQ(expect_error([&] { perplexity(network, some_ids(9), {.context = 4, .stride = 4}); }).code(), "evaluate.stride");
+  EXPECT_EQ(expect_error([&] { perplexity(network, some_ids(9), {.context = 4, .stride = 5}); }).code(), "evaluate.stride");
   EXPECT_EQ(expect_error([&] { perplexity(network, {3}); }).code(), "evaluate.text");
   const Perplexity some = perplexity(network, some_ids(40), {.context = 8, .stride = 4, .windows = 3});
   EXPECT_EQ(some.tokens, 15);
@@ -162,7 +165,7 @@ with torch.no_grad():
         part, labels = ids[:, begin:end], ids[:, begin:end].clone()
         labels[:, : -(end - before)] = -100
         scored = (labels[:, 1:] != -100).sum().item()
-        total += model(part, labels=labels).loss.item() * scored
+        total += model(part, labels=labels).loss.item() * scored if scored else 0
         count, before = count + scored, end
         if end == ids.size(1):
             break
@@ -188,9 +191,15 @@ TEST_F(Evaluate, PerplexityAndChoicesAreThoseOfTransformers) {
   write_text(text, words);
   write_text(tasks, R"({"prompt": "in the", "choices": [" beginning", " word and the people"], "answer": 0})" "\n"
                     R"({"prompt": "number", "choices": [" 1", " 2", " 31"], "answer": 2})" "\n");
-  const Finished peer = testing::run_python(python, kPeer, model + " " + text + " " + tasks + " 24 10");
-  ASSERT_EQ(peer.status, 0) << peer.output;
-  const auto theirs = nlohmann::json::parse(peer.output.substr(peer.output.find("RESULT ") + 7));
+  const auto peer = [&](const std::string& windows) {
+    const Finished done = testing::run_python(python, kPeer, model + " " + text + " " + tasks + " " + windows);
+    EXPECT_EQ(done.status, 0) << done.output;
+    return nlohmann::json::parse(done.output.substr(done.output.find("RESULT ") + 7));
+  };
+  const auto theirs = peer("24 10"), apart = peer("24 24");
+  const auto whole = nlohmann::json::parse(switchyard_output("eval " + model + " --text " + text + " --context 24 --stride 24 --json").output);
+  EXPECT_EQ(whole["perplexity"][text]["tokens"], apart["tokens"]);
+  EXPECT_NEAR(whole["perplexity"][text]["nats_per_token"].get<double>(), apart["nats"].get<double>(), 1e-4);
   for (const char* batch : {"1", "7"}) {
     const Finished done = switchyard_output("eval " + model + " --text " + text + " --tasks " + tasks + " --context 24 --stride 10 --json --batch " +
                                             batch + " --output " + details);
@@ -234,7 +243,7 @@ TEST_F(Evaluate, EvalRefusesBadInput) {
   expect_refused("eval " + run() + " --tasks " + file, "file.missing");
   write_text(file, "in the beginning was the word");
   expect_refused("eval " + run() + " --tasks " + file, "evaluate.task");
-  expect_refused("eval " + run() + " --text " + file + " --context 8 --stride 8", "evaluate.stride");
+  expect_refused("eval " + run() + " --text " + file + " --context 8 --stride 9", "evaluate.stride");
   expect_refused("eval " + run() + " --text " + file + " --context 100", "evaluate.context");
   expect_refused("eval " + golden("mixtral").string() + " --text " + file, "infer.tokenizer");
   write_text(folder / "lines.jsonl", R"({"text": "in the"})" "\n" R"({"txt": "in the"})" "\n");
@@ -320,6 +329,30 @@ TEST_F(Evaluate, VerifyNamesTheLayerThatDiffers) {
   const std::string quantised = "verify " + golden("gguf/mixtral-mixed.gguf").string() + " ";
   EXPECT_EQ(switchyard_program(quantised + golden("gguf/mixtral-mixed.logits.safetensors").string() + " --tolerance 2e-3").status, 0);
   EXPECT_EQ(switchyard_program(quantised + golden("gguf/mixtral.logits.safetensors").string() + " --tolerance 2e-3").status, 1);
+}
+
+TEST_F(Evaluate, VerifyComparesTwoModelsOfEveryKind) {
+  TemporaryFolder folder;
+  for (const std::string family : {"t5", "switch_transformers", "nllb_moe", "bert", "vit"}) {
+    const std::string there = golden(family).string(), changed = (folder / family).string();
+    fs::create_directory(changed);
+    fs::copy(golden(family + "/config.json"), changed);
+    const Safetensors weights(golden(family + "/model.safetensors"));
+    NamedTensors tensors;
+    for (const TensorInfo& info : weights.tensors()) tensors.emplace_back(info.name, weights.get(info.name).clone());
+    write_safetensors(fs::path(changed) / "model.safetensors", tensors);
+    const Finished same = switchyard_output("verify " + there + " " + changed + " --json");
+    ASSERT_EQ(same.status, 0) << family << same.output;
+    const auto json = nlohmann::json::parse(same.output);
+    EXPECT_EQ(json["logits"]["largest"], 0) << family;
+    EXPECT_EQ(json["positions"], family == "vit" ? 4 : 1 + 7 + 32 + 61) << family;
+    for (auto& [name, tensor] : tensors)
+      if (name.find("orm") != std::string::npos) tensor.add_(0.1);  // BERT's have a capital
+    write_safetensors(fs::path(changed) / "model.safetensors", tensors);
+    EXPECT_EQ(switchyard_output("verify " + there + " " + changed).status, 1) << family;
+  }
+  expect_refused("verify " + golden("t5").string() + " " + golden("llama").string(), "verify.kind");
+  expect_refused("verify " + golden("vit").string() + " " + golden("llama").string(), "verify.vocabulary");
 }
 
 TEST_F(Evaluate, VerifyReadsPromptsAndRefusesOtherTokens) {
