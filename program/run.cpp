@@ -19,6 +19,7 @@
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
+#include "switchyard/base/memory.h"
 #include "switchyard/base/options.h"
 #include "switchyard/base/progress.h"
 
@@ -194,7 +195,10 @@ int run(const std::vector<Verb>& verbs, int argc, const char* const* argv) {
     }
     for (const Verb& verb : verbs)
       if (verb.name == word) {
-        if (verb.computes) keep_memory();
+        if (verb.computes) {
+          keep_memory();
+          give_back_code();
+        }
         return run_verb(verb, argc - 1, argv + 1);
       }
     unknown_verb(verbs, word);
