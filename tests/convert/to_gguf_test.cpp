@@ -96,7 +96,9 @@ TEST(ToGguf, FilesComputeWhatTheirFoldersDo) {
     const Node before = config_of(golden(family)), after = config_of(folder / "back");
     const Node *packed = before.find("quantization_config"), *again = after.find("quantization_config");
     ASSERT_EQ(packed == nullptr, again == nullptr);
-    if (packed) EXPECT_EQ(to_json(*again), to_json(*packed));
+    if (packed) {
+      EXPECT_EQ(to_json(*again), to_json(*packed));
+    }
     fs::remove_all(folder / "back");
   };
   expect_back("deepseek_v3", folder / "deepseek_v3.gguf");
