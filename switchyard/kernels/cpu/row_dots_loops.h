@@ -2,6 +2,7 @@
 // Sum, a vector of floats; total(sum); the ways, which read kWidth weights of a row and add their products with as many values of x to
 // a Sum; kColumnsAtOnce; and for N columns kSumsOf<N>, sums of a row, so that enough products are under way at once, and kRowsOf<N>, rows that
 // share what is loaded of x.
+#pragma once
 
 /// Rows follow one another in memory. The hardware follows too, but not across pages; this is as far ahead as memory is away.
 template <int64_t kBytes, _mm_hint kHint = _MM_HINT_T0>

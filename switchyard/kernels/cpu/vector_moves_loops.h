@@ -1,6 +1,7 @@
 // Transpositions for one instruction set: included by the source of each, inside an unnamed namespace and its target, behind Words, a vector of
 // kLanes 32-bit words; load(p), store(p, words); pairs_at(a, b), kLanes values of a and of b as bf16, a's in the low halves; turn(words[kLanes]), in which
 // word c of v[r] becomes word r of v[c]; and narrow_loop, interleave_loop.
+#pragma once
 
 /// load(j, i): kLanes dwords from column i on of row j (of rows 2 j and 2 j + 1 where dwords are pairs); rows: how many dwords there are
 /// of a column; store(i, j, dwords): of column i, rows from j on. kLanes by kLanes; what is left at the edges is left(j, i).

@@ -1,3 +1,4 @@
+// The maps of parameters that contract/adaptation.h declares.
 #include "switchyard/contract/adaptation.h"
 
 #include <ATen/ops/embedding.h>
