@@ -25,7 +25,7 @@ def compiled(source, build, folder):
     program = str(pathlib.Path(folder) / "ggml_experts")
     paths = [f"-Wl,-rpath,{p}" for p in sorted({str(library.parent.resolve()) for library in libraries})]
     subprocess.run(["g++", "-O2", "-std=c++20", f"-I{pathlib.Path(source) / 'ggml' / 'include'}",
-                    str(pathlib.Path(__file__).with_name("ggml_experts.cpp")), *map(str, libraries), *paths, "-o", program], check=True)
+                    str(pathlib.Path(__file__).with_name("ggml_experts.cpp")), *map(str, libraries), *paths, "-Wl,--allow-shlib-undefined", "-o", program], check=True)
     return program
 
 
