@@ -18,6 +18,8 @@
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
 #pragma GCC target("avx2,fma,f16c")
 
+#include "switchyard/kernels/cpu/for_columns.h"
+
 namespace switchyard::kernels::cpu {
 namespace {
 
@@ -210,16 +212,7 @@ void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x
 
 template <typename Format>
 void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
-  switch (n) {
-    case 1: return dots_of<Format, 1>(packed, rows, blocks, x, out, ld);
-    case 2: return dots_of<Format, 2>(packed, rows, blocks, x, out, ld);
-    case 3: return dots_of<Format, 3>(packed, rows, blocks, x, out, ld);
-    case 4: return dots_of<Format, 4>(packed, rows, blocks, x, out, ld);
-    case 5: return dots_of<Format, 5>(packed, rows, blocks, x, out, ld);
-    case 6: return dots_of<Format, 6>(packed, rows, blocks, x, out, ld);
-    case 7: return dots_of<Format, 7>(packed, rows, blocks, x, out, ld);
-    default: return dots_of<Format, 8>(packed, rows, blocks, x, out, ld);
-  }
+  for_columns(n, [=](auto columns) { dots_of<Format, columns>(packed, rows, blocks, x, out, ld); });
 }
 
 /// R rows of Q8_0 and N columns: bytes meet bytes as they lie, w x = |w| (x with the sign of w). The next rows are fetched meanwhile.
@@ -272,10 +265,9 @@ void byte_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, c
     for (int64_t j = 0; j < n; j += 4) {
       const uint8_t* row = packed + r * row_bytes;
       float* to = out + j * ld + r;
-      if (n - j == 1) byte_dots_of<1>(row, here, blocks, x.from(j, k), to, ld);
-      else if (n - j == 2) byte_dots_of<2>(row, here, blocks, x.from(j, k), to, ld);
-      else if (n - j == 3) byte_dots_of<3>(row, here, blocks, x.from(j, k), to, ld);
-      else byte_dots_of<4>(row, here, blocks, x.from(j, k), to, ld);
+      for_columns(std::min<int64_t>(4, n - j), [&](auto columns) {
+        if constexpr (columns <= 4) byte_dots_of<columns>(row, here, blocks, x.from(j, k), to, ld);
+      });
     }
   }
 }

@@ -18,6 +18,8 @@
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c,bmi,bmi2")
 
+#include "switchyard/kernels/cpu/for_columns.h"
+
 namespace switchyard::kernels::cpu {
 namespace {
 
@@ -260,21 +262,6 @@ void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x
       for (int s = 1; s < kSums; ++s) sums[n][0] = _mm512_add_ps(sums[n][0], sums[n][s]);
       out[n * ld + r] = _mm512_reduce_add_ps(sums[n][0]);
     }
-  }
-}
-
-/// Calls f with the number of columns, 1 to 8, as a constant.
-template <typename F>
-SWITCHYARD_INLINE void for_columns(int64_t n, const F& f) {
-  switch (n) {
-    case 1: return f(std::integral_constant<int, 1>());
-    case 2: return f(std::integral_constant<int, 2>());
-    case 3: return f(std::integral_constant<int, 3>());
-    case 4: return f(std::integral_constant<int, 4>());
-    case 5: return f(std::integral_constant<int, 5>());
-    case 6: return f(std::integral_constant<int, 6>());
-    case 7: return f(std::integral_constant<int, 7>());
-    default: return f(std::integral_constant<int, 8>());
   }
 }
 

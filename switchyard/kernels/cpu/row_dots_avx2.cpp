@@ -13,6 +13,8 @@
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 
+#include "switchyard/kernels/cpu/for_columns.h"
+
 namespace switchyard::kernels::cpu {
 namespace {
 

@@ -11,21 +11,6 @@ SWITCHYARD_INLINE void fetch(const uint8_t* from) {
   for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(from + at), kHint);
 }
 
-/// Calls f with the number of columns, 1 to 8, as a constant.
-template <typename F>
-SWITCHYARD_INLINE void for_columns(int64_t n, const F& f) {
-  switch (n) {
-    case 1: return f(std::integral_constant<int, 1>());
-    case 2: return f(std::integral_constant<int, 2>());
-    case 3: return f(std::integral_constant<int, 3>());
-    case 4: return f(std::integral_constant<int, 4>());
-    case 5: return f(std::integral_constant<int, 5>());
-    case 6: return f(std::integral_constant<int, 6>());
-    case 7: return f(std::integral_constant<int, 7>());
-    default: return f(std::integral_constant<int, 8>());
-  }
-}
-
 constexpr int64_t kRowBytesAtOnce = 1 << 18;  ///< of weights that stay in the second-level cache while block after block of columns meets them
 
 /// R rows and N columns; the next R rows are fetched meanwhile. Into the second-level cache: the first has few buffers for what is under
