@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "switchyard/kernels/cpu/byte_dots.h"
 #include "switchyard/kernels/cpu/row_groups.h"
 #include "switchyard/kernels/cpu/stack.h"
 
@@ -215,63 +216,6 @@ void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const 
   for_columns(n, [=](auto columns) { dots_of<Format, columns>(packed, rows, blocks, x, out, ld); });
 }
 
-/// R rows of Q8_0 and N columns: bytes meet bytes as they lie, w x = |w| (x with the sign of w). The next rows are fetched meanwhile.
-template <int R, int N>
-void byte_dots_of(const uint8_t* packed, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
-  const int64_t k = 32 * blocks, row_bytes = blocks * Q8_0::kBytes;
-  const __m256i ones = _mm256_set1_epi16(1);
-  __m256 sums[R][N];
-  for (auto& row : sums)
-    for (__m256& sum : row) sum = _mm256_setzero_ps();
-  for (int64_t b = 0; b < blocks; ++b) {
-    __m256i w[R], size[R];
-    float scale[R];
-#pragma GCC unroll 2
-    for (int r = 0; r < R; ++r) {
-      const uint8_t* block = packed + r * row_bytes + b * Q8_0::kBytes;
-      _mm_prefetch(reinterpret_cast<const char*>(block + R * row_bytes), _MM_HINT_T0);
-      w[r] = load32(block + 2);
-      size[r] = _mm256_abs_epi8(w[r]);
-      scale[r] = half_at(block);
-    }
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.q + n * k + 32 * b));
-      const float unit = x.scale[n * (k / 64) + b / 2];
-#pragma GCC unroll 2
-      for (int r = 0; r < R; ++r) {
-        const __m256i whole = _mm256_madd_epi16(_mm256_maddubs_epi16(size[r], _mm256_sign_epi8(q, w[r])), ones);
-        sums[r][n] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(whole), _mm256_set1_ps(scale[r] * unit), sums[r][n]);
-      }
-    }
-  }
-  for (int n = 0; n < N; ++n)
-    for (int r = 0; r < R; ++r) out[n * ld + r] = sum_of(sums[r][n]);
-}
-
-template <int N>
-void byte_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
-  const int64_t row_bytes = blocks * Q8_0::kBytes;
-  int64_t r = 0;
-  for (; r + 2 <= rows; r += 2) byte_dots_of<2, N>(packed + r * row_bytes, blocks, x, out + r, ld);
-  if (r < rows) byte_dots_of<1, N>(packed + r * row_bytes, blocks, x, out + r, ld);
-}
-
-/// Some rows at a time, which stay in the second-level cache while four columns after the other, in the first, meet them.
-void byte_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
-  const int64_t k = 32 * blocks, row_bytes = blocks * Q8_0::kBytes, together = std::max<int64_t>(2, (int64_t{1} << 17) / row_bytes / 2 * 2);
-  for (int64_t r = 0; r < rows; r += together) {
-    const int64_t here = std::min(together, rows - r);
-    for (int64_t j = 0; j < n; j += 4) {
-      const uint8_t* row = packed + r * row_bytes;
-      float* to = out + j * ld + r;
-      for_columns(std::min<int64_t>(4, n - j), [&](auto columns) {
-        if constexpr (columns <= 4) byte_dots_of<columns>(row, here, blocks, x.from(j, k), to, ld);
-      });
-    }
-  }
-}
-
 }  // namespace
 }  // namespace switchyard::kernels::cpu
 
@@ -301,7 +245,7 @@ constexpr NamedBlockPath named() {
   constexpr int64_t step = Format::kLength == 32 ? 64 : 256;
   return {Format::kName, {decode<Format>, decode_bf16<Format>, dots<Format>, int_dots<Format>, step, step, true, true}};
 }
-// Q8_0 goes row by row: there are no groups of it. Its bytes become floats as fast as three products of theirs are summed.
+// Q8_0 goes a way of its own. Its bytes become floats as fast as three products of theirs are summed.
 constexpr NamedBlockPath kPaths[] = {
     {"Q8_0", {decode<Q8_0>, decode_bf16<Q8_0>, dots<Q8_0>, byte_dots, 64, 64, false, false}},
     named<Q4_0>(), named<MXFP4>(), named<Q4_K>(), named<Q5_K>(), named<Q6_K>()};

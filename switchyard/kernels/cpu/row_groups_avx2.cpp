@@ -24,7 +24,7 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-// Not of Q8_0, two of whose products do not fit in 16 bits: it goes row by row.
+// Not of Q8_0, two of whose products do not fit in 16 bits (byte_dots.h).
 constexpr GroupPath kPaths[] = {path_of<Q4_K>("Q4_K"), path_of<Q5_K>("Q5_K"), path_of<Q6_K>("Q6_K"), path_of<Q4_0>("Q4_0"), path_of<MXFP4>("MXFP4")};
 
 }  // namespace
