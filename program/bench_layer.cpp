@@ -8,6 +8,8 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/silu.h>
 
+#include <functional>
+
 #include "program/bench.h"
 #include "switchyard/base/autocast.h"
 #include "switchyard/base/error.h"
@@ -21,7 +23,14 @@ void clear(const std::vector<at::Tensor>& leaves) {
   for (const at::Tensor& leaf : leaves) leaf.mutable_grad() = at::Tensor();
 }
 
-void backward(const at::Tensor& y, const at::Tensor& grad) { y.backward(grad.to(y.scalar_type())); }
+/// Forward in the products' type, backward outside of autocast's scope, as training does.
+void both_ways(bool lowered, const at::Tensor& grad, const std::function<at::Tensor()>& forward) {
+  const at::Tensor y = [&] {
+    const AutocastScope autocast({.enabled = lowered});
+    return forward();
+  }();
+  y.backward(grad.to(y.scalar_type()));
+}
 
 }  // namespace
 
@@ -72,22 +81,17 @@ std::vector<Row> bench_layer(const BenchOptions& o) {
       {"dense_swiglu", ceiling, flops, "GFLOP/s",
        [&] {
          clear({x, wide_up, wide_gate, wide_down});
-         const AutocastScope autocast({.enabled = ceiling == "bf16"});
-         const at::Tensor h = at::silu(at::linear(x, wide_gate)) * at::linear(x, wide_up);
-         backward(at::linear(h, wide_down), grad);
+         both_ways(ceiling == "bf16", grad, [&] { return at::linear(at::silu(at::linear(x, wide_gate)) * at::linear(x, wide_up), wide_down); });
        }},
       {"moe_experts", dtype, flops, "GFLOP/s",
        [&] {
          clear({sorted, up, gate, down});
-         const AutocastScope autocast({.enabled = lowered});
-         const kernels::FeedForwardWeights weights{.up = up, .gate = gate, .down = down};
-         backward(kernels::grouped_ffn(sorted, offset, {}, {}, weights), sorted_grad);
+         both_ways(lowered, sorted_grad, [&] { return kernels::grouped_ffn(sorted, offset, {}, {}, {.up = up, .gate = gate, .down = down}); });
        }},
       {"moe_layer", dtype, flops, "GFLOP/s",
        [&] {
          clear(layer_leaves);
-         const AutocastScope autocast({.enabled = lowered});
-         backward(layer.forward(x, context), grad);
+         both_ways(lowered, grad, [&] { return layer.forward(x, context); });
        }},
   };
   std::vector<Row> rows = take_turns(contenders, o.repeats);
