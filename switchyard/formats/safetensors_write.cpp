@@ -41,7 +41,8 @@ std::string quoted(const std::string& text, const fs::path& path) {
 
 /// What the header says of a tensor.
 safetensors::Entry entry_of(const Named& named, const std::vector<TensorInfo>& raw, const fs::path& path) {
-  const auto& [name, tensor] = named;
+  const std::string& name = named.first;  // no binding: clang lets lambdas capture none
+  const at::Tensor& tensor = named.second;
   safetensors::Entry entry{.name = name, .dtype = safetensors::dtype_of(tensor.scalar_type()), .shape = tensor.sizes().vec()};
   const auto stood_for = std::find_if(raw.begin(), tensor.scalar_type() == at::kByte ? raw.end() : raw.begin(),
                                       [&](const TensorInfo& info) { return info.name == name; });

@@ -25,24 +25,38 @@ constexpr int64_t kDepth = 256;   ///< a strip of B stays in the first-level cac
 constexpr int64_t kStrip = 16;    ///< columns of B at once: two vectors
 constexpr int kTile = 6;          ///< rows of A at once: twelve sums, which hide what each product takes
 constexpr int64_t kWidth = 256;   ///< columns of B that stay in the second-level cache
+constexpr int64_t kTogether = 8;  ///< strips of B that may be read from the second-level cache for every tile
 constexpr int64_t kRows = 96;     ///< rows of A whose slices stay there too while strip after strip meets them
 
 SWITCHYARD_INLINE __m256 widened(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }
 SWITCHYARD_INLINE __m128i halves_at(const c10::BFloat16* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
 
+/// What products ask memory for meanwhile: as many rows, a line of each after every `every` products; null: nothing.
+struct Ahead {
+  const char* at = nullptr;
+  int64_t ld = 0, every = kDepth;  ///< bytes; products
+};
+
 /// c (+)= a strip: R rows of A, one strip. strip: [depth, kStrip].
 template <int R>
-[[gnu::noinline]] void meet(int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add) {
+[[gnu::noinline]] void meet(int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add, const Ahead& ahead) {
   __m256 left[R], right[R];
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) left[r] = right[r] = _mm256_setzero_ps();
-  for (int64_t p = 0; p < depth; ++p) {
-    const __m256 b0 = _mm256_load_ps(strip + p * kStrip), b1 = _mm256_load_ps(strip + p * kStrip + 8);
+  const char* line = ahead.at;
+  for (int64_t first = 0; first < depth; first += ahead.every, line += 64) {
+    if (ahead.at)
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      const __m256 one = _mm256_broadcast_ss(a + r * lda + p);
-      left[r] = _mm256_fmadd_ps(one, b0, left[r]);
-      right[r] = _mm256_fmadd_ps(one, b1, right[r]);
+      for (int r = 0; r < R; ++r) _mm_prefetch(line + r * ahead.ld, _MM_HINT_T0);
+    const int64_t last = std::min(depth, first + ahead.every);
+    for (int64_t p = first; p < last; ++p) {
+      const __m256 b0 = _mm256_load_ps(strip + p * kStrip), b1 = _mm256_load_ps(strip + p * kStrip + 8);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const __m256 one = _mm256_broadcast_ss(a + r * lda + p);
+        left[r] = _mm256_fmadd_ps(one, b0, left[r]);
+        right[r] = _mm256_fmadd_ps(one, b1, right[r]);
+      }
     }
   }
 #pragma GCC unroll 6
@@ -53,22 +67,23 @@ template <int R>
   }
 }
 
-void meet_rows(int64_t rows, int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add) {
+void meet_rows(int64_t rows, int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add, const Ahead& ahead) {
   switch (rows) {
-    case 1: return meet<1>(depth, a, lda, strip, c, ldc, add);
-    case 2: return meet<2>(depth, a, lda, strip, c, ldc, add);
-    case 3: return meet<3>(depth, a, lda, strip, c, ldc, add);
-    case 4: return meet<4>(depth, a, lda, strip, c, ldc, add);
-    case 5: return meet<5>(depth, a, lda, strip, c, ldc, add);
-    default: return meet<6>(depth, a, lda, strip, c, ldc, add);
+    case 1: return meet<1>(depth, a, lda, strip, c, ldc, add, ahead);
+    case 2: return meet<2>(depth, a, lda, strip, c, ldc, add, ahead);
+    case 3: return meet<3>(depth, a, lda, strip, c, ldc, add, ahead);
+    case 4: return meet<4>(depth, a, lda, strip, c, ldc, add, ahead);
+    case 5: return meet<5>(depth, a, lda, strip, c, ldc, add, ahead);
+    default: return meet<6>(depth, a, lda, strip, c, ldc, add, ahead);
   }
 }
 
 /// The same where the strip has `width` columns.
-void meet_tile(int64_t rows, int64_t width, int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add) {
-  if (width == kStrip) return meet_rows(rows, depth, a, lda, strip, c, ldc, add);
+void meet_tile(int64_t rows, int64_t width, int64_t depth, const float* a, int64_t lda, const float* strip, float* c, int64_t ldc, bool add,
+               const Ahead& ahead = {}) {
+  if (width == kStrip) return meet_rows(rows, depth, a, lda, strip, c, ldc, add, ahead);
   alignas(32) float edge[kTile * kStrip];
-  meet_rows(rows, depth, a, lda, strip, edge, kStrip, false);
+  meet_rows(rows, depth, a, lda, strip, edge, kStrip, false, ahead);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t x = 0; x < width; ++x) c[r * ldc + x] = (add ? c[r * ldc + x] : 0.0f) + edge[r * kStrip + x];
 }
@@ -134,9 +149,9 @@ struct Packed {
   alignas(64) float rows[kMade<T> ? kRows * kDepth : 16];
 };
 
+/// Depth after depth: strips of B stay while all rows of A meet them.
 template <typename T>
-void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add) {
-  static thread_local const auto packed = std::make_unique<Packed<T>>();
+void multiply_by_depth(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add, Packed<T>& packed) {
   for (int64_t p = 0; p < k || p == 0; p += kDepth) {
     const int64_t depth = std::min(kDepth, k - p);
     const bool more = add || p > 0;
@@ -144,19 +159,48 @@ void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T*
     for (int64_t j0 = 0; j0 < n; j0 += kWidth) {
       const int64_t columns = std::min(kWidth, n - j0);
       for (int64_t j = 0; j < columns; j += kStrip)
-        take_strip(b, ldb, p, depth, j0 + j, std::min(kStrip, columns - j), packed->strips[j / kStrip]);
+        take_strip(b, ldb, p, depth, j0 + j, std::min(kStrip, columns - j), packed.strips[j / kStrip]);
       for (int64_t i0 = 0; i0 < m; i0 += kRows) {
         const int64_t rows = std::min(kRows, m - i0);
-        const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, packed->rows);
+        const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, packed.rows);
         for (int64_t j = 0; j < columns; j += kStrip)
           for (int64_t i = 0; i < rows; i += kTile) {
             if (kMade<T> && j0 == 0) fetch_part(next + (i0 + i) * lda, lda, std::min<int64_t>(kTile, rows - i), j, std::min(n, kWidth));
             meet_tile(std::min<int64_t>(kTile, rows - i), std::min(kStrip, columns - j), depth, left.data + i * left.ld, left.ld,
-                      packed->strips[j / kStrip], c + (i0 + i) * ldc + j0 + j, ldc, more);
+                      packed.strips[j / kStrip], c + (i0 + i) * ldc + j0 + j, ldc, more);
           }
       }
     }
   }
+}
+
+/// Few columns, whose strips of all depths are packed together: then rows of A are met from end to end, as memory gives them. Bits are
+/// those of the other order.
+template <typename T>
+void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add, Packed<T>& packed) {
+  const int64_t strips = (n + kStrip - 1) / kStrip;
+  for (int64_t p = 0; p < k; p += kDepth)
+    for (int64_t s = 0; s < strips; ++s)
+      take_strip(b, ldb, p, std::min(kDepth, k - p), s * kStrip, std::min(kStrip, n - s * kStrip), packed.strips[p / kDepth * strips + s]);
+  for (int64_t i = 0; i < m; i += kTile) {
+    const int64_t rows = std::min<int64_t>(kTile, m - i);
+    for (int64_t p = 0; p < k; p += kDepth) {
+      const int64_t depth = std::min(kDepth, k - p);
+      const Left left = as_floats(a + i * lda + p, lda, rows, depth, packed.rows);
+      const Ahead ahead{reinterpret_cast<const char*>(a + (i + kTile) * lda + p), lda * static_cast<int64_t>(sizeof(T)), 64 / sizeof(T)};
+      for (int64_t s = 0; s < strips; ++s)
+        meet_tile(rows, std::min(kStrip, n - s * kStrip), depth, left.data, left.ld, packed.strips[p / kDepth * strips + s], c + i * ldc + s * kStrip, ldc, add || p > 0,
+                  s == 0 ? ahead : Ahead{});
+    }
+  }
+}
+
+template <typename T>
+void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+  static thread_local const auto packed = std::make_unique<Packed<T>>();
+  const int64_t strips = (n + kStrip - 1) / kStrip, depths = (k + kDepth - 1) / kDepth;
+  const bool together = k > kDepth && m > kTile && strips * depths <= kTogether;
+  (together ? multiply_by_rows<T> : multiply_by_depth<T>)(m, n, k, a, lda, b, ldb, c, ldc, add, *packed);
 }
 
 }  // namespace

@@ -16,6 +16,8 @@ namespace {
 
 constexpr int64_t kRows = 192;   ///< rows a tile, at most
 constexpr int64_t kWidth = 64;   ///< outputs worked on at once
+constexpr int64_t kFew = 32;     ///< so many rows meet more outputs at once, if weights lie as the products take them:
+constexpr int64_t kWide = 256;   ///< a product makes the rows its own each time
 constexpr int64_t kLane = 16;    ///< columns are padded to it
 constexpr int64_t kStep = 8;     ///< rows are padded to it: few shapes of products, as each costs a compilation once
 
@@ -29,7 +31,7 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   if (!few.empty()) map_few(stack, few, x, bias, y);
   parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i];
-    const int64_t columns = round_up(tile.count, kLane), width = std::min(kWidth, m);
+    const int64_t columns = round_up(tile.count, kLane), width = std::min(stack.same && columns <= kFew ? kWide : kWidth, m);
     Scratch<For::task> scratch(bytes_of<T>(k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
     T* packed = scratch.template take<T>(k * columns);
     T* space = scratch.template take<T>(width * stride);
