@@ -9,11 +9,13 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "switchyard/kernels/codecs/half.h"
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/turned_blocks.h"
 #include "switchyard/kernels/dispatch.h"
+#include "tests/kernels/emulated/ways.h"
 #include "tests/support.h"
 
 namespace switchyard::kernels::cpu {
@@ -130,22 +132,42 @@ std::vector<uint8_t> any_blocks(const BlockCodec& codec, int64_t blocks, int64_t
 }
 
 constexpr const char* kFormats[] = {"Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K", "MXFP4"};
+
+/// A level's ways: in force while it lives where the processor has that level; the widest is emulated elsewhere.
+class Ways {
+ public:
+  explicit Ways(CpuLevel level) : emulated_(level == CpuLevel::avx512bf16 && level > detected_cpu_level()) {
+    if (!emulated_ && level <= detected_cpu_level()) forced_.emplace(level);
+  }
+  bool none() const { return !emulated_ && !forced_; }
+  const GroupPath* groups(std::string_view format) const { return emulated_ ? emulated_group_path(format) : group_path(format); }
+  const BlockPath* blocks(const BlockCodec& codec) const {
+    if (!emulated_) return block_path(codec);
+    for (const NamedBlockPath& named : emulated_block_paths())
+      if (named.format == codec.name) return &named.path;
+    return nullptr;
+  }
+
+ private:
+  bool emulated_;
+  std::optional<ForcedCpuLevel> forced_;
+};
 constexpr CpuLevel kLevels[] = {CpuLevel::avx2, CpuLevel::avx512, CpuLevel::avx512bf16};
 
 TEST(RowGroups, BitsAreThoseOfTheFormulaAtEveryLevel) {
   if (detected_cpu_level() < CpuLevel::avx2) GTEST_SKIP() << "this processor has no fast path";
   for (const CpuLevel level : kLevels) {
-    if (level > detected_cpu_level()) continue;  // which a wider machine runs
-    const ForcedCpuLevel forced(level);
+    const Ways ways(level);
+    if (ways.none()) continue;
     for (const char* name : kFormats)
       for (const int64_t k : {64, 192, 256, 320, 640, 768}) {
         const BlockCodec& codec = *block_codec_named(name);
-        if (group_path(name) == nullptr || k % block_path(codec)->group_step != 0) continue;  // Q8_0 has groups at the widest level alone
+        if (ways.groups(name) == nullptr || k % ways.blocks(codec)->group_step != 0) continue;  // Q8_0 has groups at the widest level alone
         SCOPED_TRACE(std::string(name) + " at " + kernels::name(level) + ", " + std::to_string(k) + " wide");
         const int64_t rows = 48, blocks = k / codec.length, most = 67;
         const std::vector<uint8_t> packed = any_blocks(codec, rows * blocks, blocks);
         std::vector<uint8_t> turned(packed.size()), laid(packed.size());
-        const GroupPath& path = *group_path(name);
+        const GroupPath& path = *ways.groups(name);
         path.turn(packed.data(), rows, blocks, turned.data());
         for (int64_t r = 0; r < rows; ++r)
           path.lay(turned.data() + r / 16 * 16 * blocks * codec.bytes, r % 16, blocks, laid.data() + r * blocks * codec.bytes);
@@ -171,12 +193,12 @@ TEST(RowGroups, BitsAreThoseOfTheFormulaAtEveryLevel) {
 TEST(RowGroups, AnyNumberOfRows) {
   if (detected_cpu_level() < CpuLevel::avx2) GTEST_SKIP() << "this processor has no fast path";
   for (const CpuLevel level : kLevels) {
-    if (level > detected_cpu_level()) continue;
-    const ForcedCpuLevel forced(level);
+    const Ways ways(level);
+    if (ways.none()) continue;
     for (const char* name : kFormats)
       for (const int64_t k : {64, 256, 320}) {
         const BlockCodec& codec = *block_codec_named(name);
-        const BlockPath& path = *block_path(codec);
+        const BlockPath& path = *ways.blocks(codec);
         if (k % path.int_step != 0) continue;
         SCOPED_TRACE(std::string(name) + " at " + kernels::name(level) + ", " + std::to_string(k) + " wide");
         const int64_t most = 70, blocks = k / codec.length;

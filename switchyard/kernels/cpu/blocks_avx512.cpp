@@ -15,8 +15,10 @@
 #include <immintrin.h>
 
 #pragma GCC push_options
+#ifndef SWITCHYARD_EMULATED_LEVEL
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c,bmi,bmi2")
+#endif
 
 #include "switchyard/kernels/cpu/for_columns.h"
 

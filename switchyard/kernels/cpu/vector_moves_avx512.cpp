@@ -8,7 +8,9 @@
 #include <immintrin.h>
 
 #pragma GCC push_options
+#ifndef SWITCHYARD_EMULATED_LEVEL
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
+#endif
 
 namespace switchyard::kernels::cpu {
 namespace {
