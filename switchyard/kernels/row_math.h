@@ -1,4 +1,4 @@
-// What blocks do to one row after another, compiled for each instruction level: RMSNorm and rotary positions. T: the rows' type, float,
+// What is done to one row after another, compiled for each instruction level: RMSNorm, rotary positions, the loss of a token. T: the rows' type, float,
 // double or bfloat16; A: what is computed in, double for double, else float. Pointers to host memory; a row is contiguous.
 #pragma once
 
@@ -18,5 +18,14 @@ void rms_norm_row_gradient(const T* x, const A* weight, A scale, const T* grad, 
 /// x, y: [heads, d], not the same memory; c, s: [half].
 template <typename T, typename A>
 void rotate_row(const T* x, const A* c, const A* s, T* y, int64_t heads, int64_t d, int64_t half, A sign);
+
+/// ln Σ exp(x[i]), i < width: no overflow; NaN where a value is none or the largest is infinite.
+template <typename T, typename A>
+A log_sum_exp_row(const T* x, int64_t width);
+
+/// y[i] = T(grad exp(x[i] - log_sum)), and of `target`, 0 to width - 1, T(grad (exp(x[target] - log_sum) - 1)): the gradient of
+/// grad (log_sum - x[target]).
+template <typename T, typename A>
+void token_loss_row_gradient(const T* x, A log_sum, int64_t target, A grad, T* y, int64_t width);
 
 }  // namespace switchyard::kernels

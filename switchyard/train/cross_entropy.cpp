@@ -4,23 +4,16 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
 #include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
+#include "switchyard/train/token_losses.h"
 
 namespace switchyard {
 namespace {
-
-/// [n]: -log p(target) of logits [n, V], 0 where the target is -1.
-at::Tensor row_losses(const at::Tensor& logits, const at::Tensor& targets) {
-  const at::Tensor log_p = at::log_softmax(logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat), 1);
-  const at::Tensor picked = -log_p.gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1);
-  return picked.masked_fill(targets < 0, 0);
-}
 
 /// What the chunks need besides tensors.
 struct Job {
@@ -42,7 +35,7 @@ Computed chunked_loss(const at::Tensor& hidden, const std::vector<at::Tensor>& p
     const int64_t n = std::min(job.chunk, rows - begin);
     const at::AutoGradMode with_gradient(true);
     const at::Tensor part = hidden.narrow(0, begin, n).detach().requires_grad_();
-    const at::Tensor losses = row_losses(job.model.logits(part, job.context), job.targets.narrow(0, begin, n));
+    const at::Tensor losses = token_losses(job.model.logits(part, job.context), job.targets.narrow(0, begin, n));
     const at::Tensor loss = losses.sum();
     std::vector<at::Tensor> wanted{part};
     wanted.insert(wanted.end(), parameters.begin(), parameters.end());
@@ -82,7 +75,7 @@ CrossEntropy cross_entropy(const Decoder& model, const at::Tensor& hidden, const
     for (int64_t begin = 0; begin < rows; begin += chunk) {
       const int64_t n = std::min(chunk, rows - begin);
       job.per_row.narrow(0, begin, n).copy_(
-          row_losses(model.logits(hidden.narrow(0, begin, n), context), targets.narrow(0, begin, n)));
+          token_losses(model.logits(hidden.narrow(0, begin, n), context), targets.narrow(0, begin, n)));
     }
     return {job.per_row.sum(), job.per_row};
   }

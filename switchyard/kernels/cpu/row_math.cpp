@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
+#include "switchyard/kernels/cpu/exp.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/tiles.h"
 
@@ -34,6 +36,9 @@ inline T as(A x) {
   if constexpr (std::is_same_v<T, A>) return x;
   else return cpu::from_float<T>(x);
 }
+
+inline double exp_of(double x) { return std::exp(x); }
+inline float exp_of(float x) { return cpu::exp_fast(x); }
 
 }  // namespace
 
@@ -87,10 +92,45 @@ void rotate_row(const T* x, const A* c, const A* s, T* y, int64_t heads, int64_t
   });
 }
 
+template <typename T, typename A>
+A log_sum_exp_row(const T* x, int64_t width) {
+  A result = 0;
+  at_level([=, &result] {
+    constexpr int64_t kSums = 4 * kLanes;  // additions wait for one another
+    A part[kSums];
+    for (A& most : part) most = -std::numeric_limits<A>::infinity();
+    int64_t i = 0;
+    for (; i + kSums <= width; i += kSums)
+      for (int64_t l = 0; l < kSums; ++l) part[l] = std::max(part[l], static_cast<A>(wide(x[i + l])));
+    for (; i < width; ++i) part[i % kSums] = std::max(part[i % kSums], static_cast<A>(wide(x[i])));
+    A most = part[0];
+    for (const A other : part) most = std::max(most, other);
+    for (A& sum : part) sum = 0;
+    for (i = 0; i + kSums <= width; i += kSums)
+      for (int64_t l = 0; l < kSums; ++l) part[l] += exp_of(static_cast<A>(wide(x[i + l])) - most);
+    for (; i < width; ++i) part[i % kSums] += exp_of(static_cast<A>(wide(x[i])) - most);
+    for (int64_t half = kSums / 2; half > 0; half /= 2)
+      for (int64_t l = 0; l < half; ++l) part[l] += part[l + half];
+    result = most + std::log(part[0]);
+  });
+  return result;
+}
+
+template <typename T, typename A>
+void token_loss_row_gradient(const T* x, A log_sum, int64_t target, A grad, T* y, int64_t width) {
+  at_level([=] {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < width; ++i) y[i] = as<T>(static_cast<A>(grad * exp_of(static_cast<A>(wide(x[i])) - log_sum)));
+    y[target] = as<T>(static_cast<A>(grad * (exp_of(static_cast<A>(wide(x[target])) - log_sum) - 1)));
+  });
+}
+
 #define SWITCHYARD_ROW_MATH(T, A)                                                                        \
   template A rms_norm_row(const T*, const A*, T*, int64_t, double);                                      \
   template void rms_norm_row_gradient(const T*, const A*, A, const T*, T*, A*, int64_t);                 \
-  template void rotate_row(const T*, const A*, const A*, T*, int64_t, int64_t, int64_t, A);
+  template void rotate_row(const T*, const A*, const A*, T*, int64_t, int64_t, int64_t, A);               \
+  template A log_sum_exp_row<T, A>(const T*, int64_t);                                                   \
+  template void token_loss_row_gradient(const T*, A, int64_t, A, T*, int64_t);
 SWITCHYARD_ROW_MATH(float, float)
 SWITCHYARD_ROW_MATH(double, double)
 SWITCHYARD_ROW_MATH(c10::BFloat16, float)
