@@ -58,6 +58,8 @@ void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t ld
     at::native::cpublas::brgemm(m, n, std::min(kDepth, k - p), lda, ldb, ldc, add || p > 0, a + p, b + p * ldb, c, true);
 }
 
+bool product_copies(bool bf16) { return !micro_kernel(bf16); }
+
 const char* product_path(bool bf16) { return micro_kernel(bf16) ? "brgemm" : name(cpu_level()); }
 
 }  // namespace switchyard::kernels::cpu

@@ -17,6 +17,9 @@ void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t ld
              float* c, int64_t ldc, bool add);
 
 /// "brgemm" or the level of the loop, for `switchyard info`.
+/// Whether B is copied at each call: many rows of A should share it then.
+bool product_copies(bool bf16);
+
 const char* product_path(bool bf16);
 
 }  // namespace switchyard::kernels::cpu

@@ -17,8 +17,10 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kBlock = 64;    ///< rows of a weight matrix that one task writes
-constexpr int64_t kWidth = 512;   ///< its columns at once; the tile stays in the second-level cache
+/// Rows of a weight matrix that one task writes, and its columns at once; the tile stays in the second-level cache.
+struct Tile { int64_t rows, columns; };
+template <typename T>
+Tile tile_size() { return product_copies(sizeof(T) == 2) ? Tile{256, 128} : Tile{64, 512}; }
 
 /// Writes past the caches: a stack's gradient is larger than they are, and nobody reads it soon.
 void write_through(float* dst, const float* src, int64_t count) {
@@ -45,8 +47,8 @@ void store(const float* tile, int64_t rows, int64_t width, const GradientStack<T
 }
 
 template <typename T>
-void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t expert, int64_t m0) {
-  const int64_t rows = padded.count(expert), m = std::min(kBlock, p.m - m0), first = (expert * p.m + m0) * p.n;
+void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t expert, int64_t m0, const Tile& most) {
+  const int64_t rows = padded.count(expert), m = std::min(most.rows, p.m - m0), first = (expert * p.m + m0) * p.n;
   float* bias = p.bias ? p.bias + expert * p.m + m0 : nullptr;
   if (rows == 0) {
     store<T>(nullptr, m, p.n, p.grad, first, p.n);
@@ -55,10 +57,10 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
   }
   const T* left = p.left + padded.begin[expert] * p.m + m0 * rows;
   const T* right = p.right + padded.begin[expert] * p.n;
-  Scratch<For::task> scratch(bytes_of<float>(m * std::min(kWidth, p.n)));
-  float* tile = scratch.template take<float>(m * std::min(kWidth, p.n));
-  for (int64_t n0 = 0; n0 < p.n; n0 += kWidth) {
-    const int64_t n = std::min(kWidth, p.n - n0);
+  Scratch<For::task> scratch(bytes_of<float>(m * std::min(most.columns, p.n)));
+  float* tile = scratch.template take<float>(m * std::min(most.columns, p.n));
+  for (int64_t n0 = 0; n0 < p.n; n0 += most.columns) {
+    const int64_t n = std::min(most.columns, p.n - n0);
     product(m, n, rows, left, rows, right + n0 * kPair<T>, p.n, tile, n, false);
     store(tile, m, n, p.grad, first + n0, p.n);
   }
@@ -82,16 +84,17 @@ Padded pad_experts(const int64_t* offset, int64_t experts, int64_t step) {
 template <typename T>
 void weight_gradients(const std::vector<WeightGradient<T>>& products, const Padded& padded, int64_t experts) {
   struct Task { const WeightGradient<T>* product; int64_t expert, m0; };
+  const Tile most = tile_size<T>();
   std::vector<Task> tasks;
   int64_t operations = 0;
   for (const WeightGradient<T>& p : products) {
     if (!p.grad) continue;
     operations += p.m * p.n * (padded.begin[experts] + experts);
     for (int64_t e = 0; e < experts; ++e)
-      for (int64_t m0 = 0; m0 < p.m; m0 += kBlock) tasks.push_back({&p, e, m0});
+      for (int64_t m0 = 0; m0 < p.m; m0 += most.rows) tasks.push_back({&p, e, m0});
   }
   parallel_tasks(static_cast<int64_t>(tasks.size()), operations,
-                 [&](int64_t i) { block_gradient(*tasks[i].product, padded, tasks[i].expert, tasks[i].m0); });
+                 [&](int64_t i) { block_gradient(*tasks[i].product, padded, tasks[i].expert, tasks[i].m0, most); });
 }
 
 template void weight_gradients<float>(const std::vector<WeightGradient<float>>&, const Padded&, int64_t);
