@@ -11,6 +11,18 @@ namespace switchyard::kernels {
 
 namespace {
 
+constexpr int64_t kFewRows = 16;
+
+/// Few rows meet weights as they lie: libtorch's product packs the weights first, which takes longer than reading them. With gradients or
+/// without: a block that is computed again for its gradients has the same bits.
+bool few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::ScalarType type = x.scalar_type();
+  const int64_t rows = x.size(-1) > 0 ? x.numel() / x.size(-1) : 0;
+  return rows > 0 && rows <= kFewRows && cpu_level() >= CpuLevel::avx2 && x.is_cpu() && weight.is_cpu() &&
+         (type == at::kFloat || type == at::kBFloat16) && weight.scalar_type() == type && detail::product_type(x) == type &&
+         weight.is_contiguous() && (!bias.defined() || bias.scalar_type() == type);
+}
+
 bool slow_products(const at::Tensor& x) {
   return cpu_level() < CpuLevel::avx512 && x.is_cpu() && detail::product_type(x) == at::kBFloat16;
 }
@@ -19,7 +31,7 @@ bool slow_products(const at::Tensor& x) {
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const bool alike = x.dim() > 0 && weight.dim() == 2 && x.size(-1) == weight.size(1) && (!bias.defined() || bias.dim() == 1);
-  if (!alike || !slow_products(x)) return at::linear(x, weight, bias);
+  if (!alike || !(slow_products(x) || few_rows(x, weight, bias))) return at::linear(x, weight, bias);
   const at::Tensor rows = x.reshape({-1, x.size(-1)}), offset = at::tensor({int64_t{0}, rows.size(0)}, at::kLong);
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);

@@ -1,5 +1,5 @@
-// A dense linear map as libtorch computes it, and by the grouped product where libtorch has none to speak of: bf16 on processors
-// without AVX-512, which it multiplies value by value, a hundred times slower than float32.
+// A dense linear map as libtorch computes it, and by the grouped product where that is faster: bf16 on processors without AVX-512, which
+// libtorch multiplies value by value, a hundred times slower than float32; and up to 16 rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>

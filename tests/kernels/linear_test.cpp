@@ -2,9 +2,13 @@
 #include "switchyard/kernels/linear.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
 
 #include "switchyard/base/autocast.h"
 #include "switchyard/kernels/dispatch.h"
@@ -50,6 +54,30 @@ TEST(Linear, IsLibtorchsAtEveryLevel) {
     }
   }
   EXPECT_THROW((void)kernels::linear(testing::randn({2, 3}, 1), testing::randn({4, 5}, 2), {}), c10::Error);
+}
+
+TEST(Linear, FewRowsOfEveryType) {
+  const at::NoGradGuard guard;
+  for (const CpuLevel level : {CpuLevel::portable, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::avx512bf16}) {
+    if (level > detected_cpu_level()) continue;
+    const ForcedCpuLevel forced(level);
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble})
+      for (const int64_t rows : {0, 1, 2, 7, 8, 9, 16, 17})
+        for (const int64_t k : {31, 64, 256}) {
+          SCOPED_TRACE(std::string(name(level)) + ", " + c10::toString(type) + ", " + std::to_string(rows) + " rows of " + std::to_string(k));
+          const at::Tensor x = testing::randn({rows, k}, 1, at::kFloat).to(type), wide = testing::randn({50, k + 6}, 2, at::kFloat).to(type), b = testing::randn({50}, 3, at::kFloat).to(type);
+          const at::Tensor w = wide.narrow(1, 0, k), exact = at::linear(x.to(at::kDouble), w.to(at::kDouble), b.to(at::kDouble));
+          for (const at::Tensor& weight : {w, w.contiguous()}) {
+            const at::Tensor y = kernels::linear(x, weight, b);
+            EXPECT_EQ(y.scalar_type(), type);
+            EXPECT_EQ(y.sizes(), exact.sizes());
+            const double step = type == at::kDouble ? 1e-12 : type == at::kFloat ? 1e-5 : type == at::kHalf ? 2e-3 : 1e-2;
+            if (rows > 0) {
+              EXPECT_LT((y.to(at::kDouble) - exact).abs().max().item<double>(), step * std::max(1.0, exact.abs().max().item<double>()));
+            }
+          }
+        }
+  }
 }
 
 TEST(FastProducts, KeepTheTypeThatLibtorchGives) {
