@@ -313,6 +313,11 @@ TEST(RelativeBias, BucketsAreThePublishedOnes) {
   for (const auto& [relative, expected] : both) EXPECT_EQ(bucket(relative, true), expected) << relative;
   const std::map<int64_t, int64_t> back{{5, 0}, {-1, 1}, {-15, 15}, {-16, 16}, {-17, 16}, {-40, 23}, {-128, 31}};
   for (const auto& [relative, expected] : back) EXPECT_EQ(bucket(relative, false), expected) << relative;
+  // Few buckets, or as many of one distance each as there are distances: the last holds all that is farther.
+  const auto row = [](bool two_sided, int64_t buckets, int64_t distance) { return relative_buckets(3, 1, 6, two_sided, buckets, distance)[0]; };
+  EXPECT_TRUE(row(true, 2, 8).equal(at::tensor({0, 0, 0, 0, 1, 1}, at::kLong)));
+  EXPECT_TRUE(row(true, 4, 1).equal(at::tensor({1, 1, 1, 0, 3, 3}, at::kLong)));
+  EXPECT_TRUE(row(false, 4, 2).equal(at::tensor({3, 3, 1, 0, 0, 0}, at::kLong)));
 }
 
 /// A config of a published size, counted without its weights.
