@@ -14,6 +14,7 @@
 #include "switchyard/base/progress.h"
 #include "switchyard/base/random.h"
 #include "switchyard/evaluate/compare.h"
+#include "switchyard/formats/gguf.h"
 #include "switchyard/infer/named_outputs.h"
 
 namespace switchyard::program {
@@ -31,8 +32,8 @@ struct Arguments {
   bool json = false;
 };
 
-/// A recording: safetensors with input_ids and logits, no model.
-bool is_recording(const std::string& path) { return fs::is_regular_file(path) && fs::path(path).extension() == ".safetensors"; }
+/// A recording: safetensors with input_ids and logits, whatever the file is called, and no model.
+bool is_recording(const std::string& path) { return fs::is_regular_file(path) && !is_gguf(path); }
 
 /// The tolerance that stands beside a recording, in golden.json.
 std::optional<double> recorded_tolerance(const fs::path& recording) {

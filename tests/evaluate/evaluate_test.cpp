@@ -325,6 +325,11 @@ TEST_F(Evaluate, VerifyNamesTheLayerThatDiffers) {
   EXPECT_GT(json["kl"]["mean"], 0);
   EXPECT_THAT(switchyard_output(call).output, HasSubstr("first different at hidden state 2: "));
   EXPECT_EQ(switchyard_program(call + " --tolerance 1000").status, 0);
+  // A recording is one whatever its name; another file is none.
+  const std::string renamed = (folder / "recording.st").string();
+  fs::copy_file(golden("mixtral/golden.safetensors"), renamed);
+  EXPECT_EQ(switchyard_program("verify " + golden("mixtral").string() + " " + renamed).status, 0);
+  expect_refused("verify " + golden("mixtral").string() + " " + golden("mixtral/config.json").string(), "formats.safetensors.size");
   // A recording of one sequence without a batch around it; quantised weights are not those that they were made of.
   const std::string quantised = "verify " + golden("gguf/mixtral-mixed.gguf").string() + " ";
   EXPECT_EQ(switchyard_program(quantised + golden("gguf/mixtral-mixed.logits.safetensors").string() + " --tolerance 2e-3").status, 0);
