@@ -324,5 +324,36 @@ TEST(FamilyChoices, AnUntiedEncoderDecoderIsWrittenWithTheCopiesThatLibrariesRea
   }
 }
 
+TEST(FamilyChoices, CopiesOfTheEmbeddingAreLeftAsideAndOtherNumbersUnderTheirNamesAreRefused) {
+  for (const auto& [folder, prefix] : {std::pair{"t5", ""}, std::pair{"switch_transformers", ""}, std::pair{"nllb_moe", "model."}}) {
+    std::map<std::string, at::Tensor> tensors = recorded(folder);
+    const std::string copy = std::string(prefix) + "encoder.embed_tokens.weight";
+    const at::Tensor shared = tensors.at(std::string(prefix) + "shared.weight");
+    for (const at::Tensor& same : {shared, shared.to(at::kBFloat16), at::Tensor()}) {  // none: as files have it that store the tensor once
+      if (same.defined()) tensors[copy] = same;
+      else tensors.erase(copy);
+      TemporaryFolder model;
+      write_model(model.path(), changed(folder, {}), tensors);
+      EXPECT_TRUE(load_model(model.path()).decoder->schema().find("embedding.weight").tensor().equal(shared)) << folder;
+    }
+    for (const at::Tensor& other : {shared + 0.01, shared.slice(0, 1)}) {
+      tensors[copy] = other.contiguous();
+      TemporaryFolder model;
+      write_model(model.path(), changed(folder, {}), tensors);
+      EXPECT_EQ(expect_error([&] { load_model(model.path()); }).code(), "model.tensor_differs") << folder;
+    }
+  }
+}
+
+TEST(FamilyChoices, ExpertsByTheMillionAreRefusedBeforeTheyAreNamed) {
+  for (const auto& [folder, key] : {std::pair{"mixtral", "num_local_experts"}, std::pair{"deepseek_v3", "n_routed_experts"}}) {
+    TemporaryFolder model;
+    write_model(model.path(), changed(folder, {}, fmt::format(R"({{"{}": 16777216}})", key)), recorded(folder));
+    const Error error = expect_error([&] { load_model(model.path()); });
+    EXPECT_EQ(error.code(), "model.missing_tensor") << folder;
+    EXPECT_NE(std::string(error.what()).find("experts.16777215."), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -72,7 +72,7 @@ dense: {type: feed-forward, bias: true}
       const bool moved = has && !has("cls.predictions.bias");
       map.rename("head.bias", moved ? "cls.predictions.decoder.bias" : "cls.predictions.bias");
       map.ignore("cls.predictions.decoder.bias");
-      if (!map.declares("head.weight")) map.ignore("cls.predictions.decoder.weight");
+      if (!map.declares("head.weight")) map.repeat("embedding.weight", "cls.predictions.decoder.weight", NameMap::NoCopy::warn);
       map.ignore_below("bert.pooler.");
       map.ignore_below("cls.seq_relationship.");
     }

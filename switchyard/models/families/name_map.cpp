@@ -11,6 +11,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/mapped_pages.h"
 #include "switchyard/base/options.h"
+#include "switchyard/base/progress.h"
 #include "switchyard/kernels/packed_views.h"
 #include "switchyard/kernels/packed_weight.h"
 
@@ -138,6 +139,7 @@ void NameMap::copy(const std::string& ours, const std::string& theirs) {
 
 bool NameMap::ignores(const std::string& theirs) const {
   return std::find(ignored_.begin(), ignored_.end(), theirs) != ignored_.end() ||
+         std::any_of(repeats_.begin(), repeats_.end(), [&](const Repeat& repeat) { return repeat.theirs == theirs; }) ||
          std::any_of(ignored_prefixes_.begin(), ignored_prefixes_.end(), [&](const auto& prefix) { return theirs.starts_with(prefix); });
 }
 
@@ -167,6 +169,23 @@ void NameMap::check_complete() const {
                           theirs_[i].name);
 }
 
+void NameMap::check_repeats(const WeightSource& file, const std::string& where) const {
+  constexpr int64_t kRows = 64;  // enough to tell, and few pages of a large file
+  const auto some_rows = [](const at::Tensor& whole) { return whole.dim() == 0 ? whole : whole.slice(0, 0, std::nullopt, whole.size(0) / kRows + 1); };
+  for (const Repeat& repeat : repeats_) {
+    if (!file.has(repeat.theirs) || file.packed(repeat.theirs)) continue;
+    const auto link = std::find_if(links_.begin(), links_.end(), [&](const Link& l) { return l.ours == repeat.ours && l.ours_view.empty() && l.theirs_view.empty(); });
+    if (link == links_.end() || file.packed(theirs_[link->theirs].name)) continue;
+    const std::string& original = theirs_[link->theirs].name;
+    const at::Tensor one = some_rows(file.get(original)), other = some_rows(file.get(repeat.theirs));
+    const at::ScalarType type = one.element_size() <= other.element_size() ? one.scalar_type() : other.scalar_type();  // what both can say
+    if (one.to(type).equal(other.to(type))) continue;
+    check(repeat.otherwise == NoCopy::warn, "model.tensor_differs", "{}: {} and {} hold different numbers, but one tensor stands for both in this family; "
+          "leave {} out if {} is meant", where, repeat.theirs, original, repeat.theirs, original);
+    log_warning(fmt::format("{}: {} differs from {}; the config ties them, so {} is left aside", where, repeat.theirs, original, repeat.theirs));
+  }
+}
+
 void NameMap::bind(const WeightSource& file, const std::string& where, std::optional<at::ScalarType> dtype) const {
   check_complete();
   at::NoGradGuard guard;
@@ -193,6 +212,7 @@ void NameMap::bind(const WeightSource& file, const std::string& where, std::opti
     check(info.shape == theirs_[found->second].shape, "model.tensor_shape", "{}: {} has shape [{}], but the config says [{}]",
           where, info.name, fmt::join(info.shape, ", "), fmt::join(theirs_[found->second].shape, ", "));
   }
+  check_repeats(file, where);
 
   const auto read = [&](const Link& link) {
     at::Tensor tensor = file.get(theirs_[link.theirs].name);

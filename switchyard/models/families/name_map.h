@@ -51,10 +51,14 @@ class NameMap {
   void link(const std::string& ours, View ours_view, const std::string& theirs, std::vector<int64_t> shape, View theirs_view);
   /// Theirs is written as one more copy of ours; whoever reads knows it as ignored.
   void copy(const std::string& ours, const std::string& theirs);
-  /// A tensor that may stand in a file and says nothing new (a tied head, stored angles).
+  /// A tensor that may stand in a file and says nothing new (stored angles).
   void ignore(const std::string& theirs) { ignored_.push_back(theirs); }
   /// The same for every tensor whose name begins so.
   void ignore_below(const std::string& prefix) { ignored_prefixes_.push_back(prefix); }
+  /// A tensor that may stand in a file as a copy of ours (a tied head). One that is none is refused when bound (model.tensor_differs),
+  /// or named in a warning where the config alone decides.
+  enum class NoCopy { refuse, warn };
+  void repeat(const std::string& ours, const std::string& theirs, NoCopy otherwise) { repeats_.push_back({ours_index(ours), theirs, otherwise}); }
   /// Every parameter under its own name.
   void rename_all();
 
@@ -64,7 +68,7 @@ class NameMap {
   std::vector<Correspondence> correspondences() const;
 
   /// Binds every parameter from `file`. dtype: of the weights in memory; unset = as stored. Throws model.missing_tensor,
-  /// model.unexpected_tensor, model.tensor_shape, model.tensor_dtype; `where` names the file.
+  /// model.unexpected_tensor, model.tensor_shape, model.tensor_dtype, model.tensor_differs; `where` names the file.
   void bind(const WeightSource& file, const std::string& where, std::optional<at::ScalarType> dtype) const;
   /// Their tensors from bound parameters, in the order of the table, without some.
   NamedTensors collect(std::optional<at::ScalarType> dtype = {}, const std::set<std::string>& without = {}) const;
@@ -72,15 +76,18 @@ class NameMap {
  private:
   struct Theirs { std::string name; std::vector<int64_t> shape; };
   struct Link { size_t ours, theirs; View ours_view, theirs_view; bool copy = false; };
+  struct Repeat { size_t ours; std::string theirs; NoCopy otherwise; };
   size_t ours_index(const std::string& name) const;
   bool ignores(const std::string& theirs) const;
   size_t theirs_index(const std::string& name, const std::vector<int64_t>& shape);
   void check_complete() const;
+  void check_repeats(const WeightSource& file, const std::string& where) const;
 
   std::vector<Parameter> parameters_;
   std::map<std::string, size_t> ours_at_, theirs_at_;
   std::vector<Theirs> theirs_;
   std::vector<Link> links_;
+  std::vector<Repeat> repeats_;
   std::vector<std::string> ignored_, ignored_prefixes_;
   std::set<size_t> linked_;
 };

@@ -85,8 +85,7 @@ class NllbMoe : public TableFamily {
                               count_key("decoder_start_token_id", "encoder.start_token").absent("2").from(0),
                               number_key("init_std", "init_deviation").absent("0.02")},
                      .names = switchyard::names(),
-                     .ignored = {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight",
-                                 "model.encoder.embed_positions.weights", "model.decoder.embed_positions.weights"},
+                     .ignored = {"model.encoder.embed_positions.weights", "model.decoder.embed_positions.weights"},
                      .rope_theta = "",
                      .arrange = arrange,
                      .describe = describe}) {}

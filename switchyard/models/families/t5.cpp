@@ -39,8 +39,7 @@ std::vector<NameRule> names_of(const std::string& dense) {
   return rules;
 }
 
-const std::vector<std::string> kIgnored{"encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
-                                        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"};
+const std::vector<std::string> kIgnored{"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"};
 
 std::vector<HubKey> common_keys() {
   return {count_key("vocab_size", "vocabulary"),

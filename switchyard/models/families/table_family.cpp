@@ -104,6 +104,8 @@ std::string filled(std::string text, const char* what, int64_t number) {
   return text;
 }
 
+constexpr int64_t kManyExperts = 4096;
+
 /// One rule at one layer.
 void apply(NameMap& map, const NameRule& rule, const std::vector<std::string>& ours, const std::string& theirs) {
   const bool each = theirs.find("{e}") != std::string::npos, by_expert = each || rule.flat;
@@ -152,6 +154,11 @@ void link_names(NameMap& map, int64_t layers, const std::vector<NameRule>& rules
     if (!there) return;
     const std::string theirs = filled(rule.theirs, "{i}", layer);
     if (rule.if_present && !(has && has(filled(theirs, "{e}", 0)))) return;
+    if (has && theirs.find("{e}") != std::string::npos)
+      // So many that their names alone would fill memory are named only where the file has them.
+      if (const int64_t experts = map.shape(ours[0])[0]; experts > kManyExperts)
+        check(has(filled(theirs, "{e}", experts - 1)), "model.missing_tensor", "the config describes {} experts, but there is no {}", experts,
+              filled(theirs, "{e}", experts - 1));
     apply(map, rule, ours, theirs);
   };
   for (const NameRule& rule : rules)
@@ -162,9 +169,11 @@ void link_names(NameMap& map, int64_t layers, const std::vector<NameRule>& rules
 }
 
 void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has) {
-  if (has || !map.declares("head.weight")) return;
-  for (const char* stack : {"encoder", "decoder"})
-    map.copy("embedding.weight", fmt::format("{}{}.embed_tokens.weight", prefix, stack));
+  for (const char* stack : {"encoder", "decoder"}) {
+    const std::string copy = fmt::format("{}{}.embed_tokens.weight", prefix, stack);
+    if (has) map.repeat("embedding.weight", copy, NameMap::NoCopy::refuse);
+    else if (map.declares("head.weight")) map.copy("embedding.weight", copy);
+  }
 }
 
 std::vector<NameRule> llama_names(const LlamaNames& names) {
@@ -521,8 +530,8 @@ Node TableFamily::write(const Node& composition, const std::string& model_type) 
 
 void TableFamily::names(NameMap& map, const ModelOptions& options, const HasTensor& has) const {
   link_names(map, std::max(options.layers, options.encoder ? options.encoder->layers : 0), table_.names, has);
-  if (!map.declares("head.weight"))
-    for (const char* head : {"lm_head.weight", "language_model.lm_head.weight"}) map.ignore(head);
+  if (!map.declares("head.weight") && map.declares("embedding.weight"))
+    for (const char* head : {"lm_head.weight", "language_model.lm_head.weight"}) map.repeat("embedding.weight", head, NameMap::NoCopy::warn);
   for (const std::string& pattern : table_.ignored) {
     if (pattern.find("{i}") == std::string::npos) map.ignore(pattern);
     else for (int64_t i = 0; i < options.layers; ++i) map.ignore(filled(pattern, "{i}", i));

@@ -61,7 +61,7 @@ struct LlamaNames {
 std::vector<NameRule> llama_names(const LlamaNames& names = {});
 /// What library 5 calls a mixture in memory, for files that were written as it lies there.
 std::vector<NameRule> memory_names(const std::string& experts = "mlp.experts", const std::string& router = "mlp.gate.weight");
-/// An encoder's and a decoder's copies of the embedding below `prefix`, where files are written with a head of its own: library 5 then
+/// An encoder's and a decoder's copies of the embedding below `prefix`. They are written where files have a head of its own: library 5 then
 /// reads them, and fills them at random when they are missing.
 void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has);
 /// `first`, then those of `rest`.
