@@ -17,6 +17,8 @@ using Json = nlohmann::json;
 using Types = SentencePieceTable;  // the kinds of tokens are numbered alike
 
 constexpr char kLineBreak[] = R"([\r\n])", kOneDigit[] = R"(\p{N})", kDigits[] = R"(\p{N}+)";
+constexpr char kGroupsOfThree[] = R"(\d{1,3}(?=(?:\d{3})*\b))";  // thousands, from a number's end
+constexpr char kBloom[] = " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+";
 constexpr char kDeepSeekHan[] = "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+";
 
 }  // namespace
@@ -28,15 +30,19 @@ const PreTokenization* pre_tokenization(const std::string& name) {
         llama3{.patterns = {patterns::kLlama3}, .ignore_merges = true, .add_begin = true}, cl100k{.patterns = {patterns::kLlama3}},
         o200k{.patterns = {patterns::kO200k}}, digits{.patterns = {kOneDigit, patterns::kGpt2}},
         deepseek3{.patterns = {patterns::kThreeDigits, patterns::kDeepSeekIdeographs, patterns::kDeepSeekV3}};
-    for (const char* n : {"gpt-2", "phi-2", "mpt", "jais", "trillion", "granite-docling", "jina-es", "jina-de", "roberta-bpe", "gigachat"}) t[n] = gpt2;
+    for (const char* n : {"gpt-2", "phi-2", "mpt", "jais", "trillion", "granite-docling", "jina-es", "jina-de", "jina-v1-en", "jina-v2-code", "jina-v2-es",
+                          "jina-v2-de", "roberta-bpe", "gigachat", "exaone4", "mellum", "a.x-4.0", "modern-bert"}) t[n] = gpt2;
     t["olmo"] = {.patterns = {patterns::kGpt2}, .nfc = true};
-    for (const char* n : {"qwen2", "stablelm2", "deepseek-r1-qwen", "kormo", "megrez", "solar-open"}) t[n] = qwen2;
+    for (const char* n : {"qwen2", "stablelm2", "deepseek-r1-qwen", "kormo", "megrez", "solar-open", "f2llmv2"}) t[n] = qwen2;
     for (const char* n : {"hunyuan", "grok-2"}) t[n] = {.patterns = {patterns::kQwen2}};
-    for (const char* n : {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}) t[n] = llama3;
-    for (const char* n : {"dbrx", "smaug-bpe", "chatglm-bpe", "glm4"}) t[n] = cl100k;
-    for (const char* n : {"gpt-4o", "llama4", "minimax-m2", "kanana2"}) t[n] = o200k;
-    for (const char* n : {"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"}) t[n] = digits;
-    for (const char* n : {"deepseek-v3", "hunyuan-dense", "joyai-llm"}) t[n] = deepseek3;
+    for (const char* n : {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"}) t[n] = llama3;
+    for (const char* n : {"dbrx", "smaug-bpe", "chatglm-bpe"}) t[n] = cl100k;
+    t["glm4"] = t["glm5"] = {.patterns = {patterns::kLlama3}, .ignore_merges = true};
+    for (const char* n : {"gpt-4o", "llama4", "minimax-m2", "kanana2", "talkie"}) t[n] = o200k;
+    t["granite-embed-multi-97m"] = {.patterns = {patterns::kO200k}, .ignore_merges = true};
+    t["tiny_aya"] = t["cohere2moe"] = {.patterns = {kGroupsOfThree, patterns::kO200k}};
+    for (const char* n : {"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"}) t[n] = digits;
+    for (const char* n : {"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"}) t[n] = deepseek3;
     t["tekken"] = {.patterns = {patterns::kTekken}, .ignore_merges = true, .add_begin = true};
     t["kimi-k2"] = {.patterns = {patterns::kKimi}, .ignore_merges = true};
     t["deepseek-llm"] = {.patterns = {kLineBreak, patterns::kDeepSeekLetters, patterns::kDeepSeekMarks, patterns::kBlanksAtEnd, kDeepSeekHan, kOneDigit}};
@@ -45,6 +51,16 @@ const PreTokenization* pre_tokenization(const std::string& name) {
     t["default"] = {.patterns = {R"([\p{P}\$\+<=>\^~\|]+)", patterns::kGpt2, kDigits, "[0-9][0-9][0-9]"}};
     t["bailingmoe"] = t["bailingmoe2"] = t["llada-moe"] = {
         .patterns = {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"}};
+    t["exaone-moe"] = {
+        .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|)"
+                     R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+)"}};
+    t["minicpm5"] = {
+        .patterns = {patterns::kThreeDigits,
+                     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+        .ignore_merges = true};
+    t["laguna"] = {.patterns = {R"([^\n]+|[\n]+)", patterns::kQwen2}};
+    for (const char* n : {"bloom", "poro-chat", "gpt3-finnish"}) t[n] = {.patterns = {kBloom}};
+    t["viking"] = {.patterns = {kBloom, kOneDigit}};
     t["seed-coder"] = {
         .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+)"}};
     t["qwen35"] = {
