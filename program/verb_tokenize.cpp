@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <optional>
 #include <sstream>
 
 #include "program/input.h"
@@ -70,16 +72,44 @@ class Row {
     }
     line_ += items.empty() ? "[]" : "]";
   }
-  void number(int64_t value) { fmt::format_to(std::back_inserter(line_), "{}", value); }
-  void pair(int64_t first, int64_t second) { fmt::format_to(std::back_inserter(line_), "[{},{}]", first, second); }
+  void number(int64_t value) {
+    char digits[20];
+    const char* end = std::to_chars(std::begin(digits), std::end(digits), value).ptr;
+    line_.append(digits, static_cast<size_t>(end - digits));
+  }
+  void pair(int64_t first, int64_t second) {
+    line_ += '[';
+    number(first);
+    line_ += ',';
+    number(second);
+    line_ += ']';
+  }
   void quote(const std::string& value) {
-    const bool plain = std::none_of(value.begin(), value.end(), [](unsigned char c) { return c < ' ' || c == '"' || c == '\\'; });
-    if (plain && utf8_valid(value)) ((line_ += '"') += value) += '"';
-    else line_ += json_text(Json(value));
+    if (!utf8_valid(value)) {
+      line_ += json_text(Json(value));
+      return;
+    }
+    line_ += '"';
+    size_t from = 0;
+    for (size_t i = 0; i < value.size(); ++i) {
+      const auto c = static_cast<unsigned char>(value[i]);
+      if (c >= ' ' && c != '"' && c != '\\') continue;
+      line_.append(value, from, i - from);
+      from = i + 1;
+      escape(c);
+    }
+    (line_.append(value, from)) += '"';
   }
   std::string take() && { return std::move(line_) + "}"; }
 
  private:
+  void escape(unsigned char c) {
+    constexpr std::string_view kNamed = "\"\\\b\t\n\f\r", kNames = "\"\\btnfr";
+    const size_t name = kNamed.find(static_cast<char>(c));
+    line_ += '\\';
+    if (name != std::string_view::npos) line_ += kNames[name];
+    else fmt::format_to(std::back_inserter(line_), "u{:04x}", c);
+  }
   void begin(std::string_view key) { fmt::format_to(std::back_inserter(line_), "{}\"{}\":", line_.empty() ? '{' : ',', key); }
   std::string line_;
 };
@@ -127,9 +157,15 @@ std::string answer(const Tokenizer& tokenizer, const nlohmann::json& line) {
 int tokenize(const Arguments& arguments) {
   check(arguments.has_text != !arguments.input.empty(), "program.usage", "give either --input or --text");
   const auto tokenizer = load_tokenizer(arguments.tokenizer);
-  std::string result;
+  std::string printed;
+  std::optional<AtomicFile> file;
+  if (!arguments.output.empty() && arguments.output != "-") file.emplace(arguments.output);
+  const auto put = [&](const std::string& line) {
+    if (file) file->write(line + "\n");
+    else printed += line + "\n";  // not before all lines are known to be good
+  };
   if (arguments.has_text) {
-    result = answer(*tokenizer, {{"text", arguments.text}}) + "\n";
+    put(answer(*tokenizer, {{"text", arguments.text}}));
   } else {
     std::istringstream input(read_input(arguments.input));
     size_t number = 0;
@@ -137,7 +173,7 @@ int tokenize(const Arguments& arguments) {
       ++number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
       try {
-        result += answer(*tokenizer, json_from(line)) + "\n";
+        put(answer(*tokenizer, json_from(line)));
       } catch (const nlohmann::json::exception& error) {
         fail("tokenize.input", "{}, line {}: {}", arguments.input, number, json_fault(error));
       } catch (const Error& error) {
@@ -145,8 +181,8 @@ int tokenize(const Arguments& arguments) {
       }
     }
   }
-  if (arguments.output.empty() || arguments.output == "-") print(result);
-  else write_file_atomically(arguments.output, result);
+  if (file) file->commit();
+  else print(printed);
   return 0;
 }
 

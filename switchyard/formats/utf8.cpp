@@ -87,6 +87,7 @@ bool utf8_valid(std::string_view text) {
 }
 
 std::string utf8_repair(std::string_view text, int64_t* broken) {
+  if (utf8_valid(text)) return std::string(text);
   std::string result;
   result.reserve(text.size());
   while (!text.empty()) {

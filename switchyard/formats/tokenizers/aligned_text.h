@@ -62,6 +62,7 @@ void prepend(AlignedText& text, std::string_view characters);
 struct Words {
   AlignedText text;
   std::vector<Span> spans;  ///< of text.text
+  bool symbols = false;     ///< each byte stands for its symbol (byte_symbols.h), which is not yet written
   std::string_view word(size_t i) const {
     return std::string_view(text.text).substr(spans[i].begin, spans[i].end - spans[i].begin);
   }

@@ -2,7 +2,6 @@
 // come back often, so the tokens of short ones are remembered in a table of fixed size.
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <mutex>
 
 #include "switchyard/base/error.h"
@@ -75,7 +74,7 @@ struct Workspace {
   std::vector<Slot> slots = std::vector<Slot>(kSlots);
   std::vector<Symbol> symbols;
   std::vector<Candidate> queue;
-  std::vector<int32_t> ranks;
+  bool symbols_of_bytes = false;  ///< the words are bytes that stand for symbols
 };
 
 uint64_t hash_of(std::string_view word) {
@@ -109,14 +108,23 @@ class Bpe : public TokenModel {
       if (code < low_codes_.size()) low_codes_[code] = static_cast<int32_t>(id);
       else codes_.emplace(code, static_cast<int32_t>(id));
     }
+    reads_symbols_ = plain_;
+    for (int byte = 0; byte < 256; ++byte) {
+      const int32_t id = vocabulary_.id(byte_symbol(static_cast<unsigned char>(byte)));
+      symbol_ids_[static_cast<size_t>(byte)] = id;
+      reads_symbols_ &= id >= 0;
+    }
     find_cuts(merges);
   }
 
+  bool reads_symbols() const override { return reads_symbols_; }
+
   void encode(const Words& words, std::vector<Piece>& pieces) const override {
     std::unique_ptr<Workspace> space = borrow();
+    space->symbols_of_bytes = words.symbols;  // a tokenizer's words all are, or none: the same table remembers them
     for (const Span span : words.spans) {
       const std::string_view word = std::string_view(words.text.text).substr(span.begin, span.end - span.begin);
-      if (word.size() > kCutBytes && !cuts_.empty()) encode_in_parts(word, span.begin, *space, pieces);
+      if (word.size() > kCutBytes && !cuts_.empty() && !words.symbols) encode_in_parts(word, span.begin, *space, pieces);
       else encode_cached(word, span.begin, *space, pieces);
     }
     give_back(std::move(space));
@@ -238,6 +246,15 @@ class Bpe : public TokenModel {
     if (!symbols.empty()) symbols.back().next = -1;
   }
 
+  void spell_bytes(std::string_view word, std::vector<Symbol>& symbols) const {
+    symbols.resize(word.size());
+    for (size_t i = 0; i < word.size(); ++i) {
+      const auto at = static_cast<int32_t>(i);
+      symbols[i] = {symbol_ids_[static_cast<unsigned char>(word[i])], 1, at - 1, at + 1, true};
+    }
+    if (!symbols.empty()) symbols.back().next = -1;
+  }
+
   template <typename F>
   bool add_bytes(std::string_view character, bool first, bool last, F&& add) const {
     std::string spelled(character);
@@ -251,13 +268,14 @@ class Bpe : public TokenModel {
 
   void encode_word(std::string_view word, uint32_t begin, Workspace& space, std::vector<Piece>& pieces) const {
     if (options_.ignore_merges) {
-      if (const int32_t whole = vocabulary_.id(word); whole >= 0) {
+      if (const int32_t whole = space.symbols_of_bytes ? vocabulary_.id(to_byte_symbols(word)) : vocabulary_.id(word); whole >= 0) {
         pieces.push_back({whole, begin, begin + static_cast<uint32_t>(word.size())});
         return;
       }
     }
-    spell(word, space.symbols);
-    if (space.symbols.size() <= kScanSymbols) merge_by_scan(space);
+    if (space.symbols_of_bytes) spell_bytes(word, space.symbols);
+    else spell(word, space.symbols);
+    if (space.symbols.size() <= kScanSymbols) merge_by_scan(space.symbols);
     else merge_by_queue(space);
     uint32_t at = 0;
     for (const Symbol& symbol : space.symbols) {
@@ -270,28 +288,29 @@ class Bpe : public TokenModel {
     }
   }
 
-  void merge_by_scan(Workspace& space) const {
-    std::vector<Symbol>& symbols = space.symbols;
-    std::vector<int32_t>& ranks = space.ranks;  // of the pair that begins at each symbol, or the largest number
-    constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
-    const auto rank_at = [&](size_t i) {
-      if (i + 1 >= symbols.size()) return kNone;
-      const MergeTable::Entry* merge = merges_.find(symbols[i].id, symbols[i + 1].id);
-      return merge ? merge->rank : kNone;
+  void merge_by_scan(std::vector<Symbol>& symbols) const {
+    constexpr uint64_t kNone = ~uint64_t{0};
+    std::array<uint64_t, kScanSymbols> pairs;  // that begin at each symbol: rank and result
+    size_t count = symbols.size();
+    const auto pair_at = [&](size_t i) {
+      const MergeTable::Entry* merge = i + 1 < count ? merges_.find(symbols[i].id, symbols[i + 1].id) : nullptr;
+      return merge ? static_cast<uint64_t>(merge->rank) << 32 | static_cast<uint32_t>(merge->result) : kNone;
     };
-    ranks.resize(symbols.size());
-    for (size_t i = 0; i < symbols.size(); ++i) ranks[i] = rank_at(i);
-    while (symbols.size() > 1) {
-      const auto best = std::min_element(ranks.begin(), ranks.end());
-      if (*best == kNone) return;
-      const auto i = static_cast<size_t>(best - ranks.begin());
-      symbols[i].id = merges_.find(symbols[i].id, symbols[i + 1].id)->result;
+    for (size_t i = 0; i < count; ++i) pairs[i] = pair_at(i);
+    while (count > 1) {
+      const auto* const best = std::min_element(pairs.data(), pairs.data() + count, [](uint64_t a, uint64_t b) { return a >> 32 < b >> 32; });
+      if (*best == kNone) break;
+      const auto i = static_cast<size_t>(best - pairs.data());
+      symbols[i].id = static_cast<int32_t>(*best);
       symbols[i].bytes += symbols[i + 1].bytes;
-      symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-      ranks.erase(ranks.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-      ranks[i] = rank_at(i);
-      if (i > 0) ranks[i - 1] = rank_at(i - 1);
+      std::copy(symbols.begin() + static_cast<std::ptrdiff_t>(i) + 2, symbols.begin() + static_cast<std::ptrdiff_t>(count),
+                symbols.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+      std::copy(pairs.begin() + i + 2, pairs.begin() + count, pairs.begin() + i + 1);
+      --count;
+      pairs[i] = pair_at(i);
+      if (i > 0) pairs[i - 1] = pair_at(i - 1);
     }
+    symbols.resize(count);
   }
 
   void merge_by_queue(Workspace& space) const {
@@ -332,10 +351,10 @@ class Bpe : public TokenModel {
   MergeTable merges_;
   std::array<int32_t, 0x800> low_codes_;  ///< ids of one-character tokens by code point
   std::unordered_map<char32_t, int32_t> codes_;
-  std::array<int32_t, 256> byte_ids_{};
+  std::array<int32_t, 256> byte_ids_{}, symbol_ids_{};  ///< of <0x41> and the like; of byte_symbols.h
   std::vector<std::string> cuts_;
   int32_t unknown_ = -1;
-  bool plain_ = true;
+  bool plain_ = true, reads_symbols_ = false;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> spaces_;
 };

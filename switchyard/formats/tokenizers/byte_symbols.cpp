@@ -41,15 +41,24 @@ std::string to_byte_symbols(std::string_view bytes) {
   return result;
 }
 
+void append_bytes_of_symbols(std::string_view token, std::string& bytes) {
+  const Symbols& table = symbols();
+  const size_t before = bytes.size();
+  for (size_t at = 0; at < token.size();) {
+    const size_t length = utf8_length(token[at]);
+    const char32_t code = utf8_code_point(token.substr(at, length));
+    if (code >= table.of_code.size() || table.of_code[code] < 0) {
+      bytes.replace(before, std::string::npos, token);
+      return;
+    }
+    bytes += static_cast<char>(table.of_code[code]);
+    at += length;
+  }
+}
+
 std::string from_byte_symbols(std::string_view token) {
   std::string bytes;
-  for (std::string_view rest = token; !rest.empty();) {
-    const size_t length = utf8_step(rest).bytes;
-    const int byte = byte_of_symbol(utf8_code_point(rest.substr(0, length)));
-    if (byte < 0) return std::string(token);
-    bytes += static_cast<char>(byte);
-    rest.remove_prefix(length);
-  }
+  append_bytes_of_symbols(token, bytes);
   return bytes;
 }
 

@@ -46,7 +46,7 @@ class ByteLevelStep : public DecodeStep {
  public:
   explicit ByteLevelStep(DecodeMode mode) : mode_(mode) {}
   void push(std::string_view token, const Emit& emit) override {
-    held_ += from_byte_symbols(token);
+    append_bytes_of_symbols(token, held_);
     if (mode_ != DecodeMode::stream) return;
     const size_t certain = held_.size() - utf8_unfinished(held_);
     if (certain == 0) return;

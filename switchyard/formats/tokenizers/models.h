@@ -57,6 +57,8 @@ class TokenModel {
   /// Appends the tokens of all words. Throws tokenizer.unknown for a word that the vocabulary cannot spell when it has no
   /// token for the unknown.
   virtual void encode(const Words& words, std::vector<Piece>& pieces) const = 0;
+  /// Whether words may be bytes that stand for symbols; otherwise these are written before it sees them.
+  virtual bool reads_symbols() const { return false; }
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
  protected:

@@ -63,6 +63,11 @@ class PipelineTokenizer : public Tokenizer {
     const Vocabulary& vocabulary = parts_.model->vocabulary();
     for (int64_t id = 0; id < vocabulary.size() && vocabulary.repeats(); ++id)
       if (vocabulary.has(id) && parts_.added.special(vocabulary.token(id))) special_[static_cast<size_t>(id)] = true;
+    decoded_.resize(static_cast<size_t>(size_));
+    for (int64_t id = 0; id < size_; ++id) {
+      const std::string* added = parts_.added.decoded(id);
+      decoded_[static_cast<size_t>(id)] = added ? added : vocabulary.has(id) ? &vocabulary.token(id) : nullptr;
+    }
   }
 
   int64_t vocabulary() const override { return size_; }
@@ -116,8 +121,7 @@ class PipelineTokenizer : public Tokenizer {
   void decode_into(DecodeRun& run, int64_t id, bool skip_special) const {
     check(id >= 0, "tokenizer.id", "token id {} is negative", id);
     if (id >= size_ || (skip_special && special_[static_cast<size_t>(id)])) return;
-    if (const std::string* added = parts_.added.decoded(id)) return run.push(*added);
-    if (parts_.model->vocabulary().has(id)) run.push(parts_.model->vocabulary().token(id));
+    if (const std::string* token = decoded_[static_cast<size_t>(id)]) run.push(*token);
   }
   const TokenDecoder& decoder() const { return parts_.decoder; }
 
@@ -155,16 +159,16 @@ class PipelineTokenizer : public Tokenizer {
         const bool whole = inner.begin == 0 && inner.end == piece.text.size();
         Words words{.text = whole ? std::move(piece) : piece.slice(inner.begin, inner.end), .spans = {}};
         words.spans.push_back({0, static_cast<uint32_t>(words.text.text.size())});
-        for (const PreTokenizer& pre_tokenizer : parts_.pre_tokenizers) pre_tokenizer(words);
+        for (const PreTokenizer& pre_tokenizer : parts_.pre_tokenizers) {
+          write_symbols(words);
+          pre_tokenizer(words);
+        }
+        if (!parts_.model->reads_symbols()) write_symbols(words);
         std::vector<Piece> pieces;
         pieces.reserve(words.spans.size());
         parts_.model->encode(words, pieces);
-        if (!details) {
-          encoding.ids.reserve(encoding.ids.size() + pieces.size());
-          for (const Piece& p : pieces) encoding.ids.push_back(p.id);
-        } else {
-          for (const Piece& p : pieces) add(encoding, words.text, p, details, points);
-        }
+        reserve(encoding, pieces.size(), details);
+        for (const Piece& p : pieces) add(encoding, words.text, p, details, points);
         if (whole) break;
       }
     }
@@ -175,12 +179,24 @@ class PipelineTokenizer : public Tokenizer {
     return encoding;
   }
 
+  static void reserve(Encoding& encoding, size_t more, bool details) {
+    const auto grow = [more](auto& list) { list.reserve(std::max(list.size() + more, list.capacity())); };
+    grow(encoding.ids);
+    if (!details) return;
+    grow(encoding.tokens);
+    grow(encoding.offsets);
+  }
+
   void add(Encoding& encoding, const AlignedText& text, const Piece& piece, bool details, const CodePoints& points) const {
     encoding.ids.push_back(piece.id);
     if (!details) return;
     encoding.tokens.push_back(piece.literal ? text.text.substr(piece.begin, piece.end - piece.begin) : parts_.model->vocabulary().token(piece.id));
     if (piece.loose) {
       encoding.offsets.push_back(points.loose(piece.begin, piece.end));
+      return;
+    }
+    if (text.origins.empty() && piece.end > piece.begin) {
+      encoding.offsets.emplace_back(points.begin(text.base + piece.begin), points.end(text.base + piece.end));
       return;
     }
     const Span first = text.origin(piece.begin);
@@ -192,13 +208,14 @@ class PipelineTokenizer : public Tokenizer {
     for (const PostProcessor& processor : parts_.post_processors) processor(encodings, options.add_special);
     if (encodings.size() == 1) return std::move(encodings.front());
     Encoding whole;
-    for (const Encoding& encoding : encodings) append(whole, encoding);
+    for (Encoding& encoding : encodings) append(whole, std::move(encoding));
     return whole;
   }
 
   TokenizerParts parts_;
   int64_t size_ = 0;
   std::vector<bool> special_;
+  std::vector<const std::string*> decoded_;  ///< what a decoder gets for each id, or null
 };
 
 PipelineDecoder::PipelineDecoder(const PipelineTokenizer& tokenizer, bool skip_special)

@@ -19,12 +19,10 @@ Encoding special_encoding(const std::vector<int64_t>& ids, const std::vector<std
   return encoding;
 }
 
-Encoding surrounded(const Encoding* before, const Encoding& text, const Encoding& after) {
-  Encoding whole;
-  if (before) whole = *before;
-  append(whole, text);
-  append(whole, after);
-  return whole;
+Encoding surrounded(Encoding before, Encoding text, Encoding after) {
+  append(before, std::move(text));
+  append(before, std::move(after));
+  return before;
 }
 
 int64_t blanks(std::string_view token, bool from_end) {
@@ -57,18 +55,25 @@ void trim(Encoding& encoding, bool add_prefix_space) {
 
 }  // namespace
 
-void append(Encoding& whole, const Encoding& more) {
-  whole.ids.insert(whole.ids.end(), more.ids.begin(), more.ids.end());
-  whole.tokens.insert(whole.tokens.end(), more.tokens.begin(), more.tokens.end());
-  whole.offsets.insert(whole.offsets.end(), more.offsets.begin(), more.offsets.end());
-  whole.type_ids.insert(whole.type_ids.end(), more.type_ids.begin(), more.type_ids.end());
-  whole.special_mask.insert(whole.special_mask.end(), more.special_mask.begin(), more.special_mask.end());
+void append(Encoding& whole, Encoding more) {
+  if (whole.ids.empty()) {
+    whole = std::move(more);
+    return;
+  }
+  const auto join = [](auto& list, auto& items) { list.insert(list.end(), std::move_iterator(items.begin()), std::move_iterator(items.end())); };
+  join(whole.ids, more.ids);
+  join(whole.tokens, more.tokens);
+  join(whole.offsets, more.offsets);
+  join(whole.type_ids, more.type_ids);
+  join(whole.special_mask, more.special_mask);
 }
 
 PostProcessor template_processing(std::vector<TemplatePart> single, std::vector<TemplatePart> pair) {
   return [single = std::move(single), pair = std::move(pair)](std::vector<Encoding>& encodings, bool add_special) {
     std::vector<Encoding> result;
-    for (const TemplatePart& part : encodings.size() > 1 ? pair : single) {
+    const std::vector<TemplatePart>& parts = encodings.size() > 1 ? pair : single;
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const TemplatePart& part = parts[i];
       if (part.text < 0) {
         if (add_special) result.push_back(special_encoding(part.ids, part.tokens, part.type_id));
         continue;
@@ -76,7 +81,9 @@ PostProcessor template_processing(std::vector<TemplatePart> single, std::vector<
       if (static_cast<size_t>(part.text) >= encodings.size()) continue;
       Encoding& text = encodings[static_cast<size_t>(part.text)];
       std::fill(text.type_ids.begin(), text.type_ids.end(), part.type_id);
-      result.push_back(text);
+      const bool again = std::any_of(parts.begin() + static_cast<std::ptrdiff_t>(i) + 1, parts.end(),
+                                     [&](const TemplatePart& later) { return later.text == part.text; });
+      result.push_back(again ? text : std::move(text));
     }
     encodings = std::move(result);
   };
@@ -86,9 +93,8 @@ PostProcessor bert_processing(const SpecialToken& begin, const SpecialToken& sep
   return [begin, separator](std::vector<Encoding>& encodings, bool add_special) {
     if (!add_special) return;
     for (size_t i = 0; i < encodings.size(); ++i) {
-      const Encoding before = special_encoding({begin.id}, {begin.token}, 0);
-      const Encoding after = special_encoding({separator.id}, {separator.token}, i == 0 ? 0 : 1);
-      encodings[i] = surrounded(i == 0 ? &before : nullptr, encodings[i], after);
+      Encoding before = i == 0 ? special_encoding({begin.id}, {begin.token}, 0) : Encoding();
+      encodings[i] = surrounded(std::move(before), std::move(encodings[i]), special_encoding({separator.id}, {separator.token}, i == 0 ? 0 : 1));
     }
   };
 }
@@ -101,8 +107,7 @@ PostProcessor roberta_processing(const SpecialToken& begin, const SpecialToken& 
       std::fill(text.type_ids.begin(), text.type_ids.end(), 0);
       if (!add_special) continue;
       const SpecialToken& first = i == 0 ? begin : separator;  // the second text stands between two separators
-      const Encoding before = special_encoding({first.id}, {first.token}, 0);
-      text = surrounded(&before, text, special_encoding({separator.id}, {separator.token}, 0));
+      text = surrounded(special_encoding({first.id}, {first.token}, 0), std::move(text), special_encoding({separator.id}, {separator.token}, 0));
     }
   };
 }

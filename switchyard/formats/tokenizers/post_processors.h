@@ -30,6 +30,6 @@ PostProcessor roberta_processing(const SpecialToken& begin, const SpecialToken& 
 PostProcessor trim_byte_level_offsets(bool add_prefix_space);  ///< offsets without blanks at the ends of tokens
 
 /// Appends `more` to `whole`.
-void append(Encoding& whole, const Encoding& more);
+void append(Encoding& whole, Encoding more);
 
 }  // namespace switchyard

@@ -68,7 +68,11 @@ void change_words(Words& words, F&& f) {
   words = std::move(result);
 }
 
-void replace_by_symbols(Words& words) {
+}  // namespace
+
+void write_symbols(Words& words) {
+  if (!words.symbols) return;
+  words.symbols = false;
   Rewrite rewrite(words.text);
   const std::string_view text = words.text.text;
   size_t at = 0;
@@ -87,8 +91,6 @@ void replace_by_symbols(Words& words) {
   }
   words.text = std::move(rewrite).finish();
 }
-
-}  // namespace
 
 Finder find_pattern(const std::string& pattern) {
   if (Finder known = known_pattern(pattern)) return known;
@@ -144,7 +146,7 @@ PreTokenizer byte_level(ByteLevel options) {
         if (!word.text.starts_with(' ')) prepend(word, " ");
       });
     if (cut) cut(words);
-    replace_by_symbols(words);
+    words.symbols = true;
   };
 }
 

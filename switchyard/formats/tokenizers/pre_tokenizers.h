@@ -36,7 +36,10 @@ PreTokenizer split(Finder finder, SplitBehavior behavior, bool inverted = false)
 struct ByteLevel {
   bool add_prefix_space = true, use_regex = true;
 };
+/// Leaves the words as bytes that stand for symbols.
 PreTokenizer byte_level(ByteLevel options);
+/// Writes the symbols of words that have them: for whatever reads text after byte_level.
+void write_symbols(Words& words);
 
 enum class PrependScheme { always, first, never };
 /// Spaces become `replacement`, which is put before a word as `scheme` says; cut before each when `split`.
