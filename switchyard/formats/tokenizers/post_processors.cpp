@@ -19,7 +19,9 @@ Encoding special_encoding(const std::vector<int64_t>& ids, const std::vector<std
   return encoding;
 }
 
+/// What was special before it is surrounded counts as text, as in the reference.
 Encoding surrounded(Encoding before, Encoding text, Encoding after) {
+  std::fill(text.special_mask.begin(), text.special_mask.end(), 0);
   append(before, std::move(text));
   append(before, std::move(after));
   return before;
