@@ -172,49 +172,16 @@ void decode_bf16(const uint8_t* packed, int64_t blocks, c10::BFloat16* out) {
   }
 }
 
-/// Rows follow one another in memory. The hardware follows too, but not across pages; this is as far ahead as memory is away.
-template <int64_t kBytes>
-SWITCHYARD_INLINE void fetch_ahead(const uint8_t* block) {
-#pragma GCC unroll 4
-  for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(block + 4096 + at), _MM_HINT_T0);
-}
-
-SWITCHYARD_INLINE float sum_of(__m256 v) {
+using Sum = __m256;
+constexpr int64_t kSumWidth = 8;
+SWITCHYARD_INLINE Sum add(Sum sum, Sum v, const float* x) { return _mm256_fmadd_ps(v, _mm256_loadu_ps(x), sum); }
+SWITCHYARD_INLINE float total(Sum v) {
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   four = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
-/// N columns, each in so many partial sums that four products or more are under way at once.
-template <typename Format, int N>
-void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x, float* out, int64_t ld) {
-  constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
-  const int64_t k = blocks * Format::kLength, row_bytes = blocks * Format::kBytes;
-  for (int64_t r = 0; r < rows; ++r) {
-    const uint8_t* row = packed + r * row_bytes;
-    __m256 sums[N][kSums];
-    for (auto& column : sums)
-      for (__m256& s : column) s = _mm256_setzero_ps();
-    for (int64_t b = 0; b < blocks; ++b) {
-      const uint8_t* block = row + b * Format::kBytes;
-      fetch_ahead<Format::kBytes>(block);
-      const float* at = x + b * Format::kLength;
-      visit<Format>(block, [&sums, at, k](int i, __m256 v) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sums[n][i % kSums] = _mm256_fmadd_ps(v, _mm256_loadu_ps(at + n * k + 8 * i), sums[n][i % kSums]);
-      });
-    }
-    for (int n = 0; n < N; ++n) {
-      for (int s = 1; s < kSums; ++s) sums[n][0] = _mm256_add_ps(sums[n][0], sums[n][s]);
-      out[n * ld + r] = sum_of(sums[n][0]);
-    }
-  }
-}
-
-template <typename Format>
-void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) { dots_of<Format, columns>(packed, rows, blocks, x, out, ld); });
-}
+#include "switchyard/kernels/cpu/block_dots_loops.h"
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu

@@ -234,43 +234,14 @@ void decode_bf16(const uint8_t* packed, int64_t blocks, c10::BFloat16* out) {
   for (int64_t b = 0; b < blocks; ++b) Way::decode(packed + b * Block::kBytes, to + b * Block::kLength);
 }
 
-/// Rows follow one another in memory. The hardware follows too, but not across pages; this is as far ahead as memory is away.
-template <int64_t kBytes>
-SWITCHYARD_INLINE void fetch_ahead(const uint8_t* block) {
-#pragma GCC unroll 4
-  for (int64_t at = 0; at < kBytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(block + 4096 + at), _MM_HINT_T0);
-}
+using Sum = __m512;
+constexpr int64_t kSumWidth = 16;
+SWITCHYARD_INLINE Sum add(Sum sum, Sum v, const float* x) { return _mm512_fmadd_ps(v, _mm512_loadu_ps(x), sum); }
+SWITCHYARD_INLINE float total(Sum v) { return _mm512_reduce_add_ps(v); }
+template <typename Block, typename Sink>
+SWITCHYARD_INLINE void visit(const uint8_t* block, const Sink& sink) { Block::visit(block, sink); }
 
-/// N columns, each in so many partial sums that four products or more are under way at once.
-template <typename Block, int N>
-void dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const float* x, float* out, int64_t ld) {
-  constexpr int kSums = N == 1 ? 4 : N <= 3 ? 2 : 1;
-  const int64_t k = blocks * Block::kLength, row_bytes = blocks * Block::kBytes;
-  for (int64_t r = 0; r < rows; ++r) {
-    const uint8_t* row = packed + r * row_bytes;
-    __m512 sums[N][kSums];
-    for (auto& column : sums)
-      for (__m512& s : column) s = _mm512_setzero_ps();
-    for (int64_t b = 0; b < blocks; ++b) {
-      const uint8_t* block = row + b * Block::kBytes;
-      fetch_ahead<Block::kBytes>(block);
-      const float* at = x + b * Block::kLength;
-      Block::visit(block, [&sums, at, k](int i, __m512 v) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sums[n][i % kSums] = _mm512_fmadd_ps(v, _mm512_loadu_ps(at + n * k + 16 * i), sums[n][i % kSums]);
-      });
-    }
-    for (int n = 0; n < N; ++n) {
-      for (int s = 1; s < kSums; ++s) sums[n][0] = _mm512_add_ps(sums[n][0], sums[n][s]);
-      out[n * ld + r] = _mm512_reduce_add_ps(sums[n][0]);
-    }
-  }
-}
-
-template <typename Block>
-void dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
-  for_columns(n, [=](auto columns) { dots_of<Block, columns>(packed, rows, blocks, x, out, ld); });
-}
+#include "switchyard/kernels/cpu/block_dots_loops.h"
 // Against int8 columns. A format gives 64 weights at a time as unsigned bytes u, and what they stand for: s (u - zero) for the
 // formats of 32 values, s u - o with s and o a sub-block for the others. From kGrouped columns on, sixteen rows at a time
 // are worth turning (row_groups.h).
