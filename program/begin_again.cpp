@@ -13,7 +13,7 @@
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 namespace {
 
-constexpr char kSpin[] = "GOMP_SPINCOUNT=2000", kTunables[] = "GLIBC_TUNABLES=", kHuge[] = "glibc.malloc.hugetlb=1";
+constexpr char kSpin[] = "GOMP_SPINCOUNT=0", kTunables[] = "GLIBC_TUNABLES=", kHuge[] = "glibc.malloc.hugetlb=1";
 
 bool is(const char* variable, const char* name) { return std::strncmp(variable, name, std::strlen(name)) == 0; }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "switchyard/kernels/cpu/levels.h"
+#include "switchyard/kernels/cpu/workers.h"
 
 namespace switchyard::kernels::cpu {
 
@@ -30,7 +31,7 @@ void parallel_tasks(int64_t count, int64_t operations, Task&& task) {
     return;
   }
   std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+  call_together(threads, [&] {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(i);
   });
 }
