@@ -12,6 +12,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/base/random.h"
+#include "switchyard/kernels/cpu/workers.h"
 #include "switchyard/kernels/dispatch.h"
 
 namespace switchyard::program {
@@ -110,8 +111,7 @@ void read_pages(const std::vector<Pages>& pages) {
       pieces.push_back({static_cast<const char*>(p.data) + at, std::min(kPiece, p.bytes - at)});
   std::atomic<size_t> next{0};
   std::atomic<uint64_t> total{0};
-  const int64_t threads = at::get_num_threads();
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+  kernels::cpu::call_together(at::get_num_threads(), [&] {  // the threads that the kernels have
     uint64_t sum = 0;
     for (size_t i; (i = next.fetch_add(1)) < pieces.size();) sum += sum_of(pieces[i].data, pieces[i].bytes);
     total += sum;
