@@ -13,6 +13,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/infer/generation_config.h"
+#include "switchyard/kernels/packed_weight.h"
 
 namespace switchyard::program {
 
@@ -44,7 +45,13 @@ void add_generation_options(CommandLine& line, GenerationArguments& arguments) {
   line.option("--fact", arguments.facts, "name=number: what a router asks about the text, such as domain=2")
       .repeatable();
   line.option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
+  add_activations_option(line, arguments.activations);
   add_adapter_options(line, arguments.adapters);
+}
+
+void add_activations_option(CommandLine& line, std::string& activations) {
+  line.option("--activations", activations, "int8: float32 rows are rounded to 8 bits where they meet packed weights, as bfloat16 rows always are; faster. "
+              "Default exact");
 }
 
 namespace {
@@ -117,9 +124,12 @@ GenerateOptions generate_options(const GenerationArguments& arguments, const Ada
   return options;
 }
 
-std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype,
-                                               const AdapterArguments& adapters) {
-  auto model = std::make_shared<AdaptedModel>(load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype))));
+std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype, const AdapterArguments& adapters,
+                                               const std::string& activations) {
+  check(activations.empty() || activations == "exact" || activations == "int8", "program.usage", "--activations {} is neither exact nor int8", activations);
+  LoadedModel loaded = load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype)));
+  if (activations == "int8") kernels::round_rows(loaded.decoder->schema());
+  auto model = std::make_shared<AdaptedModel>(std::move(loaded));
   use_adapters(*model, adapters);
   return model;
 }

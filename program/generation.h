@@ -20,16 +20,17 @@ struct GenerationArguments {
   int64_t seed = 0;
   bool ignore_end = false;
   std::vector<std::string> stop, facts, logit_bias;
-  std::string dtype;
+  std::string dtype, activations;
   AdapterArguments adapters;
 };
 
 void add_generation_options(CommandLine& line, GenerationArguments& arguments);
 /// Throws program.usage for a fact that is not name=number and a bias that is not token=number.
 GenerateOptions generate_options(const GenerationArguments& arguments, const AdaptedModel& model);
-/// The model with its adapters. dtype: empty = as stored.
-std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype,
-                                               const AdapterArguments& adapters = {});
+void add_activations_option(CommandLine& line, std::string& activations);
+/// The model with its adapters. dtype: empty = as stored; activations: empty = exact. Throws program.usage for other words.
+std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype, const AdapterArguments& adapters = {},
+                                               const std::string& activations = {});
 /// Since the process began, what the system did to start it included.
 double seconds_since_start();
 

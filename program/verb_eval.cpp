@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string model, dtype, output;
+  std::string model, dtype, activations, output;
   std::vector<std::string> texts, tasks;
   int64_t context = 0, stride = 0, batch = 8, limit = 0, shots = 0;
   bool json = false;
@@ -137,7 +137,7 @@ int evaluate(const Arguments& arguments) {
   for (const std::string& path : arguments.texts) check(fs::exists(path), "file.missing", "{} does not exist", path);
   // Task files are read whole before the model: what is wrong in them is said at once.
   for (const std::string& path : arguments.tasks) (void)read_tasks(path, arguments.shots, arguments.limit);
-  const auto model = open_model(arguments.model, arguments.dtype, arguments.adapters);
+  const auto model = open_model(arguments.model, arguments.dtype, arguments.adapters, arguments.activations);
   std::string details, text;
   Json json;
   Perplexity all;
@@ -184,6 +184,7 @@ Verb eval_verb() {
             line.option("--batch", arguments->batch, "sequences computed together; changes no result").between(1, 1 << 16);
             line.option("--output", arguments->output, "JSON lines to write: what became of each document and question");
             line.option("--dtype", arguments->dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
+            add_activations_option(line, arguments->activations);
             line.flag("--json", arguments->json, "the result as JSON");
             add_adapter_options(line, arguments->adapters);
             return [arguments] { return evaluate(*arguments); };

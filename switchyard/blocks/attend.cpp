@@ -17,6 +17,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "switchyard/kernels/held_attention.h"
 #include "switchyard/kernels/linear.h"
 #include "switchyard/kernels/permutation.h"
 
@@ -172,6 +173,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& gi
   for (int64_t s = 0; s < segments.count(); ++s)
     fresh = fresh && (segments.length(s) == 0 || state->length(key, segments.sequence_of(s)) == 0);
   std::vector<at::Tensor> outputs;
+  std::vector<kernels::HeldKeys> held;  // of sequences that bring one row each
+  bool steps = !fresh && !options.bias && kernels::takes_held(q, {k, v});
+  for (int64_t s = 0; s < segments.count(); ++s) steps = steps && segments.length(s) == 1;
   for (int64_t s = 0; s < segments.count(); ++s) {
     const int64_t begin = segments.begin[s], length = segments.length(s), sequence = segments.sequence_of(s);
     if (length == 0) continue;
@@ -179,10 +183,18 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& gi
     if (options.turn) keys = options.turn(keys);
     const at::Tensor values = options.value_in_key > 0 ? keys.narrow(-1, 0, options.value_in_key)
                                                        : state->append(value, sequence, v.narrow(0, begin, length));
-    if (!fresh)
+    if (steps) {
+      const int64_t first = passed(1, keys.size(0), segments.causal, options), m = keys.size(0) - first;
+      held.push_back({keys.narrow(0, first, m), values.narrow(0, first, m)});
+    } else if (!fresh) {
       outputs.push_back(attend_batch(q.narrow(0, begin, length), keys, values, 1, segments.causal, options));
+    }
   }
   if (fresh) return attend_whole(q, k, v, segments, options);
+  if (steps) {
+    const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(2))));
+    return kernels::attend_held(q, held, {.scale = scale, .cap = options.cap, .sinks = options.sinks});
+  }
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 

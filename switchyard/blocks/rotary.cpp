@@ -105,6 +105,8 @@ Rotary::Rotary(RotaryOptions options, int64_t head_dim)
       check(std::all_of(list->begin(), list->end(), [](double f) { return f > 0; }), "blocks.rotary",
             "longrope divides by its factors, so they are above 0");
     }
+  if (!depends_on_length())
+    for (const at::ScalarType type : {at::kFloat, at::kDouble}) fixed_.push_back(frequencies(0, type));
 }
 
 bool Rotary::depends_on_length() const {
@@ -139,7 +141,7 @@ Rotary::Angles Rotary::angles(const at::Tensor& positions, bool wide, const at::
   const at::ScalarType type = wide ? at::kDouble : at::kFloat;
   const at::Tensor position = positions.to(type).unsqueeze(1);
   const auto turned = [&](const at::Tensor& at, int64_t tokens) -> Angles {
-    const auto [frequency, multiplier] = frequencies(tokens, type);
+    const auto [frequency, multiplier] = fixed_.empty() ? frequencies(tokens, type) : fixed_[wide ? 1 : 0];
     const at::Tensor angle = at * frequency.to(positions.device());
     if (multiplier == 1) return {angle.cos(), angle.sin()};
     return {angle.cos() * multiplier, angle.sin() * multiplier};

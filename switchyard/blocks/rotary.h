@@ -78,6 +78,7 @@ class Rotary {
   std::pair<at::Tensor, double> frequencies(int64_t length, at::ScalarType type) const;
   RotaryOptions options_;
   int64_t head_dim_, turning_;
+  std::vector<std::pair<at::Tensor, double>> fixed_;  ///< frequencies in float32 and float64, where no length changes them
 };
 
 }  // namespace switchyard

@@ -51,6 +51,7 @@ class PackedWeight {
  public:
   virtual ~PackedWeight() = default;
   virtual const std::vector<int64_t>& shape() const = 0;  ///< of the numbers it stands for
+  virtual at::ScalarType type() const = 0;                ///< of unpack() and rows()
   virtual at::Tensor unpack() const = 0;
   /// Of a matrix [out, in]: x [.., in] → x·Wᵀ + bias [.., out], bias undefined or [out].
   virtual at::Tensor linear(const at::Tensor& x, const at::Tensor& bias) const = 0;

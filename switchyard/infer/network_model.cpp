@@ -17,21 +17,28 @@ static constexpr int64_t kPieceElements = int64_t{1} << 24;
 namespace {
 
 /// Weights of several types compute in one: in that of nearly all numbers (a few norms or routers may be wider), else in the widest,
-/// which loses none.
+/// which loses none. Beside packed weights, whose rows have a type of their own, only few become wider: many stay as the file has them.
 void settle_type(const Schema& schema) {
   std::map<at::ScalarType, int64_t> numbers;
-  int64_t all = 0;
+  int64_t all = 0, packed = 0;
   const auto weighs = [](const Parameter& p) { return !p.packed() && p.bound() && !p.spec().buffer && !p.spec().dtype; };
-  for (const Parameter& parameter : schema.all())
-    if (weighs(parameter)) {
+  for (const Parameter& parameter : schema.all()) {
+    if (parameter.packed()) {
+      numbers[parameter.packed()->type()] += parameter.count();
+      packed += parameter.count();
+    } else if (weighs(parameter)) {
       numbers[parameter.tensor().scalar_type()] += parameter.count();
-      all += parameter.count();
+    } else {
+      continue;
     }
+    all += parameter.count();
+  }
   if (numbers.size() < 2) return;
   at::ScalarType type = numbers.begin()->first;
   for (const auto& [each, count] : numbers) type = c10::promoteTypes(type, each);
   for (const auto& [each, count] : numbers)
     if (count > all / 10 * 9) type = each;
+  if (packed > 0 && all - packed > all / 10) return;
   const at::NoGradGuard guard;
   for (const Parameter& parameter : schema.all())
     if (weighs(parameter) && parameter.tensor().scalar_type() != type) parameter.bind(parameter.tensor().detach().to(type));

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,8 @@ class PackedTensor {
   /// formats.packed_range. Equal bits whatever the range and the number of threads.
   at::Tensor dequantise(int64_t first, int64_t count, at::ScalarType type = at::kFloat) const;
   at::Tensor dequantise(at::ScalarType type = at::kFloat) const { return dequantise(0, shape_.front(), type); }
+  /// Products may round the rows that meet it, where a faster way is won by it.
+  virtual void round_rows() const {}
 
  protected:
   PackedTensor(std::vector<int64_t> shape, std::string layout, uint64_t bytes)
@@ -83,6 +86,9 @@ class BlockTensor : public PackedRows {
   const uint8_t* lying(int64_t first, int64_t count, std::vector<uint8_t>& space) const;
   /// The rows in the order of fast products, or as many of them as were read often; null where there is no such order.
   kernels::cpu::TurnedBlocks* turned() const;
+  /// From now on float32 rows that meet it are rounded to int8, as bf16 rows always are: less exact, and faster.
+  void round_rows() const override { rounds_rows_ = true; }
+  bool rounds_rows() const { return rounds_rows_; }
 
   void unpack(int64_t first, int64_t count, float* values) const override;
   const BlockCodec* block_form() const override { return &codec_; }
@@ -96,6 +102,7 @@ class BlockTensor : public PackedRows {
   In in_;
   mutable std::once_flag asked_;
   mutable std::shared_ptr<kernels::cpu::TurnedBlocks> turned_;
+  mutable std::atomic<bool> rounds_rows_ = false;
 };
 
 /// Packs floats: values [.., n · codec.length] of any floating type, importance undefined or [n · codec.length] float (one weight

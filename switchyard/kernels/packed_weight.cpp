@@ -35,6 +35,11 @@ at::Tensor PackedParameter::rows(const at::Tensor& ids) const {
   return found;
 }
 
+void round_rows(const Schema& schema) {
+  for (const Parameter& parameter : schema.all())
+    if (const std::shared_ptr<const PackedTensor> tensor = packed_tensor_of(parameter.packed())) tensor->round_rows();
+}
+
 std::shared_ptr<const PackedTensor> packed_tensor_of(const std::shared_ptr<const PackedWeight>& weight) {
   const auto parameter = std::dynamic_pointer_cast<const PackedParameter>(weight);
   return parameter ? parameter->tensor() : nullptr;

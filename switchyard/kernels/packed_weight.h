@@ -14,6 +14,7 @@ class PackedParameter : public PackedWeight {
 
   const std::shared_ptr<const PackedTensor>& tensor() const { return tensor_; }
   const std::vector<int64_t>& shape() const override { return tensor_->shape(); }
+  at::ScalarType type() const override { return type_; }
   at::Tensor unpack() const override { return tensor_->dequantise(type_); }
   /// Throws kernels.shape unless the weight is a matrix whose width is that of x.
   at::Tensor linear(const at::Tensor& x, const at::Tensor& bias) const override;
@@ -24,6 +25,10 @@ class PackedParameter : public PackedWeight {
   std::shared_ptr<const PackedTensor> tensor_;
   at::ScalarType type_;
 };
+
+/// Lets products round the rows that meet the packed weights of a model: float32 rows become int8 before GGUF's blocks and MXFP4, 64 values a
+/// scale, which is what llama.cpp computes with.
+void round_rows(const Schema& schema);
 
 /// The packed tensor inside a parameter's packed weight; null for none, and for one that is not of this class.
 std::shared_ptr<const PackedTensor> packed_tensor_of(const std::shared_ptr<const PackedWeight>& weight);

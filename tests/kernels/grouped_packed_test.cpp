@@ -212,6 +212,29 @@ TEST(GroupedPacked, DigitsAreTheirColumnToTwentyFourBits) {
   EXPECT_TRUE(at::allclose(parts.view({n, cpu::kDigits, k / 16, 16}).sum(3), sum.to(at::kDouble), 1e-5, 1e-9));
 }
 
+TEST(GroupedPacked, Float32RowsAreRoundedWhereThatIsWanted) {
+  const at::NoGradGuard guard;
+  for (CpuLevel level : {CpuLevel::portable, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::avx512bf16}) {
+    if (level > detected_cpu_level()) continue;
+    const ForcedCpuLevel forced(level);
+    for (const char* name : {"Q8_0", "Q4_0", "Q4_K", "Q6_K", "MXFP4"})
+      for (const int64_t rows : {1, 3, 70}) {
+        SCOPED_TRACE(fmt::format("{} {}, {} rows", switchyard::kernels::name(level), name, rows));
+        const auto weight = pack(name, {1, 96, 512}, 4);
+        const at::Tensor offset = at::tensor(std::vector<int64_t>{0, rows}), x = randn({rows, 512}, 5, at::kFloat);
+        at::Tensor whole = (x * 40).round().clamp(-127, 127);  // what int8 holds: the largest of each 64 is 127
+        whole.view({-1, 64}).select(1, 7).fill_(127);
+        const at::Tensor exact = grouped_linear_packed(x, weight, offset), exact_whole = grouped_linear_packed(whole, weight, offset);
+        weight->round_rows();
+        const at::Tensor rounded = grouped_linear_packed(x, weight, offset), rounded_whole = grouped_linear_packed(whole, weight, offset);
+        expect_close(rounded, exact.to(at::kDouble), 2e-2);
+        expect_close(rounded_whole, exact_whole.to(at::kDouble), 1e-5);
+        const cpu::BlockPath* path = cpu::block_path(weight->codec());
+        EXPECT_EQ(at::equal(rounded, exact), !(path && 512 % path->int_step == 0));
+      }
+  }
+}
+
 TEST(GroupedPacked, ValuesThatAreNoNumbersAreNotHidden) {
   const at::Tensor offset = at::tensor({0, 1}, at::kLong);
   for (const char* name : kFormats)

@@ -16,10 +16,11 @@ void product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const
 void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb,
              float* c, int64_t ldc, bool add);
 
-/// "brgemm" or the level of the loop, for `switchyard info`.
-/// Whether B is copied at each call: many rows of A should share it then.
+/// Whether there is no micro-kernel for that type. B is then copied at each call, so that many rows of A should share it, and bf16 is multiplied
+/// as float32.
 bool product_copies(bool bf16);
 
+/// "brgemm" or the level of the loop, for `switchyard info`.
 const char* product_path(bool bf16);
 
 }  // namespace switchyard::kernels::cpu

@@ -25,6 +25,12 @@ int64_t piece_of(const Stack<T>& w, int64_t rows, int64_t experts) {
   return std::min(rows, std::max<int64_t>(most, 32));
 }
 
+/// What it takes to multiply so many rows by m rows of the stack, in products of floats: those of bytes take a quarter.
+template <typename T>
+int64_t operations_of(const Stack<T>& w, int64_t rows, int64_t m) {
+  return rows * m * w.k * (takes_ints(w) ? int_columns(w) : 4) / 4;
+}
+
 /// Partial sums of a dot product, added in a fixed order at its end: at least four vectors of them are under way at once.
 template <int N> constexpr int64_t kLanes = N == 1 ? 64 : N == 2 ? 32 : 16;
 
@@ -90,12 +96,12 @@ bool takes_ints(const Stack<T>& w) {
   if (!w.blocks) return false;
   const BlockPath* path = block_path(w.blocks->codec());
   if (!path) return false;
-  return kIntColumns<T> == 1 ? w.k % path->int_step == 0 : path->digits && w.k % path->group_step == 0;
+  return int_columns(w) == 1 ? w.k % path->int_step == 0 : path->digits && w.k % path->group_step == 0;
 }
 
 template <typename T>
 bool takes_many_ints(const Stack<T>& w) {
-  return kIntColumns<T> == 1 && takes_ints(w) && w.k % block_path(w.blocks->codec())->group_step == 0;
+  return int_columns(w) == 1 && takes_ints(w) && w.k % block_path(w.blocks->codec())->group_step == 0;
 }
 
 namespace {
@@ -141,7 +147,7 @@ void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, 
     const int64_t blocks = w.k / w.blocks->codec().length;
     const BlockPath* path = block_path(w.blocks->codec());
     thread_local std::vector<uint8_t> lying;
-    if (x.ints.q && takes_ints(w)) (kIntColumns<T> == 1 ? int_dots : digit_dots)(*w.blocks, *path, at, rows, n, x.ints, out, ld);
+    if (x.ints.q && takes_ints(w)) (x.columns == 1 ? int_dots : digit_dots)(*w.blocks, *path, at, rows, n, x.ints, out, ld);
     else if (path) path->dots(w.blocks->lying(at, rows, lying), rows, blocks, n, x.x, out, ld);
     else
       for (int64_t r = 0; r < rows; ++r) {
@@ -191,21 +197,22 @@ class Forms {
       const bool plain = stack->same && has_row_dots<T>(k);
       plain_ = plain_ || plain;
       ints_ = ints_ || takes_ints(*stack);
+      if (takes_ints(*stack)) columns_ = std::max(columns_, int_columns(*stack));
       floats_ = floats_ || (!plain && !takes_ints(*stack));
     }
   }
   size_t bytes() const {
     return (floats_ ? bytes_of<float>(n_ * k_) : 0) + (plain_ ? bytes_of<T>(n_ * FewRows<T>::plain_stride(k_)) : 0) +
-           (ints_ ? bytes_of<int8_t>(kColumns * n_ * k_) + bytes_of<float>(kColumns * n_ * (k_ / 64)) + bytes_of<float>(kColumns * n_ * (k_ / 16)) : 0);
+           (ints_ ? bytes_of<int8_t>(columns_ * n_ * k_) + bytes_of<float>(columns_ * n_ * (k_ / 64)) + bytes_of<float>(columns_ * n_ * (k_ / 16)) : 0);
   }
   template <For use>
   void take(Scratch<use>& scratch) {
     if (floats_) x_ = scratch.template take<float>(n_ * k_);
     if (plain_) plain_rows_ = scratch.template take<T>(n_ * FewRows<T>::plain_stride(k_));
     if (!ints_) return;
-    q_ = scratch.template take<int8_t>(kColumns * n_ * k_);
-    scale_ = scratch.template take<float>(kColumns * n_ * (k_ / 64));
-    sum_ = scratch.template take<float>(kColumns * n_ * (k_ / 16));
+    q_ = scratch.template take<int8_t>(columns_ * n_ * k_);
+    scale_ = scratch.template take<float>(columns_ * n_ * (k_ / 64));
+    sum_ = scratch.template take<float>(columns_ * n_ * (k_ / 16));
   }
   void make(int64_t row, const T* from) const {
     if (plain_ && !floats_ && !ints_) {
@@ -220,16 +227,15 @@ class Forms {
   void make_of(int64_t row, const float* from) const {
     if (floats_) std::copy(from, from + k_, x_ + row * k_);
     if (plain_) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
-    const int64_t column = kColumns * row;
-    if (ints_) (kColumns == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 16));
+    const int64_t column = columns_ * row;
+    if (ints_) (columns_ == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 16));
   }
   FewRows<T> from(int64_t row) const {
-    return FewRows<T>{floats_ ? x_ : nullptr, plain_rows_, {q_, scale_, sum_}}.from(row, k_);
+    return FewRows<T>{floats_ ? x_ : nullptr, plain_rows_, {q_, scale_, sum_}, columns_}.from(row, k_);
   }
 
  private:
-  static constexpr int64_t kColumns = kIntColumns<T>;
-  int64_t n_, k_;
+  int64_t n_, k_, columns_ = 1;
   bool floats_ = false, plain_ = false, ints_ = false;
   float *x_ = nullptr, *scale_ = nullptr, *sum_ = nullptr;
   T* plain_rows_ = nullptr;
@@ -268,7 +274,7 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
     forms.make(place, x + position * k);
   });
   const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece, space = stack.together() * k;
-  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, places.total * m * k, [&](int64_t i) {
+  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, operations_of(stack, places.total, m), [&](int64_t i) {
     const RowTile& tile = tiles[i / pieces];
     const int64_t m0 = i % pieces * piece, mc = std::min(piece, m - m0);
     Scratch<For::task> task(bytes_of<float>(space) + bytes_of<float>(tile.count * piece));
@@ -301,7 +307,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
 
   const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
   const int64_t up_space = std::max(w.up.together(), w.gate.together()) * D;
-  parallel_tasks(count * up_pieces, places.total * F * D * 2, [&](int64_t i) {
+  parallel_tasks(count * up_pieces, operations_of(w.up, places.total, F) * (w.gate ? 2 : 1), [&](int64_t i) {
     const RowTile& tile = tiles[i / up_pieces];
     const int64_t f0 = i % up_pieces * up_piece, fc = std::min(up_piece, F - f0), n = tile.count, at = places.of[i / up_pieces];
     Scratch<For::task> task(bytes_of<float>(up_space) + 2 * bytes_of<float>(n * up_piece));
@@ -320,7 +326,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
   for_rows(tiles, places, F, [&](int64_t place, int64_t) { hidden.make_of(place, h + place * F); });
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   const int64_t down_space = w.down.together() * F;
-  parallel_tasks(count * down_pieces, places.total * F * O, [&](int64_t i) {
+  parallel_tasks(count * down_pieces, operations_of(w.down, places.total, O), [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];
     const int64_t o0 = i % down_pieces * down_piece, oc = std::min(down_piece, O - o0);
     Scratch<For::task> task(bytes_of<float>(down_space) + bytes_of<float>(tile.count * down_piece));

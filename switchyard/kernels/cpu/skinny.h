@@ -18,9 +18,10 @@ constexpr int64_t kSkinnyRows = 8;
 template <typename T>
 int64_t few_rows(const Stack<T>& w);
 
-/// int8 columns that stand for a row of x before packed weights: one for a bf16 row, which loses precision, and its digits for a
-/// float32 row, which does not.
-template <typename T> inline constexpr int64_t kIntColumns = sizeof(T) == sizeof(float) ? kDigits : 1;
+/// int8 columns that stand for a row of x before this stack: one where that may lose precision, for a bf16 row and where float32 rows are
+/// rounded; its digits for any other float32 row.
+template <typename T>
+int64_t int_columns(const Stack<T>& w) { return sizeof(T) < sizeof(float) || (w.blocks && w.blocks->rounds_rows()) ? 1 : kDigits; }
 
 /// Rows of x that weights meet: in float32; in the type of a stack that is not packed; as int8 where packed weights can take them.
 template <typename T>
@@ -28,13 +29,14 @@ struct FewRows {
   const float* x = nullptr;  ///< [n, k]
   const T* plain = nullptr;  ///< [n, plain_stride(k)]; null: not made
   IntColumns ints;           ///< q null: not made
+  int64_t columns = 1;       ///< of ints, a row
 
   /// Rows 4 KB apart would fall into the same set of the first-level cache, where eight lines have room.
   static int64_t plain_stride(int64_t k) { return k + 64 / static_cast<int64_t>(sizeof(T)); }
   /// The rows from `at` on, of width k.
   FewRows from(int64_t at, int64_t k) const {
-    FewRows rest{x ? x + at * k : nullptr, plain ? plain + at * plain_stride(k) : nullptr, {}};
-    if (ints.q) rest.ints = ints.from(kIntColumns<T> * at, k);
+    FewRows rest{x ? x + at * k : nullptr, plain ? plain + at * plain_stride(k) : nullptr, {}, columns};
+    if (ints.q) rest.ints = ints.from(columns * at, k);
     return rest;
   }
 };

@@ -20,7 +20,7 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kWorthTurning = int64_t{1} << 20;  ///< bytes: less stays in the caches
+constexpr int64_t kWorthTurning = int64_t{1} << 16;  ///< bytes
 constexpr int64_t kHugePage = int64_t{1} << 21;
 
 /// What is left of half of the memory that was free when this was first asked.
