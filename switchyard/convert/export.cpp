@@ -28,10 +28,18 @@ namespace {
 
 constexpr uint64_t kLargestConfig = uint64_t{1} << 26;
 
-/// Files that go along unchanged.
-constexpr std::array kTokenizerFiles{
-    "tokenizer.json", "tokenizer.model", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja", "generation_config.json"};
+/// Files that go along unchanged, as do all that end in .tiktoken.
+constexpr std::array kTextFiles{
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tiktoken.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json",
+    "generation_config.json", "preprocessor_config.json"};
+constexpr const char* kMoreTemplates = "additional_chat_templates";
+
+/// Keys that only training and book-keeping read. They go along where a model is written as what it was read as.
+constexpr std::array kTrainingKeys{
+    "attention_dropout", "hidden_dropout", "dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "output_router_logits", "router_aux_loss_coef", "router_z_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux", "initializer_range",
+    "use_cache", "sep_token_id", "cls_token_id"};
 
 /// Model types whose code came with their weights: where another one says the same, everybody reads that.
 constexpr std::array kOwnCode{"arctic", "deepseek", "grok-1", "llama_moe", "minimax_text_01", "openmoe", "skywork", "yuan"};
@@ -88,8 +96,8 @@ void write_vocabulary(const LoadedModel& model, const fs::path& folder) {
       continue;
     }
     if (fs::path(name).filename() != name || name.starts_with(".")) continue;  // no name of a file
-    fs::create_directories(folder / "additional_chat_templates");
-    write_file_atomically(folder / "additional_chat_templates" / (name + ".jinja"), chat_template.source());
+    fs::create_directories(folder / kMoreTemplates);
+    write_file_atomically(folder / kMoreTemplates / (name + ".jinja"), chat_template.source());
   }
 }
 
@@ -176,37 +184,8 @@ Node export_config(const Decoder& decoder, const std::string& model_type) {
        model_type.empty() ? "no published family" : "no model of the family", fmt::join(obstacles, "; "));
 }
 
-std::string export_model(const LoadedModel& model, const fs::path& out, const ExportOptions& options) {
-  check(!fs::exists(out) || (fs::is_directory(out) && fs::is_empty(out)), "convert.export.exists",
-        "{} is there already; choose a new folder", out.string());
-  std::shared_ptr<const Decoder> said = model.decoder;
-  Node config = [&] {
-    try {
-      return config_of(*said, model, options.model_type);
-    } catch (const Error& error) {
-      if (error.code() != "convert.export.option") throw;
-      // What no option says, weights may.
-      std::shared_ptr<const Decoder> folded = fold_combine_scales(*said);
-      if (!folded) throw;
-      said = std::move(folded);
-      return config_of(*said, model, options.model_type);
-    }
-  }();
-  const Decoder& decoder = *said;
-  const std::string model_type = text_at(config, "model_type");
-
-  NameMap map(decoder.schema());
-  family_of(model_type)->names(map, decoder.options(), {});
-  const PackedTensors packed = model_type == "gpt_oss" && !options.dtype ? packed_experts(map) : PackedTensors();
-  NamedTensors tensors = map.collect(options.dtype, packed.names);
-  Node dtype(dtype_name(tensors.front().second.scalar_type()));
-  dtype.set_quoted(true);
-  config["torch_dtype"] = std::move(dtype);
-  if (!packed.names.empty()) {
-    config["quantization_config"] = parse_json(R"({"modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router",
-      "model.embed_tokens", "lm_head"], "quant_method": "mxfp4"})", "quantization_config");
-    tensors.insert(tensors.end(), packed.tensors.begin(), packed.tensors.end());
-  }
+Node published_config(const LoadedModel& model, const std::string& model_type) {
+  Node config = config_of(*model.decoder, model, model_type);
   // Written even when there is none: classes have defaults of their own, of the published vocabulary.
   std::optional<int64_t> begin, end;
   if (model.tokenizer) begin = model.tokenizer->begin_id();
@@ -225,15 +204,66 @@ std::string export_model(const LoadedModel& model, const fs::path& out, const Ex
     for (int64_t id : model.end_ids) config["eos_token_id"].append(token_id(id));
   }
   if (config.find("pad_token_id") == nullptr) config["pad_token_id"] = kept("pad_token_id");  // some families count by it
+  if (own_type(model) == text_at(config, "model_type"))
+    for (const char* key : kTrainingKeys)
+      if (const Node* value = source.find(key); value && value->is_scalar() && !config.find(key)) config[key] = *value;
+  return config;
+}
 
+void save_published(const fs::path& folder, Node config, const Decoder& decoder, std::optional<at::ScalarType> dtype) {
+  const std::string model_type = text_at(config, "model_type");
+  NameMap map(decoder.schema());
+  family_of(model_type)->names(map, decoder.options(), {});
+  const PackedTensors packed = model_type == "gpt_oss" && !dtype ? packed_experts(map) : PackedTensors();
+  NamedTensors tensors = map.collect(dtype, packed.names);
+  Node stored(dtype_name(tensors.front().second.scalar_type()));
+  stored.set_quoted(true);
+  config["torch_dtype"] = std::move(stored);
+  if (!packed.names.empty()) {
+    config["quantization_config"] = parse_json(R"({"modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router",
+      "model.embed_tokens", "lm_head"], "quant_method": "mxfp4"})", "quantization_config");
+    tensors.insert(tensors.end(), packed.tensors.begin(), packed.tensors.end());
+  }
+  write_file_atomically(folder / "config.json", to_json(config) + "\n");
+  write_safetensors_folder(folder, tensors);
+}
+
+void save_text_files(const LoadedModel& model, const fs::path& folder) {
+  if (!fs::is_directory(model.folder)) return write_vocabulary(model, folder);
+  for (const auto& entry : fs::directory_iterator(model.folder)) {
+    const fs::path name = entry.path().filename();
+    if (entry.is_regular_file() &&
+        (name.extension() == ".tiktoken" || std::find(kTextFiles.begin(), kTextFiles.end(), name.string()) != kTextFiles.end()))
+      fs::copy_file(entry.path(), folder / name);
+  }
+  if (fs::is_directory(model.folder / kMoreTemplates)) {
+    fs::create_directories(folder / kMoreTemplates);
+    for (const auto& entry : fs::directory_iterator(model.folder / kMoreTemplates))
+      if (entry.is_regular_file() && entry.path().extension() == ".jinja")
+        fs::copy_file(entry.path(), folder / kMoreTemplates / entry.path().filename());
+  }
+}
+
+std::string export_model(const LoadedModel& model, const fs::path& out, const ExportOptions& options) {
+  check(!fs::exists(out) || (fs::is_directory(out) && fs::is_empty(out)), "convert.export.exists",
+        "{} is there already; choose a new folder", out.string());
+  LoadedModel said = model;
+  const Node config = [&] {
+    try {
+      return published_config(said, options.model_type);
+    } catch (const Error& error) {
+      if (error.code() != "convert.export.option") throw;
+      // What no option says, weights may.
+      said.decoder = fold_combine_scales(*model.decoder);
+      if (!said.decoder) throw;
+      return published_config(said, options.model_type);
+    }
+  }();
   write_folder_atomically(out, [&](const fs::path& folder) {
-    write_file_atomically(folder / "config.json", to_json(config) + "\n");
-    write_safetensors_folder(folder, tensors);
-    if (!fs::is_directory(model.folder)) return write_vocabulary(model, folder);
-    for (const char* name : kTokenizerFiles)
-      if (fs::is_regular_file(model.folder / name)) fs::copy_file(model.folder / name, folder / name);
+    save_published(folder, config, *said.decoder, options.dtype);
+    save_text_files(said, folder);
   });
-  return model_type;
+  return text_at(config, "model_type");
 }
 
 }  // namespace switchyard

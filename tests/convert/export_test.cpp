@@ -216,13 +216,34 @@ TEST(Export, TokenizerFilesAndTypeGoAlong) {
   LoadedModel model = model_of(kFamilies.at("mixtral"));
   fs::create_directories(folder / "source");
   write_text(folder / "source" / "tokenizer_config.json", "{\"a\": 1}");
+  for (const char* name : {"words.tiktoken", "sentencepiece.bpe.model", "additional_chat_templates/rag.jinja", "modeling_mixtral.py"}) {
+    fs::create_directories((folder / "source" / name).parent_path());
+    write_text(folder / "source" / name, name);
+  }
   model.folder = folder / "source";
   model.end_ids = {2, 3};
   export_model(model, folder / "out", {.model_type = {}, .dtype = at::kBFloat16});
   EXPECT_EQ(read_file(folder / "out" / "tokenizer_config.json"), "{\"a\": 1}");
+  for (const char* name : {"words.tiktoken", "sentencepiece.bpe.model", "additional_chat_templates/rag.jinja"})
+    EXPECT_EQ(read_file(folder / "out" / name), name);
+  EXPECT_FALSE(fs::exists(folder / "out" / "modeling_mixtral.py"));
   const LoadedModel back = load_model(folder / "out");
   EXPECT_EQ(back.end_ids, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(back.decoder->schema().find("norm.weight").tensor().scalar_type(), at::kBFloat16);
+}
+
+TEST(Export, WhatOnlyTrainingReadsIsKept) {
+  TemporaryFolder folder;
+  fs::create_directories(folder / "source");
+  for (const char* name : {"config.json", "model.safetensors"}) fs::copy_file(golden(std::string("mixtral/") + name), folder / "source" / name);
+  Node config = parse_json(read_file(folder / "source" / "config.json"), "config");
+  config["router_aux_loss_coef"] = Node("0.125");
+  config["num_hidden_groups"] = Node("1");  // of no family here
+  write_text(folder / "source" / "config.json", to_json(config));
+  const LoadedModel model = load_model(folder / "source");
+  const Node same = published_config(model);
+  EXPECT_EQ(same.find("router_aux_loss_coef")->scalar(), "0.125");
+  EXPECT_EQ(same.find("num_hidden_groups"), nullptr);
 }
 
 }  // namespace
