@@ -113,7 +113,7 @@ std::string models_markdown() {
       "# Published models\n\nWritten by `switchyard catalog --models` from the families' own descriptions; a test holds every model type below "
       "to all of it.\n\n"
       "A folder of any of these loads as it is published: one file or shards, float32, bfloat16 or float16, config keys of library 4 or 5, experts "
-      "one by one or fused. It runs and decodes from its cache (`switchyard generate DIR`, `logits`, `chat`), trains like any other model, and is "
+      "one by one or fused. It runs and decodes from its cache (`switchyard generate DIR`, `logits`, `chat`), trains from a recipe (`from: DIR`), and is "
       "given back by `switchyard convert export` under the same names and keys, bit for bit. Folders in FP8 blocks and MXFP4 load as the models "
       "they stand for. Keys that change what a model computes and are not supported are refused by name; keys that cannot matter are reported "
       "once.\n\n"

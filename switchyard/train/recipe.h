@@ -15,6 +15,7 @@ namespace switchyard {
 struct Recipe {
   std::string output;             ///< run folder; empty = runs/<file name without .yaml>
   int64_t seed = 1;
+  std::string from;               ///< model that training begins from: a folder, a GGUF file or a run; empty = `model`, freshly drawn
   TokenizerOptions tokenizer;
   DataOptions data;
   ModelOptions model;
@@ -22,7 +23,8 @@ struct Recipe {
   static void describe(Fields<Recipe>& f);
 };
 
-/// Reads a recipe with its includes and `key=value` overrides; throws yaml.* and options.* with file and line.
+/// Reads a recipe with its includes and `key=value` overrides; throws yaml.* and options.* with file and line, and
+/// train.from for a recipe that both takes its model and describes one.
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides = {});
 
 }  // namespace switchyard

@@ -9,6 +9,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
 #include "switchyard/base/progress.h"
+#include "switchyard/convert/export.h"
 #include "switchyard/models/checkpoint.h"
 #include "switchyard/train/machine_peak.h"
 #include "switchyard/train/metrics.h"
@@ -43,10 +44,15 @@ void check_output(const fs::path& folder) {
   }
 }
 
-/// The tokenizer that the run keeps; trained or taken over the first time.
-std::shared_ptr<const Tokenizer> run_tokenizer(const fs::path& folder, const Recipe& recipe) {
+/// The tokenizer that the run keeps; trained or taken over the first time, from the recipe's own or `begun`, the model that it is for.
+std::shared_ptr<const Tokenizer> run_tokenizer(const fs::path& folder, const Recipe& recipe, const LoadedModel* begun = nullptr) {
   const fs::path kept = folder / "tokenizer";
   if (fs::exists(kept)) return load_tokenizer(kept);
+  if (begun && recipe.tokenizer.from.empty()) {
+    check(begun->tokenizer != nullptr, "train.tokenizer", "{} holds no tokenizer; name one with tokenizer.from", recipe.from);
+    write_folder_atomically(kept, [&](const fs::path& temporary) { save_text_files(*begun, temporary); });
+    return load_tokenizer(kept);
+  }
   std::shared_ptr<Tokenizer> made;
   if (!recipe.tokenizer.from.empty()) {
     made = load_tokenizer(recipe.tokenizer.from);
@@ -71,11 +77,18 @@ std::string count_text(int64_t n) {
   return n < 1000000 ? fmt::format("{:.1f} thousand", n / 1e3) : fmt::format("{:.2f} million", n / 1e6);
 }
 
+/// What is trained, and the config.json of the published family in whose layout checkpoints are written; null: in our own.
+struct Trained {
+  std::shared_ptr<Decoder> decoder;
+  Node config;
+};
+
 /// A run between its start (or resumption) and its end.
 class Training {
  public:
-  Training(const fs::path& folder, const Recipe& recipe, std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<Decoder> decoder)
-      : folder_(folder), recipe_(recipe), options_(recipe_.train), tokenizer_(std::move(tokenizer)), decoder_(std::move(decoder)),
+  Training(const fs::path& folder, const Recipe& recipe, std::shared_ptr<const Tokenizer> tokenizer, const Trained& trained)
+      : folder_(folder), recipe_(recipe), options_(recipe_.train), tokenizer_(std::move(tokenizer)), decoder_(trained.decoder),
+        config_(trained.config),
         data_(recipe.data, tokenizer_, static_cast<uint64_t>(recipe.seed)),
         trainer_(options_, decoder_, [this](int64_t sequences) { return data_.next(sequences); },
                  static_cast<uint64_t>(recipe.seed)) {}
@@ -92,6 +105,28 @@ class Training {
     saved_at_ = state.step;
     if (state.steps != options_.steps)
       log_info(fmt::format("the schedule now runs towards {} steps instead of {}", options_.steps, state.steps));
+  }
+
+  void save() {
+    const int64_t now = trainer_.step();
+    if (saved_at_ == now) return;
+    const fs::path checkpoint = checkpoint_folder(folder_, now);
+    make_folder(checkpoint.parent_path());
+    write_folder_atomically(checkpoint, [&](const fs::path& temporary) {
+      save_weights(temporary);
+      make_folder(temporary / "training");
+      save_training_state(temporary / "training",
+                          {.step = now, .seed = recipe_.seed, .tokens = tokens_, .position = data_.position(),
+                           .interval = interval_, .schedule = options_.schedule, .steps = options_.steps},
+                          trainer_.optimiser());
+    });
+    saved_at_ = now;
+    if (options_.keep_last == 0) return;
+    const auto all = checkpoints(folder_);
+    for (size_t i = 0; i + static_cast<size_t>(options_.keep_last) < all.size(); ++i) {
+      std::error_code ignored;
+      fs::remove_all(all[i].second, ignored);
+    }
   }
 
   RunResult go() {
@@ -181,26 +216,10 @@ class Training {
     return held_out_ = evaluation.loss;
   }
 
-  void save() {
-    const int64_t now = trainer_.step();
-    if (saved_at_ == now) return;
-    const fs::path checkpoint = checkpoint_folder(folder_, now);
-    make_folder(checkpoint.parent_path());
-    write_folder_atomically(checkpoint, [&](const fs::path& temporary) {
-      save_model(temporary, *decoder_, tokenizer_.get());
-      make_folder(temporary / "training");
-      save_training_state(temporary / "training",
-                          {.step = now, .seed = recipe_.seed, .tokens = tokens_, .position = data_.position(),
-                           .interval = interval_, .schedule = options_.schedule, .steps = options_.steps},
-                          trainer_.optimiser());
-    });
-    saved_at_ = now;
-    if (options_.keep_last == 0) return;
-    const auto all = checkpoints(folder_);
-    for (size_t i = 0; i + static_cast<size_t>(options_.keep_last) < all.size(); ++i) {
-      std::error_code ignored;
-      fs::remove_all(all[i].second, ignored);
-    }
+  void save_weights(const fs::path& folder) const {
+    if (config_.is_null()) return save_model(folder, *decoder_, tokenizer_.get());
+    save_published(folder, config_, *decoder_);
+    fs::copy(folder_ / "tokenizer", folder, fs::copy_options::recursive);
   }
 
   fs::path folder_;
@@ -208,6 +227,7 @@ class Training {
   TrainOptions options_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<Decoder> decoder_;
+  Node config_;
   Data data_;
   Trainer trainer_;
   std::optional<std::vector<Batch>> held_out_batches_;
@@ -225,65 +245,74 @@ ModelOptions sized(ModelOptions options, const Tokenizer& tokenizer) {
   return options;
 }
 
+/// The model options with the recipe's routing losses and controllers wherever a mixture has none.
+ModelOptions balanced(ModelOptions options, const TrainOptions& train) {
+  const auto fill = [&](std::vector<MixtureOptions>& mixtures) {
+    for (MixtureOptions& mixture : mixtures) {
+      if (!mixture.router) continue;  // it follows the decision of another place
+      if (mixture.losses.empty()) mixture.losses = train.losses;
+      if (mixture.controllers.empty()) mixture.controllers = train.controllers;
+    }
+  };
+  fill(options.mixtures);
+  if (options.encoder) fill(options.encoder->mixtures);
+  return options;
+}
+
 std::shared_ptr<Decoder> fresh_model(const Recipe& recipe) {
-  auto decoder = std::make_shared<Decoder>(recipe.model);
+  auto decoder = std::make_shared<Decoder>(balanced(recipe.model, recipe.train));
   initialise(decoder->schema(), Streams(static_cast<uint64_t>(recipe.seed)));
   return decoder;
 }
 
-/// The model of a checkpoint in memory of its own: a mapped file lies at other alignments, which may change the low bits
-/// of a product.
-std::shared_ptr<Decoder> checkpoint_model(const fs::path& checkpoint) {
-  const std::shared_ptr<Decoder> decoder = load_model(checkpoint).decoder;
+/// What was loaded, to be trained: unpacked, and in memory of its own, since a mapped file lies at other alignments, which may change
+/// the low bits of a product. Takes the tensors away one by one.
+std::shared_ptr<Decoder> trainable(const Decoder& loaded, const TrainOptions& train) {
+  auto decoder = std::make_shared<Decoder>(balanced(loaded.options(), train));
   const at::NoGradGuard guard;
-  for (const Parameter& parameter : decoder->schema().all()) parameter.bind(parameter.tensor().detach().clone());
+  const std::vector<Parameter>&from = loaded.schema().all(), &to = decoder->schema().all();
+  for (size_t i = 0; i < to.size(); ++i) {
+    to[i].bind(from[i].tensor().detach().clone());
+    from[i].unbind();
+  }
   return decoder;
 }
 
-void write_recipe(const fs::path& folder, const Recipe& recipe) {
-  write_file_atomically(folder / "recipe.yaml", to_yaml(write_options(recipe)));
+Trained checkpoint_model(const fs::path& checkpoint, const TrainOptions& train) {
+  const LoadedModel model = load_model(checkpoint);
+  Trained trained{trainable(*model.decoder, train), {}};
+  if (model.family) trained.config = parse_json(read_file(checkpoint / "config.json"), (checkpoint / "config.json").string());
+  return trained;
 }
 
-}  // namespace
-
-RunResult train(Recipe recipe) {
-  const fs::path folder = recipe.output;
-  check(!recipe.output.empty(), "train.output", "the recipe names no output folder");
-  check_output(folder);
-  make_folder(folder);
-  const FolderLock lock(folder);
-  const auto tokenizer = run_tokenizer(folder, recipe);
-  recipe.model = sized(recipe.model, *tokenizer);
-  Training run(folder, recipe, tokenizer, fresh_model(recipe));
-  write_recipe(folder, recipe);
-  return run.go();
-}
-
-RunResult resume(const fs::path& folder, const std::vector<std::string>& overrides) {
-  const fs::path file = folder / "recipe.yaml";
-  check(fs::exists(file), "train.no_run", "{} holds no run: there is no recipe.yaml; begin one with `switchyard train RECIPE`",
-        folder.string());
-  for (const std::string& one : overrides)
-    check(one.starts_with("train."), "train.override",
-          "'{}' cannot change when a run is resumed; only train.* may, such as train.steps=2000", one);
-  const FolderLock lock(folder);
-  Recipe recipe = load_recipe(file.string(), overrides);
-  recipe.output = folder.string();
-  const auto tokenizer = run_tokenizer(folder, recipe);
-  const auto all = checkpoints(folder);
-  if (all.empty()) {
-    log_info(fmt::format("{} has no checkpoint yet; the run begins again", folder.string()));
-    Training run(folder, recipe, tokenizer, fresh_model(recipe));
-    return run.go();
-  }
-  const fs::path& checkpoint = all.back().second;
+/// The config.json with which a model is written again as what it was read as.
+Node config_again(const LoadedModel& model) {
+  if (!model.family) return {};
   try {
-    Training run(folder, recipe, tokenizer, checkpoint_model(checkpoint));
+    return published_config(model);
+  } catch (const Error& error) {
+    if (error.code() != "convert.export.option") throw;
+    log_info(fmt::format("checkpoints have this program's own layout, since {}", error.message()));
+    return {};
+  }
+}
+
+void write_recipe(const fs::path& folder, const Recipe& recipe) {
+  Node node = write_options(recipe);
+  if (!recipe.from.empty()) std::erase_if(node.entries(), [](const auto& entry) { return entry.first == "model"; });
+  write_file_atomically(folder / "recipe.yaml", to_yaml(node));
+}
+
+/// From a checkpoint to the recipe's last step.
+RunResult go_on(const fs::path& folder, const Recipe& recipe, std::shared_ptr<const Tokenizer> tokenizer, const fs::path& checkpoint) {
+  try {
+    Training run(folder, recipe, std::move(tokenizer), checkpoint_model(checkpoint, recipe.train));
     run.restore(checkpoint);
-    if (!overrides.empty()) write_recipe(folder, recipe);
-    if (run.trainer().step() >= recipe.train.steps) {
-      log_info(fmt::format("{} is complete at step {}; go further with train.steps=N", folder.string(), run.trainer().step()));
-      return {.folder = folder, .step = run.trainer().step(), .steps = recipe.train.steps};
+    write_recipe(folder, recipe);
+    const int64_t step = run.trainer().step();
+    if (step > 0 && step >= recipe.train.steps) {
+      log_info(fmt::format("{} is complete at step {}; go further with train.steps=N", folder.string(), step));
+      return {.folder = folder, .step = step, .steps = recipe.train.steps};
     }
     return run.go();
   } catch (const Error& error) {
@@ -294,6 +323,63 @@ RunResult resume(const fs::path& folder, const std::vector<std::string>& overrid
            checkpoint.string(), error.what());
     throw;
   }
+}
+
+/// From the beginning. A model that came from elsewhere is saved before its first step, and trained as it is read from there: so a
+/// run never needs again what it began from.
+RunResult begin(const fs::path& folder, Recipe recipe) {
+  if (recipe.from.empty()) {
+    const auto tokenizer = run_tokenizer(folder, recipe);
+    recipe.model = sized(recipe.model, *tokenizer);
+    Training run(folder, recipe, tokenizer, {fresh_model(recipe), {}});
+    write_recipe(folder, recipe);
+    return run.go();
+  }
+  LoadedModel model = load_model(recipe.from, at::kFloat);
+  const ModelOptions& options = model.decoder->options();
+  check(recipe.data.sequence <= options.context, "train.sequence", "data.sequence is {} tokens, but the model of {} allows {}",
+        recipe.data.sequence, recipe.from, options.context);
+  const auto tokenizer = run_tokenizer(folder, recipe, &model);
+  check(options.patches || tokenizer->vocabulary() <= options.vocabulary, "train.vocabulary", "the tokenizer has {} tokens, but the model of {} only {}",
+        tokenizer->vocabulary(), recipe.from, options.vocabulary);
+  if (!recipe.tokenizer.from.empty()) model.end_ids.clear();  // they were of the model's own
+  model.tokenizer = tokenizer;
+  {
+    Node config = config_again(model);
+    Training run(folder, recipe, tokenizer, {trainable(*model.decoder, recipe.train), std::move(config)});
+    write_recipe(folder, recipe);
+    run.save();
+  }
+  model.decoder.reset();
+  return go_on(folder, recipe, tokenizer, checkpoint_folder(folder, 0));
+}
+
+}  // namespace
+
+RunResult train(Recipe recipe) {
+  const fs::path folder = recipe.output;
+  check(!recipe.output.empty(), "train.output", "the recipe names no output folder");
+  check_output(folder);
+  make_folder(folder);
+  const FolderLock lock(folder);
+  fs::remove_all(folder / "tokenizer");  // of a start that failed, perhaps with another recipe
+  return begin(folder, std::move(recipe));
+}
+
+RunResult resume(const fs::path& folder, const std::vector<std::string>& overrides) {
+  const fs::path file = folder / "recipe.yaml";
+  check(fs::exists(file), "train.no_run", "{} holds no run: there is no recipe.yaml; begin one with `switchyard train RECIPE`",
+        folder.string());
+  for (const std::string& one : overrides)
+    check(one.starts_with("train.") && !one.starts_with("train.losses") && !one.starts_with("train.controllers"), "train.override",
+          "'{}' cannot change when a run is resumed; only train.* may (losses and controllers aside), such as train.steps=2000", one);
+  const FolderLock lock(folder);
+  Recipe recipe = load_recipe(file.string(), overrides);
+  recipe.output = folder.string();
+  const auto all = checkpoints(folder);
+  if (!all.empty()) return go_on(folder, recipe, run_tokenizer(folder, recipe), all.back().second);
+  log_info(fmt::format("{} has no checkpoint yet; the run begins again", folder.string()));
+  return begin(folder, std::move(recipe));
 }
 
 }  // namespace switchyard

@@ -20,11 +20,13 @@ struct RunResult {
   int64_t parameters = 0, active_parameters = 0;
 };
 
-/// Throws train.run_exists when the output folder holds a run, train.output when it holds something else, file.locked.
+/// A model that the recipe takes `from` elsewhere is saved as checkpoint 0 before the first step, in its family's layout like those that
+/// follow; nothing else is ever read of its folder. Throws train.run_exists when the output folder holds a run, train.output when it holds
+/// something else, file.locked; of a model from elsewhere train.tokenizer, train.vocabulary, train.sequence, and as load_model.
 RunResult train(Recipe recipe);
 
-/// Goes on from the newest checkpoint (from the beginning when there is none). Overrides may touch `train.` only:
-/// model, data and seed stay. Throws train.no_run, train.override, train.checkpoint, file.locked.
+/// Goes on from the newest checkpoint (from the beginning when there is none). Overrides may touch `train.` only, and not its losses and
+/// controllers: model, data and seed stay. Throws train.no_run, train.override, train.checkpoint, file.locked.
 RunResult resume(const std::filesystem::path& folder, const std::vector<std::string>& overrides = {});
 
 }  // namespace switchyard

@@ -4,7 +4,8 @@
 //   RUN/metrics.jsonl                    one object a logged step; evaluations have "eval": true
 //   RUN/routing.jsonl                    loads of every layer over training (see RoutingHistory below)
 //   RUN/events.out.tfevents.*            the same scalars for TensorBoard
-//   RUN/checkpoints/step-00000500/       a model in Hugging Face layout (models/checkpoint.h)
+//   RUN/tokenizer/                       its tokenizer, as it was trained or taken over
+//   RUN/checkpoints/step-00000500/       a model in Hugging Face layout (models/checkpoint.h); of its family, where it came from one
 //   RUN/checkpoints/step-00000500/training/   optimiser.safetensors, state.json: what resume needs
 //   RUN/report.html, RUN/report.json     written by inspect
 //   RUN/run.lock                         held while training

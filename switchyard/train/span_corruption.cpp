@@ -15,13 +15,15 @@ namespace {
 
 struct SpanCorruptionOptions {
   double ratio = 0.15, span = 3;
-  int64_t sentinels = 100;
+  int64_t sentinels = 100, first_sentinel = -1;
 
   static void describe(Fields<SpanCorruptionOptions>& f) {
     f("ratio", &SpanCorruptionOptions::ratio, "share of the tokens that are taken out").range(0.001, 0.999);
     f("span", &SpanCorruptionOptions::span, "their mean number in a span").range(1, 1 << 20).unit("tokens");
-    f("sentinels", &SpanCorruptionOptions::sentinels, "the last so many tokens of the vocabulary stand for spans, the first span's the last "
-      "one; a longer text is corrupted in so many spans").range(2, 1 << 20);
+    f("sentinels", &SpanCorruptionOptions::sentinels, "so many tokens stand for spans, each one's id one less than that of the span before; "
+      "a longer text is corrupted in so many spans").range(2, 1 << 20);
+    f("first_sentinel", &SpanCorruptionOptions::first_sentinel, "the token that stands for the first span (T5's <extra_id_0>); -1 = the last "
+      "of the vocabulary").range(-1, 1 << 24);
   }
 };
 
@@ -33,7 +35,9 @@ class SpanCorruption : public Objective {
 
   Batch prepare(Batch batch, const Decoder& model, const Context& context) const override {
     const int64_t vocabulary = model.options().vocabulary;
-    check(options_.sentinels < vocabulary, "train.objective", "span-corruption: {} sentinels of a vocabulary of {}", options_.sentinels, vocabulary);
+    const int64_t sentinel = options_.first_sentinel < 0 ? vocabulary - 1 : options_.first_sentinel;
+    check(options_.sentinels <= sentinel && sentinel < vocabulary, "train.objective",
+          "span-corruption: {} sentinels from token {} downwards of a vocabulary of {}", options_.sentinels, sentinel, vocabulary);
     const at::Tensor given = batch.ids.contiguous();
     const int64_t* id = given.const_data_ptr<int64_t>();
     const Segments& segments = batch.facts.segments;
@@ -44,7 +48,7 @@ class SpanCorruption : public Objective {
     read.causal = false;
     for (int64_t s = 0; s < segments.count(); ++s) {
       const int64_t begin = segments.begin[static_cast<size_t>(s)], n = segments.length(s);
-      corrupt(id + begin, n, draws.const_data_ptr<double>() + begin, vocabulary, source, targets);
+      corrupt(id + begin, n, draws.const_data_ptr<double>() + begin, sentinel, source, targets);
       ids.push_back(model.options().encoder->start_token);
       ids.insert(ids.end(), targets.begin() + written.rows(), targets.end() - 1);
       read.begin.push_back(static_cast<int64_t>(source.size()));
@@ -68,8 +72,8 @@ class SpanCorruption : public Objective {
   }
 
  private:
-  /// Adds one text, corrupted, and what stands for it. draws: [n] in [0, 1).
-  void corrupt(const int64_t* id, int64_t n, const double* draws, int64_t vocabulary, std::vector<int64_t>& source,
+  /// Adds one text, corrupted, and what stands for it. draws: [n] in [0, 1); first: the first span's sentinel.
+  void corrupt(const int64_t* id, int64_t n, const double* draws, int64_t first, std::vector<int64_t>& source,
                std::vector<int64_t>& targets) const {
     const int64_t noise = n < 2 ? 0 : std::clamp<int64_t>(std::llround(static_cast<double>(n) * options_.ratio), 1, n - 1);
     const int64_t wanted = std::llround(static_cast<double>(noise) / options_.span);
@@ -78,7 +82,7 @@ class SpanCorruption : public Objective {
     const std::vector<int64_t> kept = parts(n - noise, spans, draws), taken = parts(noise, spans, draws + (n - noise));
     int64_t at = 0;
     for (int64_t i = 0; i < spans; ++i) {
-      const int64_t sentinel = vocabulary - 1 - i;
+      const int64_t sentinel = first - i;
       source.insert(source.end(), id + at, id + at + kept[static_cast<size_t>(i)]);
       at += kept[static_cast<size_t>(i)];
       source.push_back(sentinel);
@@ -87,8 +91,8 @@ class SpanCorruption : public Objective {
       at += taken[static_cast<size_t>(i)];
     }
     source.insert(source.end(), id + at, id + n);
-    if (n == 0) source.push_back(vocabulary - 1);
-    targets.push_back(vocabulary - 1 - spans);
+    if (n == 0) source.push_back(first);
+    targets.push_back(first - spans);
   }
 
   /// `total` in `count` parts of at least 1, all such ways alike: where the smallest draws stand a part ends.

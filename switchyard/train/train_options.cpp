@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "switchyard/routing/controller.h"
+#include "switchyard/routing/loss.h"
 #include "switchyard/train/objective.h"
 #include "switchyard/train/scheme.h"
 
@@ -51,6 +53,8 @@ void TrainOptions::describe(Fields<TrainOptions>& f) {
   f.title("Training", "Steps, batch, precision, what is written when.");
   f("scheme", &TrainOptions::scheme, "who owns the step");
   f("objective", &TrainOptions::objective, "what is minimised");
+  f("losses", &TrainOptions::losses, "routing losses of every mixture that has none of its own; published models have none");
+  f("controllers", &TrainOptions::controllers, "controllers of every mixture that has none of its own");
   f("steps", &TrainOptions::steps, "optimiser steps").range(0);
   f("batch", &TrainOptions::batch, "sequences a step").range(1, 1 << 24);
   f("accumulate", &TrainOptions::accumulate,

@@ -4,12 +4,15 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "switchyard/base/registry.h"
 
 namespace switchyard {
 
+class Controller;
 class Objective;
+class RoutingLoss;
 class Scheme;
 
 enum class ScheduleShape { constant, cosine, linear, wsd };
@@ -40,6 +43,8 @@ struct OptimiserOptions {
 struct TrainOptions {
   Choice<Scheme> scheme = "original-scheme";   ///< owns the step (train/scheme.h)
   Choice<Objective> objective = "next-token";  ///< owns the forwards and the loss (train/objective.h)
+  std::vector<Choice<RoutingLoss>> losses;     ///< of every mixture that has none of its own
+  std::vector<Choice<Controller>> controllers; ///< likewise
   int64_t steps = 1000;
   int64_t batch = 16;            ///< sequences a step
   int64_t accumulate = 1;        ///< micro-batches a step; the gradient is the same as in one

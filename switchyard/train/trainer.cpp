@@ -76,6 +76,8 @@ Trainer::Trainer(const TrainOptions& options, std::shared_ptr<Decoder> decoder, 
     : options_(options), model_(std::move(decoder)), next_batch_(std::move(next_batch)), random_(seed),
       objective_(options.objective.make()), scheme_(options.scheme.make()),
       optimiser_(model_->schema(), options.optimiser) {
+  check(model_->options().classes == 0 && !model_->options().patches, "train.objective",
+        "the model names classes{}, and no objective trains that; models of tokens are trained", model_->options().patches ? " of images" : " of sequences");
   check(model_->options().causal || objective_->sees_ahead(), "train.objective",
         "model.causal is false, so each token sees the one that '{}' asks for; train with train.objective: masked-lm",
         objective_->name());

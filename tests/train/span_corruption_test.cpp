@@ -79,6 +79,23 @@ TEST(SpanCorruption, AnEncoderDecoderLearnsAndAccumulationAndRecomputationAreExa
   EXPECT_NEAR(again->train_step().loss, next, 1e-6);
 }
 
+TEST(SpanCorruption, TheFirstSentinelMayBeAnyToken) {
+  const auto decoder = make_decoder(kModel);
+  const Streams random(3);
+  const Batch batch = Source()(10);
+  const auto prepared = [&](const std::string& more) {
+    const std::string objective = kObjective.substr(0, kObjective.size() - 1) + more + "}";
+    return read_options<TrainOptions>(parse_yaml("{" + objective + "}", "test")).objective.make()
+        ->prepare(batch, *decoder, Context{.facts = batch.facts, .random = random, .place = {}});
+  };
+  const Batch last = prepared(""), other = prepared(", first_sentinel: 29");  // the vocabulary's last is 32; the texts end at 22
+  const auto moved = [](const at::Tensor& ids) { return ids - 3 * ids.ge(27).to(at::kLong); };
+  EXPECT_TRUE(other.source.equal(moved(last.source)));
+  EXPECT_TRUE(other.targets.equal(moved(last.targets)));
+  EXPECT_EQ(expect_error([&] { prepared(", first_sentinel: 33"); }).code(), "train.objective");
+  EXPECT_EQ(expect_error([&] { prepared(", first_sentinel: 5"); }).code(), "train.objective");
+}
+
 TEST(SpanCorruption, AModelAndItsObjectiveAgreeAboutAnEncoder) {
   EXPECT_EQ(expect_error([&] { make_trainer(kModel, "{batch: 2}"); }).code(), "train.objective");
   EXPECT_EQ(expect_error([&] { make_trainer(testing::small_moe(), "{batch: 2, " + kObjective + "}"); }).code(), "train.objective");
