@@ -39,7 +39,7 @@ void check_output(const fs::path& folder) {
          folder.string(), folder.string());
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    check(name == "run.lock" || name == "tokenizer" || name.starts_with("."), "train.output",
+    check(name == "run.lock" || (name == "tokenizer" && fs::exists(folder / "run.lock")) || name.starts_with("."), "train.output",
           "{} is no run but holds {}; choose another folder with output=...", folder.string(), name);
   }
 }
@@ -47,7 +47,8 @@ void check_output(const fs::path& folder) {
 /// The tokenizer that the run keeps; trained or taken over the first time, from the recipe's own or `begun`, the model that it is for.
 std::shared_ptr<const Tokenizer> run_tokenizer(const fs::path& folder, const Recipe& recipe, const LoadedModel* begun = nullptr) {
   const fs::path kept = folder / "tokenizer";
-  if (fs::exists(kept)) return load_tokenizer(kept);
+  // Without a recipe beside it, it is of a start that failed, perhaps with another recipe.
+  if (fs::exists(folder / "recipe.yaml") && fs::exists(kept)) return load_tokenizer(kept);
   if (begun && recipe.tokenizer.from.empty()) {
     check(begun->tokenizer != nullptr, "train.tokenizer", "{} holds no tokenizer; name one with tokenizer.from", recipe.from);
     write_folder_atomically(kept, [&](const fs::path& temporary) { save_text_files(*begun, temporary); });
@@ -362,7 +363,6 @@ RunResult train(Recipe recipe) {
   check_output(folder);
   make_folder(folder);
   const FolderLock lock(folder);
-  fs::remove_all(folder / "tokenizer");  // of a start that failed, perhaps with another recipe
   return begin(folder, std::move(recipe));
 }
 

@@ -174,6 +174,9 @@ TEST_F(BegunFrom, AStartThatFailedOrWasKilledBeginsAgain) {
   EXPECT_THROW(train(recipe_in(folder.path(), "other", {"data.domains.0.paths=[/nowhere/*.txt]"})), Error);
   train(recipe_in(folder.path()));
   EXPECT_TRUE(read_file(folder / "run/tokenizer/tokenizer.json") == read_file(folder / "model/tokenizer.json"));
+  // One that no start left is somebody's.
+  fs::create_directories(folder / "mine" / "tokenizer");
+  EXPECT_EQ(expect_error([&] { train(recipe_in(folder.path(), "model", {"output=" + (folder / "mine").string()})); }).code(), "train.output");
   // Killed after its recipe was written and before the first checkpoint was.
   fs::remove_all(folder / "run" / "checkpoints");
   EXPECT_EQ(resume(folder / "run").step, 6);
