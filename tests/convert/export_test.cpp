@@ -216,20 +216,27 @@ TEST(Export, TokenizerFilesAndTypeGoAlong) {
   LoadedModel model = model_of(kFamilies.at("mixtral"));
   fs::create_directories(folder / "source");
   write_text(folder / "source" / "tokenizer_config.json", "{\"a\": 1}");
+  model.folder = folder / "source";
+  model.end_ids = {2, 3};
+  export_model(model, folder / "out", {.model_type = {}, .dtype = at::kBFloat16});
+  EXPECT_EQ(read_file(folder / "out" / "tokenizer_config.json"), "{\"a\": 1}");
+  const LoadedModel back = load_model(folder / "out");
+  EXPECT_EQ(back.end_ids, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(back.decoder->schema().find("norm.weight").tensor().scalar_type(), at::kBFloat16);
+}
+
+TEST(Export, EveryKindOfVocabularyAndTemplateGoesAlong) {
+  TemporaryFolder folder;
+  LoadedModel model = model_of(kFamilies.at("mixtral"));
   for (const char* name : {"words.tiktoken", "sentencepiece.bpe.model", "additional_chat_templates/rag.jinja", "modeling_mixtral.py"}) {
     fs::create_directories((folder / "source" / name).parent_path());
     write_text(folder / "source" / name, name);
   }
   model.folder = folder / "source";
-  model.end_ids = {2, 3};
-  export_model(model, folder / "out", {.model_type = {}, .dtype = at::kBFloat16});
-  EXPECT_EQ(read_file(folder / "out" / "tokenizer_config.json"), "{\"a\": 1}");
+  export_model(model, folder / "out");
   for (const char* name : {"words.tiktoken", "sentencepiece.bpe.model", "additional_chat_templates/rag.jinja"})
     EXPECT_EQ(read_file(folder / "out" / name), name);
   EXPECT_FALSE(fs::exists(folder / "out" / "modeling_mixtral.py"));
-  const LoadedModel back = load_model(folder / "out");
-  EXPECT_EQ(back.end_ids, (std::vector<int64_t>{2, 3}));
-  EXPECT_EQ(back.decoder->schema().find("norm.weight").tensor().scalar_type(), at::kBFloat16);
 }
 
 TEST(Export, WhatOnlyTrainingReadsIsKept) {
