@@ -165,6 +165,27 @@ TEST(ToGguf, VocabulariesOfEveryKindReadTheSame) {
   }
 }
 
+// A tokenizer that cuts by the very patterns of a name gets the name.
+TEST(ToGguf, PreTokenizersGetTheirNames) {
+  const nlohmann::json source = nlohmann::json::parse(read_file(golden("tokenizers/gpt2/tokenizer.json")));
+  for (const char* name : {"minicpm5", "exaone-moe", "cohere2moe", "afmoe", "youtu", "jais-2", "spark2_5", "superbpe", "laguna", "bloom", "viking",
+                           "chameleon", "ufakzeka"}) {
+    nlohmann::json root = source, cuts = nlohmann::json::array();
+    for (const char* pattern : pre_tokenization(name)->patterns)
+      cuts.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+    cuts.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}});
+    root["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", cuts}};
+    root["model"]["ignore_merges"] = pre_tokenization(name)->ignore_merges;
+    testing::TemporaryFolder folder;
+    testing::write_text(folder / "tokenizer.json", root.dump());
+    std::vector<std::string> notices;
+    GgufMetadata metadata("x");
+    put_vocabulary(metadata, folder.path(), Node::map(), notices);
+    EXPECT_EQ(metadata.text("tokenizer.ggml.pre"), name);
+    EXPECT_TRUE(notices.empty()) << notices.front();
+  }
+}
+
 /// Written by the reference's writer from the same vocabulary.
 TEST(ToGguf, BertsVocabularyIsReadAsItsTokenizerJson) {
   const std::shared_ptr<Tokenizer> file = load_tokenizer(golden("gguf/vocabulary/bert.gguf")), folder = load_tokenizer(golden("tokenizers/bert-uncased"));

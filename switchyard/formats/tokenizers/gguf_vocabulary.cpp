@@ -16,9 +16,15 @@ namespace {
 using Json = nlohmann::json;
 using Types = SentencePieceTable;  // the kinds of tokens are numbered alike
 
+constexpr char kBlank[] = "\u2581";
 constexpr char kLineBreak[] = R"([\r\n])", kOneDigit[] = R"(\p{N})", kDigits[] = R"(\p{N}+)";
-constexpr char kGroupsOfThree[] = R"(\d{1,3}(?=(?:\d{3})*\b))";  // thousands, from a number's end
 constexpr char kBloom[] = " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+";
+constexpr char kYoutuScripts[] =
+    "[\uAC00-\uD7A3\u3131-\u318E]+|[\uFF01\u2026\u201C\u201D\u2018\u2019\u2014\uFF1A\uFF1B\uFF0C\u3001-\u303F\uFE30-\uFE4F]+|[\u3105-\u312F]+|"
+    "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+";
+constexpr char kAfmoeScripts[] =  // ideographs, kana, Thai, Lao, Khmer, Burmese, Hangul
+    "[\u4E00-\u9FFF\u3400-\u4DBF\u8C48-\uFAFF\u3040-\u309F\u30A0-\u30FF\uFF65-\uFF9F\u2F00-\u2FDF\u0E40-\u0E7F\u0E80-\u0EFF\u1780-\u17FF"
+    "\u1000-\u109F\uAA60-\uAA7F\uA9E0-\uA9FF\uAC00-\uD7AF\u1100-\u11FF]+";
 constexpr char kDeepSeekHan[] = "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+";
 
 }  // namespace
@@ -40,7 +46,7 @@ const PreTokenization* pre_tokenization(const std::string& name) {
     t["glm4"] = t["glm5"] = {.patterns = {patterns::kLlama3}, .ignore_merges = true};
     for (const char* n : {"gpt-4o", "llama4", "minimax-m2", "kanana2", "talkie"}) t[n] = o200k;
     t["granite-embed-multi-97m"] = {.patterns = {patterns::kO200k}, .ignore_merges = true};
-    t["tiny_aya"] = t["cohere2moe"] = {.patterns = {kGroupsOfThree, patterns::kO200k}};
+    t["tiny_aya"] = t["cohere2moe"] = {.patterns = {patterns::kGroupsOfThree, patterns::kO200k}};
     for (const char* n : {"starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"}) t[n] = digits;
     for (const char* n : {"deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"}) t[n] = deepseek3;
     t["tekken"] = {.patterns = {patterns::kTekken}, .ignore_merges = true, .add_begin = true};
@@ -66,6 +72,26 @@ const PreTokenization* pre_tokenization(const std::string& name) {
     t["qwen35"] = {
         .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
         .nfc = true};
+    t["ufakzeka"] = {.patterns = {R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}};
+    t["jais-2"] = {
+        .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
+                     R"(\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1})"}};
+    t["spark2_5"] = {.patterns = {patterns::kThreeDigits, patterns::kDeepSeekIdeographs,
+                                  R"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|)"
+                                  R"( ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+)", kOneDigit}};
+    t["youtu"] = {
+        .patterns = {kYoutuScripts,
+                     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+                     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+                     R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+        .ignore_merges = true};
+    t["afmoe"] = {.patterns = {patterns::kNumbersInThrees, kAfmoeScripts, patterns::kDeepSeekV3}};
+    t["superbpe"] = {.patterns = {kDigits, patterns::kBeforeThrees}};
+    t["chameleon"] = {.patterns = {"<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", "([\\t\\n]|    |  )", kOneDigit,
+                                   R"([\p{P}!-/:-@\[-`{-~])", patterns::kGpt2}, .add_begin = true};
+    t["gemma4"] = t["granite-embed-multi-311m"] = {.add_begin = true, .form = PreTokenization::pieces};
+    t["sarvam-moe"] = {.form = PreTokenization::pieces};
+    t["whitespace"] = {.form = PreTokenization::words};
     return t;
   }();
   const auto found = table.find(name);
@@ -93,7 +119,8 @@ class Reader {
     const std::string model = metadata_.text("tokenizer.ggml.model", "");
     TokenizerParts parts;
     if (metadata_.has("tokenizer.huggingface.json")) parts = original();
-    else if (model == "gpt2") parts = byte_level_bpe();
+    else if (model == "gpt2" || model == "whitespace") parts = merged_pairs(metadata_.text("tokenizer.ggml.pre", "default"));
+    else if (model == "gemma4") parts = merged_pairs(model);
     else if (model == "llama" || model == "t5") parts = sentencepiece(model == "t5");
     else if (model == "bert") parts = word_pieces();
     else fail("tokenizer.unsupported", "{}: the tokenizer model \"{}\" is not supported", metadata_.source(), model);
@@ -131,21 +158,44 @@ class Reader {
     return parts;
   }
 
+  /// How a text becomes symbols to merge, and ids a text again.
+  void put_form(Json& root, const PreTokenization& pre) const {
+    Json& normaliser = root["normalizer"] = Json();
+    Json& cuts = root["pre_tokenizer"] = Json();
+    Json& decoder = root["decoder"] = Json();
+    if (pre.form == PreTokenization::bytes) {
+      const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", metadata_.flag("tokenizer.ggml.add_space_prefix", false)},
+                               {"trim_offsets", true}, {"use_regex", false}};
+      if (pre.nfc) normaliser = {{"type", "NFC"}};
+      Json list = Json::array();
+      for (const char* pattern : pre.patterns)
+        list.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+      list.push_back(byte_level);
+      cuts = {{"type", "Sequence"}, {"pretokenizers", list}};
+      decoder = byte_level;
+      return;
+    }
+    if (const auto id = id_at("tokenizer.ggml.unknown_token_id"); known(id)) root["model"]["unk_token"] = token(id);
+    if (pre.form == PreTokenization::words) {
+      if (metadata_.flag("tokenizer.ggml.normalizer.lowercase", false)) normaliser = {{"type", "Lowercase"}};
+      cuts = {{"type", "WhitespaceSplit"}};
+      return;
+    }
+    const auto replace = [](const char* from, const char* to) { return Json{{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}}; };
+    normaliser = replace(" ", kBlank);
+    decoder = {{"type", "Sequence"}, {"decoders", {replace(kBlank, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}};
+    root["model"]["byte_fallback"] = root["model"]["fuse_unk"] = true;
+  }
+
   /// Written as the tokenizer.json that the file was made from, so that it can be saved as one.
-  TokenizerParts byte_level_bpe() {
-    const std::string name = metadata_.text("tokenizer.ggml.pre", "default");
+  TokenizerParts merged_pairs(const std::string& name) {
     const PreTokenization* pre = pre_tokenization(name);
     check(pre != nullptr, "tokenizer.unsupported", "{}: the pre-tokenizer \"{}\" is not known here; use the original tokenizer.json",
           metadata_.source(), name);
     read_ids();
     add_begin_ = metadata_.flag("tokenizer.ggml.add_bos_token", pre->add_begin);
     add_end_ = metadata_.flag("tokenizer.ggml.add_eos_token", false);
-    const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", metadata_.flag("tokenizer.ggml.add_space_prefix", false)},
-                             {"trim_offsets", true}, {"use_regex", false}};
-    Json cuts = Json::array(), added = Json::array(), vocabulary = Json::object(), merges = Json::array();
-    for (const char* pattern : pre->patterns)
-      cuts.push_back({{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
-    cuts.push_back(byte_level);
+    Json added = Json::array(), vocabulary = Json::object(), merges = Json::array();
     for (size_t id = 0; id < tokens_.size(); ++id) {
       check_text(tokens_[id]);
       const bool fresh = vocabulary.emplace(tokens_[id], id).second;
@@ -160,13 +210,12 @@ class Reader {
       check(space != std::string::npos, "tokenizer.format", "{}: the merge \"{}\" is no pair of tokens", metadata_.source(), line);
       merges.push_back(Json::array({line.substr(0, space), line.substr(space + 1)}));
     }
-    const Json root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
-                       {"normalizer", pre->nfc ? Json{{"type", "NFC"}} : Json()},
-                       {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", cuts}}},
-                       {"post_processor", template_json()}, {"decoder", byte_level},
-                       {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
-                                  {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false},
-                                  {"ignore_merges", pre->ignore_merges}, {"vocab", vocabulary}, {"merges", merges}}}};
+    Json root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added},
+                 {"post_processor", template_json()},
+                 {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
+                            {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false},
+                            {"ignore_merges", pre->ignore_merges}, {"vocab", vocabulary}, {"merges", merges}}}};
+    put_form(root, *pre);
     std::map<std::string, std::string> files = config_files();
     files["tokenizer.json"] = root.dump() + "\n";
     TokenizerParts parts = parts_from_json(files["tokenizer.json"], files, metadata_.source());
@@ -188,13 +237,12 @@ class Reader {
     add_begin_ = metadata_.flag("tokenizer.ggml.add_bos_token", true);
     add_end_ = metadata_.flag("tokenizer.ggml.add_eos_token", true);
     Json vocabulary = Json::object(), added = Json::array();
-    constexpr std::string_view kBlank = "\xE2\x96\x81";
     std::string unknown = "[UNK]";
     for (size_t id = 0; id < tokens_.size(); ++id) {
       check_text(tokens_[id]);
       const bool control = types_[id] == Types::kControl || types_[id] == Types::kUnknown;
       std::string& token = tokens_[id];
-      if (!control) token = token.starts_with(kBlank) ? token.substr(kBlank.size()) : "##" + token;
+      if (!control) token = token.starts_with(kBlank) ? token.substr(std::string_view(kBlank).size()) : "##" + token;
       check(vocabulary.emplace(token, id).second, "tokenizer.format", "{}: token \"{}\" stands twice in the vocabulary", metadata_.source(), token);
       if (types_[id] == Types::kUnknown) unknown = token;
       if (control)

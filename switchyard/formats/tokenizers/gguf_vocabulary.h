@@ -1,5 +1,5 @@
-// The tokenizer in a GGUF file's metadata (tokenizer.ggml.*): byte-level BPE with merges and the name of a pattern ("gpt2"),
-// sentencepiece BPE by scores ("llama") and unigram ("t5"), WordPiece ("bert").
+// The tokenizer in a GGUF file's metadata (tokenizer.ggml.*): BPE with merges and the name of a pattern ("gpt2"; also "gemma4" and
+// "whitespace"), sentencepiece BPE by scores ("llama") and unigram ("t5"), WordPiece ("bert").
 #pragma once
 
 #include <filesystem>
@@ -15,6 +15,9 @@ struct PreTokenization {
   std::vector<const char*> patterns;  ///< each cuts what the ones before left
   bool nfc = false;                   ///< the published tokenizer normalises first, which the file does not say
   bool ignore_merges = false, add_begin = false;
+  /// What is merged: bytes; characters, "\u2581" for a blank, with a token for each byte of those that have none; or the characters of words
+  /// between blanks.
+  enum Form { bytes, pieces, words } form = bytes;
 };
 /// Null for an unknown name.
 const PreTokenization* pre_tokenization(const std::string& name);

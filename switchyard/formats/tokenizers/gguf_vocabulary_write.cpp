@@ -25,7 +25,9 @@ constexpr int64_t kMostTokens = int64_t{1} << 24;
 
 /// Names of pre-tokenizers that cut differently, frequent ones first; a name stands for all that cut as it does.
 constexpr std::array kPreTokenizers{"gpt-2", "llama-bpe", "qwen2", "gpt-4o", "deepseek-v3", "dbrx", "hunyuan", "olmo", "starcoder", "tekken",
-                                    "deepseek-llm", "deepseek-coder", "falcon", "seed-coder", "bailingmoe", "qwen35", "kimi-k2", "default"};
+                                    "deepseek-llm", "deepseek-coder", "falcon", "seed-coder", "bailingmoe", "qwen35", "kimi-k2", "default", "minicpm5",
+                                    "exaone-moe", "cohere2moe", "afmoe", "youtu", "jais-2", "spark2_5", "superbpe", "laguna", "bloom", "viking",
+                                    "chameleon", "ufakzeka"};
 
 /// Text on which any two of these cut differently: contractions in both cases, digits in runs, marks, ideographs, line ends,
 /// punctuation before line ends and slashes, blanks before and after them.

@@ -187,6 +187,34 @@ Finder each_match(Match match) {
   };
 }
 
+/// Calls found(text, places, matches) for every run of digits; places: where its digits begin, then its end.
+template <typename Found>
+Finder each_number(bool (*digit)(char32_t), Found found) {
+  return [digit, found](std::string_view word, std::vector<Span>& matches) {
+    const Reader text(word);
+    std::vector<uint32_t> places;
+    for (size_t at = 0; at < word.size();) {
+      places.clear();
+      size_t end = at;
+      for (; end < word.size() && digit(text.code(end)); end = text.after(end)) places.push_back(static_cast<uint32_t>(end));
+      places.push_back(static_cast<uint32_t>(end));
+      if (end > at) found(text, places, matches);
+      at = end > at ? end : text.after(at);
+    }
+  };
+}
+
+/// \w of Oniguruma: with Latin-1's small numbers and fractions, without joiners.
+bool ruby_word(char32_t c) {
+  if (c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0xBC && c <= 0xBE)) return true;
+  return c != 0x200C && c != 0x200D && is_word(c);
+}
+
+void groups_of_three(const std::vector<uint32_t>& places, std::vector<Span>& matches) {
+  const size_t count = places.size() - 1;
+  for (size_t i = 0, next = (count - 1) % 3 + 1; i < count; i = next, next += 3) matches.push_back({places[i], places[next]});
+}
+
 std::map<std::string, Finder> make_finders() {
   std::map<std::string, Finder> finders;
   finders[patterns::kGpt2] = each_match(match_gpt2);
@@ -201,6 +229,16 @@ std::map<std::string, Finder> make_finders() {
     size_t end = at;
     while (end < text.size() && in_deepseek_ideographs(text.code(end))) end = text.after(end);
     return end;
+  });
+  finders[patterns::kGroupsOfThree] = each_number(is_digit, [](const Reader& text, const std::vector<uint32_t>& places, std::vector<Span>& matches) {
+    if (places.back() == text.size() || !ruby_word(text.code(places.back()))) groups_of_three(places, matches);
+  });
+  finders[patterns::kNumbersInThrees] =
+      each_number([](char32_t c) { return is(c, kNumber); },
+                  [](const Reader&, const std::vector<uint32_t>& places, std::vector<Span>& matches) { groups_of_three(places, matches); });
+  finders[patterns::kBeforeThrees] = each_number(is_digit, [](const Reader&, const std::vector<uint32_t>& places, std::vector<Span>& matches) {
+    const size_t count = places.size() - 1;
+    for (size_t i = count % 3; i < count; i += 3) matches.push_back({places[i], places[i]});
   });
   finders[patterns::kBlanksAtEnd] = [](std::string_view word, std::vector<Span>& matches) {
     const Reader text(word);

@@ -32,6 +32,12 @@ inline constexpr char kDeepSeekV3[] =
     R"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|)"
     R"( ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
+// Numbers in groups of three from their ends: of any word of digits (Cohere), of any run of \p{N} (AFMoE), and the places between
+// the groups (SuperBPE).
+inline constexpr char kGroupsOfThree[] = R"(\d{1,3}(?=(?:\d{3})*\b))";
+inline constexpr char kNumbersInThrees[] = R"(\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N})))";
+inline constexpr char kBeforeThrees[] = R"((?=(\d{3})+(?!\d)))";
+
 /// DeepSeek's first models: letters and marks that take a blank before them along.
 inline constexpr char kDeepSeekLetters[] =
     "\\s?[A-Za-z\u00B5\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u01BA\u01BC-\u01BF\u01C4-\u0293\u0295-\u02AF\u0370-"

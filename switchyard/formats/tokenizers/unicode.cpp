@@ -163,6 +163,8 @@ bool is_word(char32_t c) {
   return (U_GET_GC_MASK(static_cast<UChar32>(older_alike(c))) & (U_GC_ND_MASK | U_GC_NL_MASK | U_GC_PC_MASK)) != 0;
 }
 
+bool is_digit(char32_t c) { return c < 0x80 ? c >= '0' && c <= '9' : u_isdigit(static_cast<UChar32>(older_alike(c))) != 0; }
+
 void append_lower(std::vector<Edit>& edits, char32_t c) {
   if (c == 0x130) {  // the only character whose lower case is two
     edits.push_back({'i', 0});

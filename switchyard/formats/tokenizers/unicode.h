@@ -32,6 +32,7 @@ inline bool is_newer(char32_t c) { return older_alike(c) != c; }
 bool replace_newer(std::string_view text, std::string& replaced);
 
 bool is_word(char32_t c);              ///< \w of Unicode TS 18: alphabetic, marks, decimal digits, connectors, joiners
+bool is_digit(char32_t c);             ///< \d: \p{Nd}
 // As the parts of the Hugging Face library see them, some with older tables (unicode_reference.cpp).
 bool is_punctuation(char32_t c);       ///< ASCII punctuation and \p{P}
 bool is_other(char32_t c);             ///< \p{C} without unassigned
