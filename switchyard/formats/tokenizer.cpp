@@ -71,14 +71,8 @@ fs::path first_with(const fs::path& folder, std::string_view extension) {
   return first;
 }
 
-}  // namespace
-
-std::shared_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
-  if (!fs::is_directory(path)) {
-    check(fs::exists(path), "tokenizer.missing", "{} does not exist; a folder with tokenizer.json or a tokenizer file is wanted", path.string());
-    check(fs::is_regular_file(path), "tokenizer.missing", "{} is no regular file", path.string());
-    return load_file(path);
-  }
+/// Null when it holds none.
+std::shared_ptr<Tokenizer> load_folder(const fs::path& path) {
   std::map<std::string, std::string> files =
       read_files(path, {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "spiece.model",
                         "sentencepiece.bpe.model", "tiktoken.model", "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt"});
@@ -90,6 +84,21 @@ std::shared_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   }
   for (const char* extension : {".tiktoken", ".gguf"})  // of a split GGUF set, the first file
     if (const fs::path file = first_with(path, extension); !file.empty()) return load_file(file);
+  return nullptr;
+}
+
+}  // namespace
+
+std::shared_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  if (!fs::is_directory(path)) {
+    check(fs::exists(path), "tokenizer.missing", "{} does not exist; a folder with tokenizer.json or a tokenizer file is wanted", path.string());
+    check(fs::is_regular_file(path), "tokenizer.missing", "{} is no regular file", path.string());
+    return load_file(path);
+  }
+  std::error_code none;
+  for (const fs::path& folder : {path, path / "tokenizer"})
+    if (fs::is_directory(folder, none))
+      if (std::shared_ptr<Tokenizer> tokenizer = load_folder(folder)) return tokenizer;
   fail("tokenizer.missing", "{} holds no tokenizer.json (nor a tokenizer.model or tiktoken.model)", path.string());
 }
 

@@ -66,8 +66,8 @@ class Tokenizer {
 };
 
 /// Loads the tokenizer of a model folder or of one file: tokenizer.json, a tiktoken rank file (tiktoken.model, *.tiktoken), a
-/// sentencepiece model (tokenizer.model, spiece.model) or a GGUF file; in a folder the first of these counts. A
-/// tokenizer_config.json beside it names special tokens, but a sentencepiece model that is named itself is read alone. Throws
+/// sentencepiece model (tokenizer.model, spiece.model) or a GGUF file; in a folder the first of these counts, and where it has none, what its
+/// folder `tokenizer` holds (a run's). A tokenizer_config.json beside it names special tokens, but a sentencepiece model that is named itself is read alone. Throws
 /// tokenizer.missing, tokenizer.format (damaged), tokenizer.unsupported (what is not supported is named), tokenizer.regex.
 std::shared_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 

@@ -153,6 +153,17 @@ TEST_P(TokenizerKinds, ManyCharactersLeaveRoomForPieces) {
   EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
 }
 
+TEST_P(TokenizerKinds, ARunsFolderHasItsTokenizer) {
+  const auto tokenizer = trained(GetParam());
+  TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "tokenizer");
+  tokenizer->save(folder / "tokenizer");
+  EXPECT_EQ(load_tokenizer(folder.path())->fingerprint(), tokenizer->fingerprint());
+  std::filesystem::remove_all(folder / "tokenizer");
+  std::filesystem::create_directory_symlink(".", folder / "tokenizer");
+  EXPECT_EQ(expect_error([&] { (void)load_tokenizer(folder.path()); }).code(), "tokenizer.missing");
+}
+
 TEST_P(TokenizerKinds, SavedAndLoadedItIsTheSame) {
   const auto tokenizer = trained(GetParam());
   TemporaryFolder folder;
