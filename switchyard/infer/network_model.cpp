@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "switchyard/base/error.h"
 
@@ -17,28 +18,28 @@ static constexpr int64_t kPieceElements = int64_t{1} << 24;
 namespace {
 
 /// Weights of several types compute in one: in that of nearly all numbers (a few norms or routers may be wider), else in the widest,
-/// which loses none. Beside packed weights, whose rows have a type of their own, only few become wider: many stay as the file has them.
+/// which loses none. Few beside packed weights take the type of these, whose rows they meet.
 void settle_type(const Schema& schema) {
   std::map<at::ScalarType, int64_t> numbers;
   int64_t all = 0, packed = 0;
+  std::optional<at::ScalarType> packed_type;
   const auto weighs = [](const Parameter& p) { return !p.packed() && p.bound() && !p.spec().buffer && !p.spec().dtype; };
   for (const Parameter& parameter : schema.all()) {
     if (parameter.packed()) {
-      numbers[parameter.packed()->type()] += parameter.count();
+      packed_type = parameter.packed()->type();
       packed += parameter.count();
     } else if (weighs(parameter)) {
       numbers[parameter.tensor().scalar_type()] += parameter.count();
-    } else {
-      continue;
+      all += parameter.count();
     }
-    all += parameter.count();
   }
-  if (numbers.size() < 2) return;
+  const bool few = all < packed / 9;
+  if (numbers.empty() || (numbers.size() < 2 && !few)) return;
   at::ScalarType type = numbers.begin()->first;
   for (const auto& [each, count] : numbers) type = c10::promoteTypes(type, each);
   for (const auto& [each, count] : numbers)
     if (count > all / 10 * 9) type = each;
-  if (packed > 0 && all - packed > all / 10) return;
+  if (few) type = *packed_type;
   const at::NoGradGuard guard;
   for (const Parameter& parameter : schema.all())
     if (weighs(parameter) && parameter.tensor().scalar_type() != type) parameter.bind(parameter.tensor().detach().to(type));

@@ -2,7 +2,6 @@
 #include <ATen/ATen.h>
 
 #include "switchyard/base/files.h"
-#include "switchyard/base/progress.h"
 #include "switchyard/convert/export.h"
 #include "switchyard/infer/named_outputs.h"
 #include "switchyard/infer/network_model.h"
@@ -20,14 +19,6 @@ using testing::expect_error;
 using testing::golden;
 using testing::TemporaryFolder;
 using testing::write_text;
-
-/// Says nothing.
-class Silence : public Reporter {
- public:
-  void message(Level, std::string_view) override {}
-  void progress(std::string_view, int64_t, int64_t, const std::vector<std::pair<std::string, std::string>>&) override {}
-  void finished(std::string_view) override {}
-};
 
 /// The golden model of that name with a tokenizer of one token a character, which fits its vocabulary of 96.
 void publish(const std::string& family, const fs::path& folder, int characters = 90) {
@@ -83,11 +74,7 @@ void expect_equal_checkpoints(const fs::path& a, const fs::path& b) {
     EXPECT_TRUE(read_file(a / file) == read_file(b / file)) << file;
 }
 
-class BegunFrom : public ::testing::TestWithParam<const char*> {
- protected:
-  const std::shared_ptr<Reporter> before_ = set_reporter(std::make_shared<Silence>());
-  ~BegunFrom() override { set_reporter(before_); }
-};
+class BegunFrom : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(BegunFrom, LearnsResumesAndIsGivenBack) {
   const std::string family = GetParam();

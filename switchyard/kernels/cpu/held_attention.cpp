@@ -117,7 +117,8 @@ void attend(const at::Tensor& q, std::span<const HeldKeys> held, const HeldOptio
   const int64_t most = std::min(kHeads, group), room = most * (2 + dv);
   std::vector<float> found(pieces.size() * static_cast<size_t>(room));
   const T* queries = q.const_data_ptr<T>();
-  parallel_tasks(static_cast<int64_t>(pieces.size()), operations / 4, [&](int64_t i) {
+  const int64_t cost = operations / 4;  // keys and values mostly lie in a cache, where such products take a quarter of what weights do
+  parallel_tasks(static_cast<int64_t>(pieces.size()), cost, [&](int64_t i) {
     const Piece& piece = pieces[static_cast<size_t>(i)];
     const HeldKeys& of = held[static_cast<size_t>(piece.row)];
     const int64_t key_stride = of.keys.stride(0), value_stride = of.values.stride(0), n = piece.keys;
