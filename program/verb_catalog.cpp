@@ -9,7 +9,7 @@
 #include "switchyard/base/json.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/models/families/family.h"
-#include "switchyard/models/families/gguf_names.h"
+#include "switchyard/models/families/gguf/architecture.h"
 
 namespace switchyard::program {
 

@@ -17,7 +17,7 @@
 #include "switchyard/kernels/packed_weight.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
-#include "switchyard/models/families/gguf_hub.h"
+#include "switchyard/models/families/gguf/hub_view.h"
 #include "switchyard/models/families/hub_keys.h"
 
 namespace switchyard {

@@ -10,7 +10,7 @@
 #include "switchyard/formats/template/chat_template.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
 #include "switchyard/models/checkpoint.h"
-#include "switchyard/models/families/gguf_view.h"
+#include "switchyard/models/families/gguf/file_view.h"
 
 namespace switchyard {
 

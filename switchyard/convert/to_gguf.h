@@ -21,7 +21,7 @@ struct ToGgufReport {
 };
 
 /// `in`: a folder of a published family, or a run or model of ours, which is exported first (so throws convert.export.* too). Throws
-/// convert.gguf.* (models/families/gguf_view.h), convert.gguf.input for a GGUF file, convert.quantise.*, tokenizer.*, template.*,
+/// convert.gguf.* (models/families/gguf/file_view.h), convert.gguf.input for a GGUF file, convert.quantise.*, tokenizer.*, template.*,
 /// formats.*. Nothing is quantised unless asked for: read back, every tensor and the config are equal bit for bit.
 ToGgufReport convert_to_gguf(const std::filesystem::path& in, const std::filesystem::path& out, const ToGgufOptions& options = {});
 

@@ -13,7 +13,7 @@
 #include "switchyard/formats/tokenizers/pipeline.h"
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/family.h"
-#include "switchyard/models/families/gguf_hub.h"
+#include "switchyard/models/families/gguf/hub_view.h"
 
 namespace switchyard {
 

@@ -1,6 +1,6 @@
 #include "switchyard/formats/gguf_header.h"
 #include "switchyard/formats/tokenizer.h"
-#include "switchyard/models/families/gguf_hub.h"
+#include "switchyard/models/families/gguf/hub_view.h"
 #include "tests/fuzz/target.h"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "switchyard/models/families/gguf_hub.h"
+#include "switchyard/models/families/gguf/hub_view.h"
 
 #include <ATen/ATen.h>
 

@@ -1,5 +1,5 @@
 // A folder of a published family seen as the GGUF file that it becomes: config.json as metadata, tensors under the container's names
-// and in its shapes. The other way is gguf_hub.h; a view of a view is the folder again, bit for bit.
+// and in its shapes. The other way is hub_view.h; a view of a view is the folder again, bit for bit.
 #pragma once
 
 #include <memory>
@@ -18,7 +18,7 @@ struct GgufView {
   std::vector<std::string> notices;             ///< what other readers of the container pass over
 };
 
-/// config: of a family with an architecture in gguf_names.h; weights: its folder's. One-dimensional tensors, biases and routers are
+/// config: of a family with an architecture here (architecture.h); weights: its folder's. One-dimensional tensors, biases and routers are
 /// float32 there, as llama.cpp needs them; the metadata says what they were. Throws convert.gguf.family for another family,
 /// convert.gguf.option when the container's keys cannot say the config (what would read otherwise is named), convert.gguf.tensor
 /// for a tensor without a name there, model.missing_tensor, model.config, options.*.

@@ -1,7 +1,7 @@
 // A GGUF file seen as the folder that it was converted from: its metadata as a config.json, its tensors under the hub's names and
 // in the hub's shapes. So whatever loads a published family loads its GGUF too, and nothing else knows the container.
 //
-// What the container changes, and this undoes, is in gguf_names.h. Renormalisation of expert weights is implied by the architecture's
+// What the container changes, and this undoes, is in architecture.h. Renormalisation of expert weights is implied by the architecture's
 // name.
 #pragma once
 

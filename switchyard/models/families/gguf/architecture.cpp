@@ -1,4 +1,4 @@
-#include "switchyard/models/families/gguf_names.h"
+#include "switchyard/models/families/gguf/architecture.h"
 
 #include <fmt/format.h>
 
@@ -10,17 +10,12 @@ namespace switchyard::gguf {
 using Move = Rule::Move;
 
 const std::vector<Architecture>& architectures() {
-  static const std::vector<Architecture> all{
-      {.name = "llama", .model_types = {"mixtral", "llama", "mistral"}, .router = "block_sparse_moe.gate",
-       .experts = "block_sparse_moe.experts.{e}.", .gate = "w1", .up = "w3", .down = "w2", .permuted = true},
-      {.name = "olmoe", .model_types = {"olmoe"}},
-      {.name = "qwen2moe", .model_types = {"qwen2_moe"}},
-      {.name = "qwen3moe", .model_types = {"qwen3_moe"}},
-      {.name = "deepseek2", .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2"}, .shared = "mlp.shared_experts."},
-      {.name = "gpt-oss", .model_types = {"gpt_oss"}, .router = "mlp.router", .alternating = true},
-      {.name = "qwen2", .model_types = {"qwen2"}},
-      {.name = "qwen3", .model_types = {"qwen3"}},
-  };
+  static const std::vector<Architecture> all = [] {
+    std::vector<Architecture> list;
+    for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures()})
+      list.insert(list.end(), part.begin(), part.end());
+    return list;
+  }();
   return all;
 }
 
@@ -38,17 +33,15 @@ const Architecture* architecture_of(std::string_view model_type) {
 
 std::vector<Rule> layer_rules(const Architecture& words) {
   const Move queries = words.permuted ? Move::rows_of_queries : Move::same, keys = words.permuted ? Move::rows_of_keys : Move::same;
-  std::vector<Rule> rules;
+  std::vector<Rule> rules = words.rules;
   for (const auto& [part, dense, expert] : {std::tuple{"gate", "gate_proj", words.gate}, {"up", "up_proj", words.up}, {"down", "down_proj", words.down}}) {
-    if (words.alternating) continue;
     rules.push_back({fmt::format("ffn_{}_exps.weight", part), fmt::format("{}{}.weight", words.experts, expert), Move::expert});
     rules.push_back({fmt::format("ffn_{}.{{e}}.weight", part), fmt::format("{}{}.weight", words.experts, expert)});  // early files
   }
   const std::vector<Rule> common{
       {"attn_norm.weight", "input_layernorm.weight"},
-      // gpt-oss's files have a name of its own for the second norm.
-      words.alternating ? Rule{"post_attention_norm.weight", "post_attention_layernorm.weight"} : Rule{"ffn_norm.weight", "post_attention_layernorm.weight"},
-      words.alternating ? Rule{"ffn_norm.weight", "post_attention_layernorm.weight"} : Rule{"post_attention_norm.weight", "post_attention_layernorm.weight"},
+      {"ffn_norm.weight", "post_attention_layernorm.weight"},
+      {"post_attention_norm.weight", "post_attention_layernorm.weight"},
       {"attn_q_norm.weight", "self_attn.q_norm.weight"},
       {"attn_k_norm.weight", "self_attn.k_norm.weight"},
       {"attn_sinks.weight", "self_attn.sinks"},
@@ -76,9 +69,10 @@ std::vector<Rule> layer_rules(const Architecture& words) {
   return rules;
 }
 
-const std::vector<Rule>& outer_rules() {
-  static const std::vector<Rule> rules{
-      {"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}};
+std::vector<Rule> outer_rules(const Architecture& words) {
+  std::vector<Rule> rules = words.outer;
+  for (const auto& [theirs, hub] : {std::pair{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}})
+    rules.push_back({theirs, hub});
   return rules;
 }
 

@@ -1,8 +1,9 @@
-// Which tensor of a GGUF file is which tensor of the hub's folder: one table, read in both directions (gguf_hub.h, gguf_view.h).
+// One architecture of the container beside the families that it stands for: which tensor of a file is which tensor of the hub's folder,
+// and which key of the metadata is which of config.json. Read in both directions (hub_view.h, file_view.h); adding one is a file here
+// and a line in architecture.cpp.
 //
-// What the container changes: experts lie stacked; rows of q and k of the "llama" architecture are permuted for another rotary
-// layout; multi-head latent attention has its key and value maps apart, keys transposed; gpt-oss's gate and up columns lie apart
-// instead of alternating.
+// What the container changes: experts lie stacked; rows of q and k of some architectures are permuted for another rotary layout;
+// multi-head latent attention has its key and value maps apart, keys transposed; what the hub has in one tensor may lie apart.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,11 @@
 #include <vector>
 
 namespace switchyard::gguf {
+
+class HubConfig;
+class HubTensors;
+class FileKeys;
+class FileTensors;
 
 /// How a tensor of one side is made from one of the other. Names are those within a layer, {e} an expert.
 struct Rule {
@@ -27,12 +33,19 @@ struct Rule {
 };
 
 struct Architecture {
-  std::string name;                     ///< general.architecture
-  std::vector<std::string> model_types; ///< of config.json; the first is what a file of the architecture is read as
+  std::string name;                      ///< general.architecture
+  std::vector<std::string> model_types;  ///< of config.json; the first is what a file of the architecture is read as
+  std::string layer = "model.layers.{i}.";  ///< what the hub puts before the names of a layer
   std::string router = "mlp.gate", experts = "mlp.experts.{e}.", gate = "gate_proj", up = "up_proj", down = "down_proj";
   std::string shared = "mlp.shared_expert.";
-  bool permuted = false;     ///< rows of q and k
-  bool alternating = false;  ///< gate and up columns of one tensor at the hub
+  bool permuted = false;                 ///< rows of q and k
+  std::vector<Rule> rules = {};          ///< of its layers, before those that all share; the first that fits is written
+  std::vector<Rule> outer = {};          ///< of tensors outside layers, before those that all share
+  void (*config)(HubConfig&);            ///< from a file: the config beyond put_common
+  void (*keys)(FileKeys&);               ///< into a file: the metadata beyond the common keys
+  /// What rules cannot say, before they are applied to a layer.
+  void (*from_file)(HubTensors&, const std::string& prefix, const std::string& hub) = nullptr;
+  void (*to_file)(FileTensors&, const std::string& prefix, const std::string& hub) = nullptr;
 };
 const std::vector<Architecture>& architectures();
 /// Null when it is not known.
@@ -41,8 +54,8 @@ const Architecture* architecture_of(std::string_view model_type);
 
 /// Of tensors in each layer. Two rules may stand for one tensor of the hub: names of other times, which are read and not written.
 std::vector<Rule> layer_rules(const Architecture& architecture);
-/// {theirs, hub} of those outside layers.
-const std::vector<Rule>& outer_rules();
+/// Of tensors outside layers.
+std::vector<Rule> outer_rules(const Architecture& architecture);
 
 /// The text with its first `what` replaced by a number.
 std::string numbered(std::string text, std::string_view what, int64_t number);
@@ -54,5 +67,11 @@ inline constexpr char kStoredAs[] = "switchyard.stored_as.";
 inline constexpr char kYarnTruncate[] = "switchyard.rope.yarn_truncate";
 /// Metadata: low and high factor and original length of Llama 3's scaling, of which the container has only the result.
 inline constexpr char kLlama3[] = "switchyard.rope.llama3";
+
+// One function a file of this folder.
+std::vector<Architecture> llama_architectures();
+std::vector<Architecture> qwen_architectures();
+std::vector<Architecture> deepseek_architectures();
+std::vector<Architecture> gpt_oss_architectures();
 
 }  // namespace switchyard::gguf

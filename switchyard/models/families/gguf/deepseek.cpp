@@ -1,0 +1,118 @@
+// DeepSeek-V2 and V3 and Kimi K2: multi-head latent attention, grouped experts.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/reshape.h>
+
+#include "switchyard/models/families/gguf/architecture.h"
+#include "switchyard/models/families/gguf/file_keys.h"
+#include "switchyard/models/families/gguf/file_tensors.h"
+#include "switchyard/models/families/gguf/hub_config.h"
+#include "switchyard/models/families/gguf/hub_tensors.h"
+
+namespace switchyard::gguf {
+namespace {
+
+void latent_config(HubConfig& config) {
+  const int64_t rope = config.integer("rope.dimension_count");
+  const bool own = config.has("attention.key_length_mla");  // newer files give the compressed sizes under the plain keys
+  config.put("num_key_value_heads", config.integer("attention.head_count"));
+  if (config.has("attention.q_lora_rank")) config.copy("q_lora_rank", "attention.q_lora_rank");
+  else config.put("q_lora_rank", Node());
+  config.copy("kv_lora_rank", "attention.kv_lora_rank");
+  config.put("qk_rope_head_dim", rope);
+  config.put("qk_nope_head_dim", config.integer(own ? "attention.key_length_mla" : "attention.key_length") - rope);
+  config.copy("v_head_dim", own ? "attention.value_length_mla" : "attention.value_length");
+  std::erase_if(config.node().entries(), [](const auto& entry) { return entry.first == "head_dim"; });
+}
+
+void deepseek_config(HubConfig& config) {
+  const bool sigmoid = config.integer("expert_gating_func", 1) == 2;
+  const int64_t groups = config.integer("expert_group_count", 1);
+  latent_config(config);
+  config.put_text("model_type", sigmoid ? "deepseek_v3" : "deepseek_v2");
+  config.copy("n_routed_experts", "expert_count");
+  config.copy("num_experts_per_tok", "expert_used_count");
+  config.put("n_shared_experts", config.integer("expert_shared_count", 0));
+  config.copy("moe_intermediate_size", "expert_feed_forward_length");
+  config.put("first_k_dense_replace", config.integer("leading_dense_block_count", 0));
+  config.put("moe_layer_freq", 1);
+  config.put_number("routed_scaling_factor", config.number("expert_weights_scale", 1));
+  config.put_flag("norm_topk_prob", config.flag("expert_weights_norm", false));
+  config.put("n_group", groups);
+  config.put("topk_group", config.integer("expert_group_used_count", 1));
+  config.put_text("scoring_func", sigmoid ? "sigmoid" : "softmax");
+  config.put_text("topk_method", sigmoid ? "noaux_tc" : groups > 1 ? "group_limited_greedy" : "greedy");
+  config.put_flag("attention_bias", false);
+}
+
+void latent_keys(FileKeys& keys) {
+  const Node& config = keys.config();
+  const int64_t rank = integer_at(config, "kv_lora_rank"), turning = integer_at(config, "qk_rope_head_dim"), plain = integer_at(config, "qk_nope_head_dim");
+  keys.count("attention.head_count_kv", 1);  // all heads share the compressed key
+  if (keys.integer("q_lora_rank", 0) > 0) keys.copy("attention.q_lora_rank", "q_lora_rank");
+  keys.count("attention.kv_lora_rank", rank);
+  keys.count("attention.key_length", rank + turning);
+  keys.count("attention.value_length", rank);
+  keys.count("attention.key_length_mla", plain + turning);
+  keys.copy("attention.value_length_mla", "v_head_dim");
+  keys.count("rope.dimension_count", turning);
+}
+
+void deepseek_keys(FileKeys& keys) {
+  const Node& config = keys.config();
+  latent_keys(keys);
+  keys.copy("leading_dense_block_count", "first_k_dense_replace");
+  keys.copy("expert_feed_forward_length", "moe_intermediate_size");
+  keys.copy("expert_count", "n_routed_experts");
+  keys.copy("expert_used_count", "num_experts_per_tok");
+  keys.count("expert_shared_count", keys.integer("n_shared_experts", 0));
+  keys.copy_number("expert_weights_scale", "routed_scaling_factor");
+  keys.flag("expert_weights_norm", keys.present("norm_topk_prob") && flag_at(config, "norm_topk_prob"));
+  keys.copy("expert_group_count", "n_group");
+  keys.copy("expert_group_used_count", "topk_group");
+  keys.count("expert_gating_func", text_at(config, "scoring_func") == "sigmoid" ? 2 : 1);
+}
+
+/// Multi-head latent attention: [H, kv, nope] and [H, v, kv] become the hub's [H (nope + v), kv].
+void key_value_map_from_file(HubTensors& tensors, const std::string& prefix, const std::string& hub) {
+  const TensorInfo *keys = tensors.theirs(prefix + "attn_k_b.weight"), *values = tensors.theirs(prefix + "attn_v_b.weight");
+  if (keys == nullptr || values == nullptr) return;
+  check(keys->shape.size() == 3 && values->shape.size() == 3 && keys->shape[0] == values->shape[0] && keys->shape[1] == values->shape[2],
+        "model.gguf", "{}: {} and {} do not fit together", tensors.where(), keys->name, values->name);
+  tensors.use(keys->name);
+  tensors.use(values->name);
+  const int64_t rows = keys->shape[0] * (keys->shape[2] + values->shape[1]), rank = keys->shape[1];
+  tensors.add({{hub + "self_attn.kv_b_proj.weight", keys->dtype, {rows, rank}, keys->bytes + values->bytes},
+               [&tensors, keys = keys->name, values = values->name, rows, rank] {
+                 const at::Tensor k = tensors.read(keys).transpose(1, 2), v = tensors.read(values);
+                 at::Tensor both = at::empty({k.size(0), k.size(1) + v.size(1), rank}, k.options());
+                 both.narrow(1, 0, k.size(1)).copy_(k);
+                 both.narrow(1, k.size(1), v.size(1)).copy_(v);
+                 return both.view({rows, rank});
+               }});
+}
+
+/// Multi-head latent attention: the hub's [H (nope + v), kv] become [H, kv, nope] and [H, v, kv].
+void key_value_maps_to_file(FileTensors& tensors, const std::string& prefix, const std::string& hub) {
+  const Node& config = tensors.config();
+  const std::string of = hub + "self_attn.kv_b_proj.weight";
+  const TensorInfo* info = tensors.hub(of);
+  if (info == nullptr || info->shape.size() != 2) return;
+  const int64_t heads = integer_at(config, "num_attention_heads"), plain = integer_at(config, "qk_nope_head_dim"), value = integer_at(config, "v_head_dim");
+  const int64_t rank = info->shape[1];
+  check(info->shape[0] == heads * (plain + value), "convert.gguf.tensor", "{}: {} has {} rows, not {} heads of {}", tensors.where(), of,
+        info->shape[0], heads, plain + value);
+  const auto apart = [heads, rank](const at::Tensor& both) { return both.reshape({heads, -1, rank}); };
+  tensors.add(prefix + "attn_k_b.weight", {of}, {heads, rank, plain},
+              [=](const std::vector<at::Tensor>& one) { return apart(one[0]).narrow(1, 0, plain).transpose(1, 2); });
+  tensors.add(prefix + "attn_v_b.weight", {of}, {heads, value, rank},
+              [=](const std::vector<at::Tensor>& one) { return apart(one[0]).narrow(1, plain, value); });
+}
+
+}  // namespace
+
+std::vector<Architecture> deepseek_architectures() {
+  return {{.name = "deepseek2", .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2"}, .shared = "mlp.shared_experts.",
+           .config = deepseek_config, .keys = deepseek_keys, .from_file = key_value_map_from_file, .to_file = key_value_maps_to_file}};
+}
+
+}  // namespace switchyard::gguf

@@ -1,0 +1,109 @@
+#include "switchyard/models/families/gguf/file_keys.h"
+
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "switchyard/models/families/composition.h"
+#include "switchyard/models/families/gguf/architecture.h"
+#include "switchyard/models/families/table_family.h"
+
+namespace switchyard::gguf {
+
+int64_t head_width(const Node& config) {
+  const Node* own = find_at(config, "head_dim");
+  const int64_t given = own != nullptr && own->is_scalar() ? integer_at(config, "head_dim") : 0;
+  return given > 0 ? given : integer_at(config, "hidden_size") / std::max<int64_t>(1, integer_at(config, "num_attention_heads"));
+}
+
+namespace {
+
+void put_rotary(FileKeys& keys) {
+  const Node& config = keys.config();
+  keys.copy_number("rope.freq_base", "rope_theta");
+  if (!keys.present("rope_scaling.rope_type")) return;
+  const std::string kind = text_at(config, "rope_scaling.rope_type");
+  if (kind == "llama3")  // a tensor, which comes with the others
+    keys.metadata().set(kLlama3, GgufValue::floats({number_at(config, "rope_scaling.low_freq_factor"), number_at(config, "rope_scaling.high_freq_factor"),
+                                                          number_at(config, "rope_scaling.original_max_position_embeddings")}));
+  if (kind != "linear" && kind != "yarn") return;  // what remains is found to be missing
+  keys.text("rope.scaling.type", kind);
+  keys.copy_number("rope.scaling.factor", "rope_scaling.factor");
+  if (kind == "linear") return;
+  keys.copy("rope.scaling.original_context_length", "rope_scaling.original_max_position_embeddings");
+  keys.copy_number("rope.scaling.yarn_beta_fast", "rope_scaling.beta_fast");
+  keys.copy_number("rope.scaling.yarn_beta_slow", "rope_scaling.beta_slow");
+  if (keys.present("rope_scaling.mscale_all_dim")) keys.number("rope.scaling.yarn_log_multiplier", 0.1 * number_at(config, "rope_scaling.mscale_all_dim"));
+  if (keys.present("rope_scaling.truncate") && !flag_at(config, "rope_scaling.truncate"))
+    keys.metadata().set(kYarnTruncate, GgufValue::flag(false));
+}
+
+}  // namespace
+
+void put_common(FileKeys& keys) {
+  keys.copy("block_count", "num_hidden_layers");
+  keys.copy("context_length", "max_position_embeddings");
+  keys.copy("embedding_length", "hidden_size");
+  keys.copy("feed_forward_length", "intermediate_size");
+  keys.copy("attention.head_count", "num_attention_heads");
+  keys.copy("vocab_size", "vocab_size");
+  keys.copy_number("attention.layer_norm_rms_epsilon", "rms_norm_eps");
+  put_rotary(keys);
+}
+
+void put_attention(FileKeys& keys) {
+  const Node& config = keys.config();
+  const int64_t heads = integer_at(config, "num_attention_heads"), width = head_width(config), own = keys.integer("num_key_value_heads", 0);
+  keys.count("attention.head_count_kv", own > 0 ? own : heads);
+  keys.count("rope.dimension_count", width);
+  if (width * heads != integer_at(config, "hidden_size") || find_at(config, "head_dim") != nullptr) {
+    keys.count("attention.key_length", width);
+    keys.count("attention.value_length", width);
+  }
+}
+
+void put_experts(FileKeys& keys) {
+  for (const char* hub : {"num_local_experts", "num_experts"}) keys.copy("expert_count", hub);
+  keys.copy("expert_used_count", "num_experts_per_tok");
+  keys.copy("expert_feed_forward_length", "moe_intermediate_size");
+  keys.copy("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+  if (keys.present("norm_topk_prob")) keys.flag("expert_weights_norm", flag_at(keys.config(), "norm_topk_prob"));
+  if (keys.present("clip_qkv")) keys.copy_number("attention.clamp_kqv", "clip_qkv");
+}
+
+void put_windows(FileKeys& keys, bool alternate) {
+  const int64_t layers = layers_of(keys.composition());
+  std::vector<uint64_t> slides;
+  int64_t window = 0;
+  for (int64_t i = 0; i < layers; ++i) {
+    const int64_t here = integer_at(keys.composition(), fmt::format("layers.{}.attention.window", i));
+    slides.push_back(here > 0);
+    window = std::max(window, here);
+  }
+  if (window == 0) return;
+  keys.count("attention.sliding_window", window);
+  for (size_t i = 0; i < slides.size(); ++i) alternate = alternate && slides[i] == (i % 2 == 0);
+  if (!alternate && std::find(slides.begin(), slides.end(), 0u) != slides.end()) keys.flags("attention.sliding_window_pattern", std::move(slides));
+}
+
+void put_plain(FileKeys& keys) {
+  put_attention(keys);
+  put_experts(keys);
+  put_windows(keys);
+}
+
+at::Tensor frequency_divisors(const Node& config) {
+  const double theta = number_at(config, "rope_theta"), factor = number_at(config, "rope_scaling.factor"), low = number_at(config, "rope_scaling.low_freq_factor"),
+               high = number_at(config, "rope_scaling.high_freq_factor"), original = number_at(config, "rope_scaling.original_max_position_embeddings");
+  const int64_t width = head_width(config);
+  std::vector<float> divisors;
+  for (int64_t j = 0; j < width / 2; ++j) {
+    const double length = 2 * M_PI * std::pow(theta, 2.0 * static_cast<double>(j) / static_cast<double>(width));
+    const double share = std::clamp((original / length - low) / (high - low), 0.0, 1.0);
+    divisors.push_back(static_cast<float>(1 / ((1 - share) / factor + share)));
+  }
+  return at::tensor(divisors);
+}
+
+}  // namespace switchyard::gguf

@@ -1,0 +1,125 @@
+#include "switchyard/models/families/gguf/file_view.h"
+
+#include <fmt/ranges.h>
+
+#include <set>
+
+#include "switchyard/base/error.h"
+#include "switchyard/models/families/composition.h"
+#include "switchyard/models/families/family.h"
+#include "switchyard/models/families/gguf/file_keys.h"
+#include "switchyard/models/families/gguf/file_tensors.h"
+#include "switchyard/models/families/gguf/hub_view.h"
+#include "switchyard/models/families/hub_keys.h"
+#include "switchyard/models/families/table_family.h"
+
+namespace switchyard {
+namespace {
+
+/// What llama.cpp's code of an architecture does whatever the metadata says.
+void note_differences(gguf::FileKeys& keys, const std::string& architecture) {
+  const Node& config = keys.config();
+  const bool windowed = first_layer(keys.composition(), [](const Node& layer) { return find_at(layer, "attention.window") && integer_at(layer, "attention.window") > 0; }) >= 0;
+  if (windowed && architecture != "gpt-oss")
+    keys.notice(fmt::format("llama.cpp lets every layer of '{}' see all positions, whatever the window", architecture));
+  if (keys.present("norm_topk_prob") && architecture != "deepseek2" && flag_at(config, "norm_topk_prob") != (architecture == "qwen3moe"))
+    keys.notice(fmt::format("llama.cpp {} the weights of experts of '{}', whatever norm_topk_prob says",
+                                  architecture == "qwen3moe" ? "always renormalises" : "never renormalises", architecture));
+  if (architecture != "deepseek2" && first_layer(keys.composition(), has_mixture) >= 0 && first_layer(keys.composition(), [](const Node& layer) { return !has_mixture(layer); }) >= 0)
+    keys.notice(fmt::format("llama.cpp wants experts in every layer of '{}'", architecture));
+  if (keys.present("rope_scaling.beta_fast") && (number_at(config, "rope_scaling.beta_fast") != 32 || number_at(config, "rope_scaling.beta_slow") != 1))
+    keys.notice("llama.cpp takes YaRN's beta_fast and beta_slow as 32 and 1, whatever they are");
+  if (text_at(config, "model_type") == "deepseek_v2" && keys.integer("n_group", 1) > 1)
+    keys.notice("llama.cpp chooses groups of experts by the sum of their two best, as DeepSeek-V3 does, where DeepSeek-V2 takes the best one");
+  if (keys.metadata().has(gguf::kYarnTruncate)) keys.notice("llama.cpp rounds YaRN's range to whole dimensions (truncate: false has no key)");
+}
+
+GgufMetadata metadata_of(const Node& config, const Node& composition, const gguf::Architecture& architecture, std::vector<std::string>& notices) {
+  GgufMetadata metadata(config.mark().source);
+  metadata.set("general.architecture", GgufValue::text(architecture.name));
+  metadata.set("general.type", GgufValue::text("model"));
+  gguf::FileKeys keys(metadata, config, composition, architecture.name, notices);
+  put_common(keys);
+  architecture.keys(keys);
+  note_differences(keys, architecture.name);
+  return metadata;
+}
+
+std::shared_ptr<gguf::FileTensors> tensors_of(const Node& config, const gguf::Architecture& architecture, std::shared_ptr<const WeightSource> hub, int64_t layers) {
+  auto tensors = std::make_shared<gguf::FileTensors>(std::move(hub), config);
+  const std::vector<gguf::Rule> rules = gguf::layer_rules(architecture);
+  const bool tied = flag_at(config, "tie_word_embeddings");
+  for (const gguf::Rule& rule : gguf::outer_rules(architecture))
+    if (!(tied && rule.theirs == "output.weight")) tensors->add("", "", rule);
+  for (int64_t i = 0; i < layers; ++i) {
+    const std::string prefix = fmt::format("blk.{}.", i), of = gguf::numbered(architecture.layer, "{i}", i);
+    if (architecture.to_file) architecture.to_file(*tensors, prefix, of);
+    for (const std::string& experts : std::set<std::string>{architecture.experts.substr(0, architecture.experts.find("{e}")), "mlp.experts."})
+      add_fused(*tensors, prefix, of + experts);
+    for (const gguf::Rule& rule : rules) tensors->add(prefix, of, rule);
+  }
+  if (find_at(config, "rope_scaling.low_freq_factor") != nullptr) {
+    const at::Tensor divisors = gguf::frequency_divisors(config);
+    tensors->add({{"rope_freqs.weight", "F32", divisors.sizes().vec(), divisors.nbytes()}, [divisors] { return divisors; }});
+  }
+  return tensors;
+}
+
+uint32_t file_type(const WeightSource& weights) {
+  uint32_t type = 0;
+  for (const TensorInfo& info : weights.tensors()) {
+    if (info.dtype == "MXFP4") return 38;
+    if (info.name == "token_embd.weight") type = info.dtype == "BF16" ? 32 : info.dtype == "F16" ? 1 : 0;
+  }
+  return type;
+}
+
+}  // namespace
+
+GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weights) {
+  const Node* named = config.is_map() ? config.find("model_type") : nullptr;
+  const std::string type = named && named->is_scalar() ? named->scalar() : "";
+  const gguf::Architecture* architecture = gguf::architecture_of(type);
+  const std::shared_ptr<Family> family = family_of(type);
+  std::vector<std::string> known;
+  for (const gguf::Architecture& each : gguf::architectures()) known.insert(known.end(), each.model_types.begin(), each.model_types.end());
+  check(architecture != nullptr && family != nullptr, "convert.gguf.family", "{}: model_type '{}' has no architecture of the container here; these have: {}",
+        config.where(), type, fmt::join(known, ", "));
+
+  const Decoder decoder(family->read(config));
+  const Node wanted = composition(decoder);
+  Node spoken = family->write(wanted, type);  // one spelling of its many
+  spoken.set_mark(config.mark());
+  if (const Node* width = config.find("intermediate_size"); width != nullptr && width->is_scalar()) spoken["intermediate_size"] = *width;  // though no layer be dense
+
+  GgufView view;
+  view.metadata = metadata_of(spoken, wanted, *architecture, view.notices);
+  const std::shared_ptr<gguf::FileTensors> tensors = tensors_of(spoken, *architecture, weights, layers_of(wanted));
+  for (const auto& [dtype, names] : tensors->narrowed()) view.metadata.set(gguf::kStoredAs + dtype, GgufValue::texts(names));
+  view.metadata.set("general.file_type", GgufValue::u32(file_type(*tensors)));
+  view.metadata.set("general.quantization_version", GgufValue::u32(2));
+
+  NameMap map(decoder.schema());
+  family->names(map, decoder.options(), [&](const std::string& name) { return weights->has(name); });
+  for (const NameMap::Correspondence& each : map.correspondences()) {
+    check(weights->has(each.theirs), "model.missing_tensor", "{} has no tensor {}", config.mark().source, each.theirs);
+    check(tensors->used(each.theirs), "convert.gguf.tensor", "{}: {} has no name in files of architecture '{}'", config.mark().source, each.theirs,
+          architecture->name);
+  }
+  // What reads back otherwise cannot be said by the container's keys.
+  const Node back = composition(Decoder([&] {
+    const HubView hub = hub_view(view.metadata, tensors);
+    return family_of(text_at(hub.config, "model_type"))->read(hub.config);
+  }()));
+  if (const std::vector<Difference> found = differences(wanted, back); !found.empty()) {
+    std::vector<std::string> parts;
+    for (const Difference& each : found)
+      if (parts.size() < 5) parts.push_back(fmt::format("{} is {}, there {}", each.path, each.here, each.there));
+    fail("convert.gguf.option", "{}: metadata of architecture '{}' cannot say this model: {}{}", config.mark().source, architecture->name,
+         fmt::join(parts, "; "), found.size() > parts.size() ? fmt::format(" ({} more)", found.size() - parts.size()) : "");
+  }
+  view.weights = tensors;
+  return view;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,82 @@
+// config.json written from a file's metadata.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "switchyard/base/error.h"
+#include "switchyard/base/node.h"
+#include "switchyard/formats/gguf_metadata.h"
+#include "switchyard/formats/weight_source.h"
+
+namespace switchyard::gguf {
+
+/// The shortest decimal that is this float32 again, as it stood in the config: 1e-05, and 1.0 where the number is whole.
+Node decimal(double value);
+
+/// Writes keys of a config.json from keys of the metadata, which all begin with the architecture.
+class HubConfig {
+ public:
+  HubConfig(const GgufMetadata& metadata, const WeightSource& file, const std::string& architecture)
+      : file_(file), metadata_(metadata), prefix_(architecture + ".") {
+    node_ = Node::map();
+    node_.set_mark({metadata_.source(), 0});
+  }
+  bool has(const std::string& key) const { return metadata_.has(prefix_ + key); }
+  int64_t integer(const std::string& key) const {
+    const GgufValue* value = metadata_.find(prefix_ + key);
+    if (value == nullptr || value->type != GgufType::array) return metadata_.integer(prefix_ + key);
+    // One number a layer.
+    const std::vector<int64_t> each = metadata_.integers(prefix_ + key);
+    check(!each.empty() && std::all_of(each.begin(), each.end(), [&](int64_t n) { return n == each[0]; }), "model.gguf",
+          "{}: {}{} differs between layers, which is not read for this architecture", metadata_.source(), prefix_, key);
+    return each[0];
+  }
+  int64_t integer(const std::string& key, int64_t otherwise) const { return has(key) ? integer(key) : otherwise; }
+  double number(const std::string& key, double otherwise) const { return metadata_.number(prefix_ + key, otherwise); }
+  bool flag(const std::string& key, bool otherwise) const { return metadata_.flag(prefix_ + key, otherwise); }
+  std::string text(const std::string& key) const { return metadata_.text(prefix_ + key, ""); }
+  int64_t layers() const { return integer("block_count") - integer("nextn_predict_layers", 0); }
+  /// One truth value a layer, or nothing.
+  std::vector<int64_t> pattern(const std::string& key) const {
+    if (!has(key)) return {};
+    const std::vector<int64_t> each = metadata_.flags(prefix_ + key);
+    check(static_cast<int64_t>(each.size()) >= layers(), "model.gguf", "{}: {}{} lists {} layers of {}", metadata_.source(), prefix_, key,
+          each.size(), layers());
+    return each;
+  }
+
+  void put(const std::string& key, Node value) { node_[key] = std::move(value); }
+  void put(const std::string& key, int64_t value) { put(key, Node(std::to_string(value))); }
+  void put_text(const std::string& key, const std::string& value) { put(key, quoted(value)); }
+  void put_flag(const std::string& key, bool value) { put(key, Node(value ? "true" : "false")); }
+  void put_number(const std::string& key, double value) { put(key, decimal(value)); }
+  void copy(const std::string& key, const std::string& theirs) { put(key, integer(theirs)); }
+
+  static Node quoted(const std::string& value) {
+    Node node(value);
+    node.set_quoted(true);
+    return node;
+  }
+  const WeightSource& file() const { return file_; }
+  const GgufMetadata& metadata() const { return metadata_; }
+  Node& node() { return node_; }
+
+ private:
+  const WeightSource& file_;
+  const GgufMetadata& metadata_;
+  std::string prefix_;
+  Node node_;
+};
+
+/// What most architectures share: sizes, heads, norms, rotary positions, the vocabulary's special ids.
+void put_common(HubConfig& config);
+/// Experts by a softmax, as Qwen and OLMoE have them.
+void put_softmax_experts(HubConfig& config, const char* type, bool renormalised);
+/// Layers without a mixture among those with one, which the hub lists; the container tells by its tensors alone.
+void put_dense_layers(HubConfig& config);
+/// Windows that not all layers have, where the hub lists them.
+void put_windows(HubConfig& config);
+
+}  // namespace switchyard::gguf
