@@ -345,6 +345,20 @@ TEST(FamilyChoices, CopiesOfTheEmbeddingAreLeftAsideAndOtherNumbersUnderTheirNam
   }
 }
 
+TEST(FamilyChoices, PaddingAmongTheExpertsIsTakenWherePlacesSuffice) {
+  const auto load = [](const char* keys) {
+    TemporaryFolder model;
+    write_model(model.path(), changed("nllb_moe", {}, keys), recorded("nllb_moe"));
+    return load_model(model.path());
+  };
+  EXPECT_NO_THROW(load(R"({"router_ignore_padding_tokens": true, "moe_eval_capacity_token_fraction": 1.0})"));
+  for (const char* scarce : {"0.5", "-1.0"}) {
+    const Error error = expect_error([&] { load((std::string(R"({"router_ignore_padding_tokens": true, "moe_eval_capacity_token_fraction": )") + scarce + "}").c_str()); });
+    EXPECT_EQ(error.code(), "model.config");
+    EXPECT_NE(error.message().find("router_ignore_padding_tokens"), std::string::npos) << error.what();
+  }
+}
+
 TEST(FamilyChoices, ExpertsByTheMillionAreRefusedBeforeTheyAreNamed) {
   for (const auto& [folder, key] : {std::pair{"mixtral", "num_local_experts"}, std::pair{"deepseek_v3", "n_routed_experts"}}) {
     TemporaryFolder model;

@@ -3,7 +3,7 @@
 // training. What implementations disagree in follows the code that came with the weights (library 4).
 #include <cmath>
 
-#include "switchyard/base/progress.h"
+#include "switchyard/base/error.h"
 #include "switchyard/models/families/table_family.h"
 
 namespace switchyard {
@@ -100,15 +100,16 @@ class NllbMoe : public TableFamily {
                             "router_ignore_padding_tokens", "max_length", "router_type"})
       config.pass(key);
     config.only("router_dtype", {"float32"});
-    if (config.flag("router_ignore_padding_tokens", false))
-      log_warning(fmt::format("{}: router_ignore_padding_tokens lets padding take places among the experts; padding takes none here, so rows of a "
-                              "padded batch compute as they do where places suffice", config.config().mark().source));
     if (config.flag("scale_embedding", true))
       draft.model["embedding_scale"] = detail::write_value(std::sqrt(static_cast<double>(integer_at(draft.model, "width"))));
     // Places are numbered from the one behind the padding token's.
     const int64_t pad = config.count("pad_token_id", 1, 0);
     draft.model["position_offset"] = draft.model["encoder"]["position_offset"] = hub_count(pad + 1);
     const double fraction = config.number("moe_eval_capacity_token_fraction", 1);
+    // With as many places as rows, padding among the experts takes nobody's.
+    check(!config.flag("router_ignore_padding_tokens", false) || fraction >= 1, "model.config",
+          "{}: router_ignore_padding_tokens lets padding compete for places, which it never does here; it can be true where "
+          "moe_eval_capacity_token_fraction, now {}, is 1 or more", config.config().mark().source, fraction);
     const Node* places = config.find("expert_capacity");
     const auto give = [&](Node& mixture) {
       Node& admission = mixture["admission"];
