@@ -233,6 +233,12 @@ assert len(reader.fields['tokenizer.ggml.tokens'].contents()) == [t for t in rea
   EXPECT_EQ(read.status, 0) << read.output;
 }
 
+TEST(ToGguf, LlamaCppComputesWhatTransformersDo) {
+  SWITCHYARD_NEED_PYTHON(python, "llama_cpp,torch,transformers");
+  const auto done = run_command("'" + python + "' '" SWITCHYARD_SOURCE_DIR "/tests/convert/with_llama_cpp.py' '" SWITCHYARD_BINARY_DIR "/bin/switchyard'");
+  EXPECT_EQ(done.status, 0) << done.output;
+}
+
 TEST(ToGguf, OwnModelsAreExportedFirst) {
   TemporaryFolder folder;
   const LoadedModel model = load_model(golden("mixtral"));

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""GGUF files written by `switchyard convert gguf`, computed by llama.cpp, against transformers on the folders they were made from.
+
+    tests/convert/with_llama_cpp.py build/bin/switchyard [FAMILY ...]
+
+Small random models, float32. Needs llama-cpp-python (`pip install llama-cpp-python`; its LLAMA_CPP_LIB_PATH names another build of llama.cpp) and
+transformers. Prints the largest difference of logits, in shares of the largest logit; more than 1e-4 is a failure.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+import llama_cpp
+import numpy
+import torch
+import transformers
+
+BASE = dict(vocab_size=96, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+            intermediate_size=96, rms_norm_eps=1e-5, tie_word_embeddings=False)
+EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32)
+LATENT = dict(num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=32, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=16, n_routed_experts=8,
+              num_experts_per_tok=3, n_shared_experts=1, moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=1.5, rope_interleave=True)
+# Where llama.cpp's code takes something for granted, so do these configs.
+MODELS = {
+    "llama": ("Llama", dict(rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                                 original_max_position_embeddings=64))),
+    "mistral": ("Mistral", dict(sliding_window=None, head_dim=16)),
+    "mixtral": ("Mixtral", dict(sliding_window=None, num_local_experts=6, num_experts_per_tok=2)),
+    "olmoe": ("Olmoe", dict(num_key_value_heads=4, num_experts=6, num_experts_per_tok=2, norm_topk_prob=False)),
+    "qwen2": ("Qwen2", dict(tie_word_embeddings=True)),
+    "qwen3": ("Qwen3", dict(head_dim=24)),
+    "qwen2_moe": ("Qwen2Moe", dict(EXPERTS, shared_expert_intermediate_size=48, norm_topk_prob=False)),
+    "qwen3_moe": ("Qwen3Moe", dict(EXPERTS, head_dim=16, norm_topk_prob=True)),
+    "deepseek_v2": ("DeepseekV2", dict(LATENT, n_group=1, topk_group=1, topk_method="greedy", norm_topk_prob=False)),
+    "deepseek_v3": ("DeepseekV3", dict(LATENT, n_group=4, topk_group=2, norm_topk_prob=True)),
+    "gpt_oss": ("GptOss", dict(num_local_experts=6, num_experts_per_tok=2, head_dim=16, sliding_window=8, num_hidden_layers=4,
+                               rope_parameters=dict(rope_type="default", rope_theta=10000.0))),
+}
+
+
+@llama_cpp.llama_log_callback
+def errors_only(level, text, _):
+    if level == 4:
+        sys.stderr.write(text.decode(errors="replace"))
+
+
+def their_logits(path, ids):
+    model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+    if not model:
+        raise SystemExit(f"llama.cpp does not read {path}")
+    settings = llama_cpp.llama_context_default_params()
+    settings.n_ctx = settings.n_batch = settings.n_ubatch = 256
+    settings.type_k = settings.type_v = 0  # float32
+    settings.flash_attn_type = 0
+    context = llama_cpp.llama_init_from_model(model, settings)
+    batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
+    for i, token in enumerate(ids):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
+        batch.seq_id[i][0] = 0
+    batch.n_tokens = len(ids)
+    if llama_cpp.llama_decode(context, batch) != 0:
+        raise SystemExit(f"llama.cpp does not compute {path}")
+    width = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    logits = numpy.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape=(len(ids), width)).copy()
+    llama_cpp.llama_batch_free(batch)
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+    return logits
+
+
+def difference(program, family, folder):
+    name, keys = MODELS[family]
+    torch.manual_seed(5)
+    config = getattr(transformers, name + "Config")(**dict(BASE, **keys))
+    model = (getattr(transformers, name + "ForCausalLM", None) or getattr(transformers, name + "LMHeadModel"))(config).float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    hub, path = os.path.join(folder, family), os.path.join(folder, family + ".gguf")
+    model.save_pretrained(hub)
+    done = subprocess.run([program, "convert", "gguf", hub, path], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    ids = [int(i) for i in torch.randint(3, 96, (40,))]
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits[0].numpy()
+    found = their_logits(path, ids)
+    return float(numpy.abs(found - wanted).max() / numpy.abs(wanted).max())
+
+
+def main():
+    llama_cpp.llama_backend_init()
+    llama_cpp.llama_log_set(errors_only, None)
+    worst = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for family in sys.argv[2:] or MODELS:
+            here = difference(sys.argv[1], family, folder)
+            print(f"{family:<16}{here:.1e}", flush=True)
+            worst = max(worst, here)
+    sys.exit(worst > 1e-4)
+
+
+main()
