@@ -8,6 +8,7 @@
 #include "switchyard/base/json.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/infer/generate.h"
+#include "switchyard/models/checkpoint.h"
 
 namespace switchyard::program {
 
@@ -19,10 +20,11 @@ struct Conversation::Messages {
 };
 
 std::optional<ChatTemplates> chat_templates(const std::string& model) {
-  if (fs::is_directory(model)) return ChatTemplates::present(model) ? std::optional(ChatTemplates::load(model)) : std::nullopt;
-  if (fs::path(model).extension() != ".gguf") return std::nullopt;
+  const fs::path file = gguf_of(model);
+  if (fs::is_directory(model) && file.empty()) return ChatTemplates::present(model) ? std::optional(ChatTemplates::load(model)) : std::nullopt;
+  if (file.extension() != ".gguf") return std::nullopt;
   try {
-    return ChatTemplates::load(model);
+    return ChatTemplates::load(file);
   } catch (const Error& error) {
     if (error.code() != "template.missing") throw;
     return std::nullopt;

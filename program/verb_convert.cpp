@@ -11,6 +11,7 @@
 #include "switchyard/convert/quantise.h"
 #include "switchyard/convert/rewrite.h"
 #include "switchyard/convert/to_gguf.h"
+#include "switchyard/models/checkpoint.h"
 
 namespace switchyard::program {
 
@@ -117,7 +118,9 @@ Verb convert_verb() {
             quantising.option("--type", packing->options.type, "of weight matrices: Q4_K, Q6_K, Q8_0, MXFP4, F16, ...; default Q4_K");
             add_packing_options(quantising, *packing);
             return [=] {
-              const bool from_folder = quantising.chosen() && std::filesystem::is_directory(packing->in);
+              const std::filesystem::path file = quantising.chosen() ? gguf_of(packing->in) : std::filesystem::path();
+              if (!file.empty()) packing->in = file.string();
+              const bool from_folder = quantising.chosen() && file.empty() && std::filesystem::is_directory(packing->in);
               return from_folder           ? write_folder_as_gguf(*packing)
                      : quantising.chosen() ? quantise_file(*packing)
                      : writing.chosen()    ? write_folder_as_gguf(*folding)

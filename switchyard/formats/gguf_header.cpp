@@ -254,4 +254,19 @@ Header read_header(const uint8_t* bytes, uint64_t size, std::string_view file) {
   return header;
 }
 
+std::filesystem::path file_in(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.ends_with(".gguf")) continue;
+    const size_t of = name.rfind("-of-");
+    const bool later = of != std::string::npos && of >= 6 && name.substr(of - 6, 6) != "-00001" && name[of - 6] == '-';
+    if (!later) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  check(found.size() <= 1, "formats.gguf.several", "{} holds several GGUF files; name one, such as {}", folder.string(),
+        found.empty() ? "" : found.front().string());
+  return found.empty() ? std::filesystem::path() : found.front();
+}
+
 }  // namespace switchyard::gguf

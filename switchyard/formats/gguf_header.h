@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,5 +36,8 @@ uint64_t tensor_bytes(const BlockCodec& codec, const std::vector<int64_t>& shape
 
 /// general.alignment, or its default; throws formats.gguf.alignment.
 uint64_t alignment_of(const GgufMetadata& metadata);
+
+/// The one GGUF file of a folder, or the first of its one set; empty when it holds none. Throws formats.gguf.several.
+std::filesystem::path file_in(const std::filesystem::path& folder);
 
 }  // namespace switchyard::gguf

@@ -14,6 +14,7 @@
 #include "switchyard/base/files.h"
 #include "switchyard/base/options.h"
 #include "switchyard/formats/gguf.h"
+#include "switchyard/formats/gguf_header.h"
 #include "switchyard/formats/quantised_layouts.h"
 #include "switchyard/formats/safetensors_header.h"
 
@@ -226,22 +227,6 @@ std::shared_ptr<const PackedTensor> QuantisedWeights::packed(std::string_view na
 
 namespace {
 
-/// The one GGUF file of a folder, or the first of its one set.
-fs::path gguf_in(const fs::path& folder) {
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.ends_with(".gguf")) continue;
-    const size_t of = name.rfind("-of-");
-    const bool later = of != std::string::npos && of >= 6 && name.substr(of - 6, 6) != "-00001" && name[of - 6] == '-';
-    if (!later) found.push_back(entry.path());
-  }
-  std::sort(found.begin(), found.end());
-  check(found.size() <= 1, "formats.weights", "{} holds several GGUF files; name one, such as {}", folder.string(),
-        found.empty() ? "" : found.front().string());
-  return found.empty() ? fs::path() : found.front();
-}
-
 Node quantisation_of(const fs::path& folder) {
   if (fs::exists(folder / "config.json")) {
     const Node config = parse_json(read_file(folder / "config.json", kLargestConfig), (folder / "config.json").string());
@@ -262,7 +247,7 @@ std::unique_ptr<WeightSource> open_weights(const fs::path& path) {
   if (!folder && is_gguf(path)) return std::make_unique<Gguf>(path);
   const bool tensors = fs::exists(path / "model.safetensors") || fs::exists(path / "model.safetensors.index.json");
   if (folder && !tensors)
-    if (const fs::path file = gguf_in(path); !file.empty()) return std::make_unique<Gguf>(file);
+    if (const fs::path file = gguf::file_in(path); !file.empty()) return std::make_unique<Gguf>(file);
   const Node config = folder ? quantisation_of(path) : Node();
   return std::make_unique<QuantisedWeights>(Safetensors(path), config);
 }

@@ -7,6 +7,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
 #include "switchyard/formats/gguf.h"
+#include "switchyard/formats/gguf_header.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
 #include "switchyard/formats/tokenizers/pipeline.h"
 
@@ -82,8 +83,8 @@ std::shared_ptr<Tokenizer> load_folder(const fs::path& path) {
     parts.files = std::move(files);
     return make_tokenizer(std::move(parts));
   }
-  for (const char* extension : {".tiktoken", ".gguf"})  // of a split GGUF set, the first file
-    if (const fs::path file = first_with(path, extension); !file.empty()) return load_file(file);
+  for (const fs::path& file : {first_with(path, ".tiktoken"), gguf::file_in(path)})
+    if (!file.empty()) return load_file(file);
   return nullptr;
 }
 

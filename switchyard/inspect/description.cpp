@@ -11,6 +11,7 @@
 #include "switchyard/base/files.h"
 #include "switchyard/base/node.h"
 #include "switchyard/formats/gguf.h"
+#include "switchyard/formats/gguf_header.h"
 #include "switchyard/formats/quantised.h"
 #include "switchyard/formats/template/chat_template.h"
 #include "switchyard/formats/tokenizer.h"
@@ -510,17 +511,15 @@ FileSummary describe(const fs::path& path) {
     description.more.emplace_back("newest checkpoint", description.path.filename().string());
     return description;
   }
-  std::vector<fs::path> ggufs, tokenizers;
+  std::vector<fs::path> tokenizers;
   bool safetensors = false;
   for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
-    if (entry.path().extension() == ".gguf") ggufs.push_back(entry.path());
     if (is_tokenizer_file(entry.path())) tokenizers.push_back(entry.path());
     safetensors |= entry.path().extension() == ".safetensors" || entry.path().string().ends_with(".safetensors.index.json");
   }
-  std::sort(ggufs.begin(), ggufs.end());
   std::sort(tokenizers.begin(), tokenizers.end());
   if (safetensors || fs::exists(path / "config.json")) return of_folder(path);
-  if (!ggufs.empty()) return of_gguf(ggufs.front());
+  if (const fs::path file = gguf::file_in(path); !file.empty()) return of_gguf(file);
   if (!tokenizers.empty()) return of_tokenizer(tokenizers.front());
   fail("show.unknown", "{} holds neither a model (config.json, .safetensors, .gguf), nor an adapter, a tokenizer or a run", path.string());
 }

@@ -8,6 +8,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/base/files.h"
+#include "switchyard/formats/gguf_header.h"
 #include "switchyard/formats/quantised.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
 #include "switchyard/formats/tokenizers/pipeline.h"
@@ -82,6 +83,11 @@ at::ScalarType dtype_named(const std::string& name) {
   for (const auto& [known, type] : kDtypes)
     if (known == name) return type;
   fail("model.dtype", "'{}' is no type of weights; they are float32, bfloat16, float16 or float64", name);
+}
+
+fs::path gguf_of(const fs::path& path) {
+  if (fs::is_regular_file(path)) return is_gguf(path) ? path : fs::path();
+  return !fs::is_directory(path) || fs::exists(path / "config.json") || fs::is_directory(path / "checkpoints") ? fs::path() : gguf::file_in(path);
 }
 
 fs::path model_folder(const fs::path& path) {
@@ -215,7 +221,7 @@ LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype)
 }  // namespace
 
 LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype) {
-  if (fs::is_regular_file(path) && is_gguf(path)) return load_gguf(path, dtype);
+  if (const fs::path file = gguf_of(path); !file.empty()) return load_gguf(file, dtype);
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);

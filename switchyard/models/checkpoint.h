@@ -28,7 +28,7 @@ void save_model(const std::filesystem::path& folder, const Decoder& decoder, con
                 std::optional<at::ScalarType> dtype = {});
 
 /// A model folder, a checkpoint, or a run folder (then its newest complete checkpoint); ours, or one of a published family
-/// (models/families/); or a GGUF file (any of a split set). dtype: the weights' type in memory; unset = as stored, float32 where
+/// (models/families/); or a GGUF file (any of a split set), or a folder that holds one. dtype: the weights' type in memory; unset = as stored, float32 where
 /// they are packed. Throws model.folder, model.config, model.family, model.missing_tensor, model.unexpected_tensor,
 /// model.tensor_shape, model.tensor_dtype, model.gguf, options.*, formats.*, with file and key or tensor named.
 LoadedModel load_model(const std::filesystem::path& path, std::optional<at::ScalarType> dtype = {});
@@ -36,6 +36,9 @@ LoadedModel load_model(const std::filesystem::path& path, std::optional<at::Scal
 /// A float type as config.json spells it ("bfloat16"), and back; throws model.dtype.
 std::string dtype_name(at::ScalarType type);
 at::ScalarType dtype_named(const std::string& name);
+
+/// The GGUF file that a path stands for: itself, or the one in a folder that is no model's or run's; else empty. Throws formats.gguf.several.
+std::filesystem::path gguf_of(const std::filesystem::path& path);
 
 /// RUN → RUN/checkpoints/step-N (newest complete), anything else → itself; throws model.folder.
 std::filesystem::path model_folder(const std::filesystem::path& path);

@@ -181,7 +181,7 @@ TEST(Quantised, PathsOfEveryKindOpen) {
   EXPECT_TRUE(open_weights(other / "m.gguf")->has("w"));
   EXPECT_TRUE(open_weights(other.path())->has("w"));
   write_gguf(other / "n.gguf", {}, {GgufTensor::plain("w", at::ones({2}))});
-  EXPECT_EQ(expect_error([&] { (void)open_weights(other.path()); }).code(), "formats.weights");
+  EXPECT_EQ(expect_error([&] { (void)open_weights(other.path()); }).code(), "formats.gguf.several");
   EXPECT_EQ(open_weights(golden("gguf/split"))->tensors().size(), 23u);
   EXPECT_EQ(expect_error([&] { (void)open_weights(other / "none"); }).code(), "file.missing");
 }

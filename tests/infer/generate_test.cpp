@@ -2,8 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
+#include <set>
+
+#include "switchyard/convert/quantise.h"
 #include "switchyard/infer/named_outputs.h"
 #include "switchyard/infer/network_model.h"
+#include "switchyard/models/checkpoint.h"
+#include "tests/files.h"
 #include "tests/models/decoder_support.h"
 #include "tests/support.h"
 
@@ -274,6 +280,36 @@ TEST(Generate, AModelThatLooksAheadIsRefused) {
   const Error error = expect_error([&] { generate(network(std::string(kModel) + "causal: false\n"), {{3}}, {}); });
   EXPECT_EQ(error.code(), "routing.generation");
   EXPECT_NE(error.message().find("not causal"), std::string::npos) << error.what();
+}
+
+/// The types in which a model computes whose parameters had these.
+std::set<at::ScalarType> settled(LoadedModel model, const std::function<at::ScalarType(const Parameter&)>& type) {
+  const at::NoGradGuard guard;
+  for (const Parameter& parameter : model.decoder->schema().all())
+    if (!parameter.packed() && !parameter.spec().dtype) parameter.bind(parameter.tensor().detach().to(type(parameter)));
+  const std::shared_ptr<Decoder> decoder = model.decoder;
+  const NetworkModel network(std::move(model));
+  std::set<at::ScalarType> types;
+  for (const Parameter& parameter : decoder->schema().all())
+    if (!parameter.spec().dtype) types.insert(parameter.packed() ? parameter.packed()->type() : parameter.tensor().scalar_type());
+  return types;
+}
+
+TEST(NetworkModel, WeightsOfSeveralTypesComputeInOne) {
+  const auto plain = [] { return LoadedModel{.decoder = make_decoder(kModel, at::kFloat)}; };
+  using Types = std::set<at::ScalarType>;
+  EXPECT_EQ(settled(plain(), [](const Parameter& p) { return p.tensor().dim() < 2 ? at::kFloat : at::kBFloat16; }), Types{at::kBFloat16});
+  EXPECT_EQ(settled(plain(), [](const Parameter& p) { return p.tensor().dim() < 3 ? at::kFloat : at::kBFloat16; }), Types{at::kFloat});
+  EXPECT_EQ(settled(plain(), [](const Parameter& p) { return p.tensor().dim() < 3 ? at::kHalf : at::kBFloat16; }), Types{at::kFloat});
+
+  testing::TemporaryFolder folder;
+  const std::filesystem::path file = testing::golden("gguf/mixtral-mixed.gguf");
+  quantise_gguf(file, folder / "all.gguf", {.type = "Q8_0", .keep = {}});
+  quantise_gguf(file, folder / "some.gguf", {.type = "Q8_0", .keep = {{"experts", "F32"}}});
+  const auto half = [](const Parameter&) { return at::kBFloat16; };
+  const auto norms = [](const Parameter& p) { return p.tensor().dim() < 2 ? at::kFloat : at::kBFloat16; };
+  EXPECT_EQ(settled(load_model(folder / "all.gguf", at::kFloat), half), Types{at::kFloat});  // few: as the packed rows
+  EXPECT_EQ(settled(load_model(folder / "some.gguf", at::kFloat), norms), (Types{at::kBFloat16, at::kFloat}));  // many: among themselves
 }
 
 TEST(NamedOutputs, PaddingChangesNothing) {

@@ -3,8 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <functional>
 
 #include "switchyard/formats/safetensors.h"
+#include "switchyard/formats/template/chat_template.h"
+#include "switchyard/formats/tokenizer.h"
+#include "switchyard/inspect/description.h"
 #include "switchyard/models/checkpoint.h"
 #include "tests/files.h"
 #include "tests/models/decoder_support.h"
@@ -13,6 +17,7 @@
 namespace switchyard {
 namespace {
 
+namespace fs = std::filesystem;
 using testing::difference;
 using testing::expect_error;
 using testing::golden;
@@ -34,6 +39,19 @@ TEST(GgufHub, FilesGiveTheRecordedLogits) {
     const at::Tensor ids = expected.get("input_ids");
     EXPECT_LT(difference(run_logits(*model.decoder, ids, {ids.size(0)}), expected.get(recorded.key)), 1e-4);
   }
+}
+
+TEST(GgufHub, AFolderStandsForItsOneFileOrSet) {
+  TemporaryFolder folder;
+  fs::copy(golden("gguf/split"), folder / "set");
+  const LoadedModel of_folder = load_model(folder / "set"), of_file = load_model(golden("gguf/split/mixtral-00002-of-00002.gguf"));
+  const at::Tensor ids = testing::some_ids(9, 90);
+  EXPECT_TRUE(run_logits(*of_folder.decoder, ids, {9}).equal(run_logits(*of_file.decoder, ids, {9})));
+  EXPECT_EQ(of_folder.folder.extension(), ".gguf");
+  fs::copy(golden("gguf/qwen3_moe.gguf"), folder / "set");
+  const std::vector<std::function<void()>> readers{[&] { load_model(folder / "set"); }, [&] { load_tokenizer(folder / "set"); },
+                                                   [&] { ChatTemplates::load(folder / "set"); }, [&] { describe(folder / "set"); }};
+  for (const auto& read : readers) EXPECT_EQ(expect_error(read).code(), "formats.gguf.several");
 }
 
 TEST(GgufHub, ExpertsStayPackedUntilTheyAreAsked) {

@@ -298,12 +298,8 @@ ChatTemplates ChatTemplates::load(const fs::path& path) {
     const Value tokens = jinja::from_json(read_file(map, kMaxFile), map.string());
     if (tokens.is(Value::Kind::dict)) loaded.read_tokens(tokens.dict());
   }
-  if (loaded.templates_.empty()) {
-    std::vector<fs::path> files;
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder))
-      if (entry.path().extension() == ".gguf") files.push_back(entry.path());
-    if (!files.empty()) loaded.read_gguf(*std::min_element(files.begin(), files.end()));
-  }
+  if (loaded.templates_.empty())
+    if (const fs::path file = gguf::file_in(folder); !file.empty()) loaded.read_gguf(file);
   check(!loaded.templates_.empty(), "template.missing",
         "{} has no chat template: neither chat_template.jinja nor chat_template in tokenizer_config.json, nor in a GGUF file", path.string());
   return loaded;
