@@ -49,7 +49,8 @@ using Scaling = RotaryScaling;
 
 at::Tensor llama3(const at::Tensor& frequency, const Scaling& scaling) {
   const at::Tensor turns = frequency * (static_cast<double>(scaling.original) / (2 * M_PI));  // original / wavelength
-  const at::Tensor keep = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1);
+  const at::Tensor keep = scaling.low == scaling.high ? turns.ge(scaling.low).to(turns.scalar_type())  // a step
+                                                      : ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1);
   return frequency * keep + frequency / scaling.factor * (1 - keep);
 }
 
@@ -93,8 +94,8 @@ Rotary::Rotary(RotaryOptions options, int64_t head_dim)
   check(turning_ % 2 == 0 && turning_ > 0 && turning_ <= head_dim, "blocks.rotary",
         "rotary positions turn pairs of coordinates, but {} of a head's {} would turn; choose an even head_dim",
         turning_, head_dim);
-  check(scaling.kind != Scaling::Kind::llama3 || scaling.low < scaling.high, "blocks.rotary",
-        "rotary scaling blends between low {} and high {}, so low must be the smaller", scaling.low, scaling.high);
+  check(scaling.kind != Scaling::Kind::llama3 || scaling.low <= scaling.high, "blocks.rotary",
+        "rotary scaling blends between low {} and high {}, so low must not be the greater", scaling.low, scaling.high);
   check(scaling.kind != Scaling::Kind::dynamic || turning_ > 2, "blocks.rotary", "dynamic rotary scaling needs more than one pair");
   check(scaling.kind != Scaling::Kind::yarn || options_.theta > 1, "blocks.rotary", "yarn needs a rope_theta above 1, not {}",
         options_.theta);

@@ -63,7 +63,8 @@ const BlockCodec* chosen(const TensorInfo& info, const QuantiseOptions& options,
   for (const std::string& key : {info.name, role})
     for (const auto& [name, kept] : options.keep)
       if (!key.empty() && name == key) return &writable(kept);
-  const bool matrix = info.shape.size() >= 2 && info.name.ends_with(".weight") && info.name.find("norm") == std::string::npos;
+  bool matrix = info.shape.size() >= 2 && info.name.ends_with(".weight");
+  for (const char* small : {"norm", "ssm_conv1d", "attn_rel_b"}) matrix = matrix && info.name.find(small) == std::string::npos;
   return matrix && role != "router" ? type : nullptr;
 }
 

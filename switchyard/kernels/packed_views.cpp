@@ -85,13 +85,15 @@ class StridedRows : public PackedRows {
   int64_t offset_;
 };
 
-/// Several tensors of one shape, taking turns along the axis before the last, or as entries of a new leading axis.
+/// Several tensors of one shape, taking turns along the axis before the last, one behind the other there, or as entries of a new
+/// leading axis.
 class Several : public PackedRows {
  public:
-  enum class Order { turns, stack };
+  enum class Order { turns, joined, stack };
   Several(std::vector<Rows> parts, Order order, std::vector<int64_t> shape)
       : PackedRows(std::move(shape), parts.front()->layout(), sum_of(parts)), parts_(std::move(parts)), order_(order) {
-    each_ = product(parts_.front()->shape(), 0, parts_.front()->shape().size() - 1);
+    const std::vector<int64_t>& one = parts_.front()->shape();
+    each_ = order_ == Order::joined ? one[one.size() - 2] : product(one, 0, one.size() - 1);
     for (const Rows& part : parts_) {
       together_ = std::max(together_, part->together());
       one_form_ = one_form_ && part->block_form() == parts_.front()->block_form();
@@ -131,8 +133,8 @@ class Several : public PackedRows {
         run(*parts_[static_cast<size_t>(row % parts)], row / parts, 1, i++);
         continue;
       }
-      const int64_t here = std::min(count - i, each_ - row % each_);
-      run(*parts_[static_cast<size_t>(row / each_)], row % each_, here, i);
+      const int64_t here = std::min(count - i, each_ - row % each_), piece = row / each_;
+      run(*parts_[static_cast<size_t>(piece % parts)], piece / parts * each_ + row % each_, here, i);
       i += here;
     }
   }
@@ -198,6 +200,9 @@ Packed packed_slice(const Packed& tensor, int64_t dim, int64_t first, int64_t le
   if (const auto several = std::dynamic_pointer_cast<const Several>(rows); several && several->order() == Several::Order::turns && dim == axes - 2 &&
       step == static_cast<int64_t>(several->parts().size()) && length == several->parts().front()->shape()[static_cast<size_t>(dim)])
     return several->parts()[static_cast<size_t>(first)];  // taken apart as it was put together
+  if (const auto several = std::dynamic_pointer_cast<const Several>(rows); several && several->order() == Several::Order::joined && dim == axes - 2 &&
+      step == 1 && length == several->parts().front()->shape()[static_cast<size_t>(dim)] && first % length == 0)
+    return several->parts()[static_cast<size_t>(first / length)];
   const auto from = strided(rows);
   std::vector<int64_t> shape = rows->shape();
   std::vector<StridedRows::Axis> through = from->axes();
@@ -217,13 +222,20 @@ Packed packed_select(const Packed& tensor, int64_t dim, int64_t index) {
   return std::make_shared<StridedRows>(one->source(), shape, std::vector<StridedRows::Axis>(one->axes().begin() + 1, one->axes().end()), one->offset());
 }
 
-Packed packed_interleaved(const std::vector<Packed>& tensors) {
+namespace {
+
+Packed along_rows(const std::vector<Packed>& tensors, Several::Order order) {
   std::vector<Rows> parts = all_rows(tensors);
   if (parts.empty() || parts.front()->shape().size() < 2) return nullptr;
   std::vector<int64_t> shape = parts.front()->shape();
   shape[shape.size() - 2] *= static_cast<int64_t>(parts.size());
-  return std::make_shared<Several>(std::move(parts), Several::Order::turns, std::move(shape));
+  return std::make_shared<Several>(std::move(parts), order, std::move(shape));
 }
+
+}  // namespace
+
+Packed packed_interleaved(const std::vector<Packed>& tensors) { return along_rows(tensors, Several::Order::turns); }
+Packed packed_joined(const std::vector<Packed>& tensors) { return along_rows(tensors, Several::Order::joined); }
 
 Packed packed_halves(const Packed& tensor, int64_t pieces) { return permuted(tensor, pieces, true); }
 Packed packed_pairs(const Packed& tensor, int64_t pieces) { return permuted(tensor, pieces, false); }

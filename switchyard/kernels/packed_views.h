@@ -18,6 +18,8 @@ Packed packed_slice(const Packed& tensor, int64_t dim, int64_t first, int64_t le
 Packed packed_select(const Packed& tensor, int64_t dim, int64_t index);
 /// Of tensors [.., R, I] of one shape [.., n R, I]: row n r + i is row r of tensor i. Null where they cannot be had by rows.
 Packed packed_interleaved(const std::vector<Packed>& tensors);
+/// The same with the tensors' rows one tensor behind the other: row i R + r is row r of tensor i.
+Packed packed_joined(const std::vector<Packed>& tensors);
 /// Rows [h d, I] in which row 2 j + s of each of the h pieces goes to s d / 2 + j: pairs of neighbours become halves; and back.
 /// Null as above.
 Packed packed_halves(const Packed& tensor, int64_t pieces);

@@ -30,6 +30,7 @@ def convert(folder, out):
     hparams = ModelBase.load_hparams(folder, False)
     kind = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
     kind.set_vocab = TextModel._set_vocab_none  # the folders have no tokenizer
+    kind.no_mtp = True  # nor layers that predict further tokens
     with torch.inference_mode(): kind(folder, gguf.LlamaFileType.ALL_F32, out, eager=True).write()
 
 

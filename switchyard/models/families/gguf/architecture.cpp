@@ -1,9 +1,16 @@
 #include "switchyard/models/families/gguf/architecture.h"
 
+#include <ATen/ops/add.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/log.h>
+#include <ATen/ops/neg.h>
+#include <ATen/ops/sub.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <tuple>
+
+#include "switchyard/models/families/hub_keys.h"
 
 namespace switchyard::gguf {
 
@@ -12,23 +19,45 @@ using Move = Rule::Move;
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> all = [] {
     std::vector<Architecture> list;
-    for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures()})
+    for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures(), granite_architectures(), hybrid_architectures(), llama4_architectures(), arctic_architectures(), t5_architectures()})
       list.insert(list.end(), part.begin(), part.end());
     return list;
   }();
   return all;
 }
 
-const Architecture* architecture_named(std::string_view name) {
-  for (const Architecture& each : architectures())
-    if (each.name == name) return &each;
-  return nullptr;
+namespace {
+
+bool stands_for(const Architecture& architecture, std::string_view model_type) {
+  return std::find(architecture.model_types.begin(), architecture.model_types.end(), model_type) != architecture.model_types.end();
+}
+
+}  // namespace
+
+const Architecture* architecture_named(std::string_view name, std::string_view model_type) {
+  const Architecture* first = nullptr;
+  for (const Architecture& each : architectures()) {
+    if (each.name != name) continue;
+    if (first == nullptr) first = &each;
+    if (stands_for(each, model_type)) return &each;
+  }
+  return first;
 }
 
 const Architecture* architecture_of(std::string_view model_type) {
   for (const Architecture& each : architectures())
-    if (std::find(each.model_types.begin(), each.model_types.end(), model_type) != each.model_types.end()) return &each;
+    if (stands_for(each, model_type)) return &each;
   return nullptr;
+}
+
+const Architecture* architecture_for(const Node& config) {
+  for (const Architecture& each : architectures())
+    if (stands_for(each, text_at(config, "model_type")) && (each.takes == nullptr || each.takes(config))) return &each;
+  return nullptr;
+}
+
+std::vector<Layers> stacks_of(const Architecture& words) {
+  return words.stacks.empty() ? std::vector<Layers>{{"blk.{i}.", words.prefix + words.layer, "num_hidden_layers"}} : words.stacks;
 }
 
 std::vector<Rule> layer_rules(const Architecture& words) {
@@ -72,8 +101,16 @@ std::vector<Rule> layer_rules(const Architecture& words) {
 std::vector<Rule> outer_rules(const Architecture& words) {
   std::vector<Rule> rules = words.outer;
   for (const auto& [theirs, hub] : {std::pair{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}})
-    rules.push_back({theirs, hub});
+    rules.push_back({theirs, words.prefix + hub});
   return rules;
+}
+
+at::Tensor changed(const at::Tensor& hub, Rule::Value value) {
+  return value == Rule::Value::decay ? hub.exp().neg() : value == Rule::Value::above_one ? hub + 1 : hub;
+}
+
+at::Tensor restored(const at::Tensor& file, Rule::Value value) {
+  return value == Rule::Value::decay ? file.neg().log() : value == Rule::Value::above_one ? file - 1 : file;
 }
 
 std::string numbered(std::string text, std::string_view what, int64_t number) {

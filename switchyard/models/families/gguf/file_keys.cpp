@@ -1,5 +1,9 @@
 #include "switchyard/models/families/gguf/file_keys.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/pow.h>
+#include <ATen/ops/reciprocal.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -63,6 +67,18 @@ void put_attention(FileKeys& keys) {
   }
 }
 
+void put_key_heads(FileKeys& keys) {
+  const int64_t all = integer_at(keys.config(), "num_attention_heads"), own = keys.integer("num_key_value_heads", 0);
+  std::vector<int64_t> heads;
+  for (const Node& layer : find_at(keys.composition(), "layers")->items()) heads.push_back(text_at(layer, "attention.type") == "gqa" ? own > 0 ? own : all : 0);
+  keys.counts("attention.head_count_kv", std::move(heads));
+}
+
+void note_state_limits(FileKeys& keys, int64_t expand, const char* architecture) {
+  if (expand != 2) keys.notice(fmt::format("llama.cpp reads '{}' only with a mamba_expand of 2", architecture));
+  if (keys.present("mamba_conv_bias") && !flag_at(keys.config(), "mamba_conv_bias")) keys.notice(fmt::format("llama.cpp wants a bias of the convolutions of '{}'", architecture));
+}
+
 void put_experts(FileKeys& keys) {
   for (const char* hub : {"num_local_experts", "num_experts"}) keys.copy("expert_count", hub);
   keys.copy("expert_used_count", "num_experts_per_tok");
@@ -93,15 +109,23 @@ void put_plain(FileKeys& keys) {
   put_windows(keys);
 }
 
+double llama3_divisor(double turns, double factor, double low, double high) {
+  const double share = low == high ? (turns >= low ? 1 : 0) : std::clamp((turns - low) / (high - low), 0.0, 1.0);
+  return 1 / ((1 - share) / factor + share);
+}
+
 at::Tensor frequency_divisors(const Node& config) {
   const double theta = number_at(config, "rope_theta"), factor = number_at(config, "rope_scaling.factor"), low = number_at(config, "rope_scaling.low_freq_factor"),
                high = number_at(config, "rope_scaling.high_freq_factor"), original = number_at(config, "rope_scaling.original_max_position_embeddings");
   const int64_t width = head_width(config);
+  // In float32, as the reference's converter has it, to the bit.
+  const at::Tensor frequencies = at::pow(theta, at::arange(0, width, 2, at::kFloat) / width).reciprocal().contiguous();
   std::vector<float> divisors;
-  for (int64_t j = 0; j < width / 2; ++j) {
-    const double length = 2 * M_PI * std::pow(theta, 2.0 * static_cast<double>(j) / static_cast<double>(width));
-    const double share = std::clamp((original / length - low) / (high - low), 0.0, 1.0);
-    divisors.push_back(static_cast<float>(1 / ((1 - share) / factor + share)));
+  for (int64_t j = 0; j < frequencies.numel(); ++j) {
+    const float length = static_cast<float>(2 * M_PI) / frequencies.const_data_ptr<float>()[j], turns = static_cast<float>(original) / length;
+    const float share = (turns - static_cast<float>(low)) / static_cast<float>(high - low);
+    const bool whole = length < static_cast<float>(original / high) || low == high;
+    divisors.push_back(length > static_cast<float>(original / low) ? static_cast<float>(factor) : whole ? 1 : 1 / ((1 - share) / static_cast<float>(factor) + share));
   }
   return at::tensor(divisors);
 }

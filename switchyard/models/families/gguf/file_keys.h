@@ -28,6 +28,7 @@ class FileKeys {
   void number(const std::string& key, double value) { metadata_.set(prefix_ + key, GgufValue::f32(static_cast<float>(value))); }
   void flag(const std::string& key, bool value) { metadata_.set(prefix_ + key, GgufValue::flag(value)); }
   void flags(const std::string& key, std::vector<uint64_t> values) { metadata_.set(prefix_ + key, GgufValue::flags(std::move(values))); }
+  void counts(const std::string& key, std::vector<int64_t> values) { metadata_.set(prefix_ + key, GgufValue::ints(std::move(values))); }
   void text(const std::string& key, const std::string& value) { metadata_.set(prefix_ + key, GgufValue::text(value)); }
   /// From a key of the config; nothing when it is absent or null.
   void copy(const std::string& key, const std::string& hub) {
@@ -62,12 +63,18 @@ int64_t head_width(const Node& config);
 void put_common(FileKeys& keys);
 /// Heads of keys and values, and their width.
 void put_attention(FileKeys& keys);
+/// Heads of keys and values of each layer, 0 where it has a running state instead of attention.
+void put_key_heads(FileKeys& keys);
+/// What llama.cpp wants of layers with a running state.
+void note_state_limits(FileKeys& keys, int64_t expand, const char* architecture);
 /// Experts by a softmax: how many, and the width where it is not the dense network's.
 void put_experts(FileKeys& keys);
 /// The window and, where not every layer has it, which do; alternate: the file's readers take every second one for granted.
 void put_windows(FileKeys& keys, bool alternate = false);
 /// The last three together.
 void put_plain(FileKeys& keys);
+/// What Llama 3's scaling divides a frequency by that turns so often within the original length.
+double llama3_divisor(double turns, double factor, double low, double high);
 /// Divisors of frequencies that stand for Llama 3's scaling.
 at::Tensor frequency_divisors(const Node& config);
 

@@ -16,7 +16,8 @@ using Move = Rule::Move;
 namespace {
 
 bool needs_float(const std::string& name, const std::vector<int64_t>& shape) {
-  return shape.size() < 2 || name.ends_with("_norm.weight") || name.ends_with(".bias") || name.find(".ffn_gate_inp") != std::string::npos;
+  return shape.size() < 2 || name.ends_with("_norm.weight") || !name.ends_with(".weight") || name.find(".ffn_gate_inp") != std::string::npos ||
+         name.find(".ssm_conv1d") != std::string::npos;
 }
 
 }  // namespace
@@ -56,6 +57,36 @@ void FileTensors::add(const std::string& name, const std::vector<std::string>& p
        }});
 }
 
+void FileTensors::add_changed(const std::string& name, const std::string& of, std::vector<int64_t> shape, Rule::Value value) {
+  const TensorInfo& info = infos_.at(of);
+  const at::Tensor was = hub_->get(of), is = changed(was.to(at::kFloat), value);
+  const at::Tensor wanted = was.to(at::kFloat).contiguous(), back = restored(is, value).to(was.scalar_type()).to(at::kFloat).contiguous();
+  const auto *bits = reinterpret_cast<const uint32_t*>(wanted.const_data_ptr<float>()), *again = reinterpret_cast<const uint32_t*>(back.const_data_ptr<float>());
+  std::vector<uint64_t> pairs;
+  for (int64_t i = 0; i < wanted.numel(); ++i)
+    if (bits[i] != again[i]) pairs.insert(pairs.end(), {static_cast<uint64_t>(i), bits[i]});
+  if (!pairs.empty()) restored_[name] = std::move(pairs);
+  used_.insert(of);
+  if (info.dtype == "BF16" || info.dtype == "F16") narrowed_[info.dtype].push_back(name);
+  add({{name, "F32", shape, static_cast<uint64_t>(wanted.numel()) * 4}, [hub = hub_, of, shape, value] { return changed(hub->get(of).to(at::kFloat), value).reshape(shape).contiguous(); }});
+}
+
+void FileTensors::add_halves(const std::string& of, const std::string& first, const std::string& second, bool transposed) {
+  const TensorInfo* info = hub(of);
+  if (info == nullptr || used(of)) return;
+  std::vector<int64_t> shape = info->shape;
+  check(shape.size() >= 2, "convert.gguf.tensor", "{}: {} is no pair of maps", where(), of);
+  if (transposed) std::swap(shape[shape.size() - 2], shape[shape.size() - 1]);
+  const auto axis = static_cast<int64_t>(shape.size()) - 2;
+  int64_t& rows = shape[static_cast<size_t>(axis)];
+  check(rows % 2 == 0, "convert.gguf.tensor", "{}: {} has {} rows, which are no two halves", where(), of, rows);
+  rows /= 2;
+  for (const int64_t which : {0, 1})
+    add(which == 0 ? first : second, {of}, shape,
+        [=, rows = rows](const std::vector<at::Tensor>& one) { return (transposed ? one[0].transpose(-2, -1) : one[0]).narrow(axis, which * rows, rows); },
+        [=, rows = rows](const std::vector<Packed>& one) { return packed_slice(transposed ? packed_transposed(one[0]) : one[0], axis, which * rows, rows, 1); });
+}
+
 void FileTensors::add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule) {
   if (rule.theirs.find("{e}") != std::string::npos) return;  // as files had it once
   const std::string name = prefix + rule.theirs, of = hub_prefix + rule.hub;
@@ -70,6 +101,14 @@ void FileTensors::add(const std::string& prefix, const std::string& hub_prefix, 
   const TensorInfo* info = hub(of);
   if (info == nullptr || has(name) || used(of)) return;
   std::vector<int64_t> shape = info->shape;
+  if (rule.move == Move::convolution && shape.size() == 3) shape.erase(shape.begin() + 1);
+  if (rule.move == Move::column) shape.push_back(1);
+  if (rule.move == Move::groups) {
+    const int64_t groups = integer_at(config_, "mamba_n_groups");
+    check(shape.size() == 1 && groups > 0 && shape[0] % groups == 0, "convert.gguf.tensor", "{}: {} is no vector of {} equal groups", where(), of, groups);
+    shape = {groups, shape[0] / groups};
+  }
+  if (rule.value != Rule::Value::same) return add_changed(name, of, std::move(shape), rule.value);
   switch (rule.move) {
     case Move::rows_of_queries:
     case Move::rows_of_keys: {
@@ -82,6 +121,10 @@ void FileTensors::add(const std::string& prefix, const std::string& hub_prefix, 
         return one[0].reshape({heads, 2, half, -1}).transpose(1, 2).reshape(one[0].sizes());
       }, [heads](const std::vector<Packed>& one) { return packed_pairs(one[0], heads); });
     }
+    case Move::convolution:
+    case Move::column:
+    case Move::groups:
+      return add(name, {of}, shape, [shape](const std::vector<at::Tensor>& one) { return one[0].reshape(shape); });
     case Move::transposed:
       std::swap(shape[1], shape[2]);
       return add(name, {of}, shape, [](const std::vector<at::Tensor>& one) { return one[0].transpose(1, 2); },
@@ -93,13 +136,7 @@ void FileTensors::add(const std::string& prefix, const std::string& hub_prefix, 
 }
 
 void add_fused(FileTensors& tensors, const std::string& prefix, const std::string& hub) {
-  const TensorInfo* info = tensors.hub(hub + "gate_up_proj");
-  if (info == nullptr || info->shape.size() != 3 || tensors.used(info->name)) return;
-  const std::vector<int64_t> shape{info->shape[0], info->shape[1] / 2, info->shape[2]};
-  for (const int64_t which : {0, 1})
-    tensors.add(fmt::format("{}ffn_{}_exps.weight", prefix, which == 0 ? "gate" : "up"), {info->name}, shape,
-                [which, rows = shape[1]](const std::vector<at::Tensor>& one) { return one[0].narrow(1, which * rows, rows); },
-                [which, rows = shape[1]](const std::vector<Packed>& one) { return packed_slice(one[0], 1, which * rows, rows, 1); });
+  tensors.add_halves(hub + "gate_up_proj", prefix + "ffn_gate_exps.weight", prefix + "ffn_up_exps.weight");
   tensors.add(prefix, hub, {"ffn_down_exps.weight", "down_proj"});
 }
 

@@ -45,18 +45,20 @@ GgufMetadata metadata_of(const Node& config, const Node& composition, const gguf
   return metadata;
 }
 
-std::shared_ptr<gguf::FileTensors> tensors_of(const Node& config, const gguf::Architecture& architecture, std::shared_ptr<const WeightSource> hub, int64_t layers) {
+std::shared_ptr<gguf::FileTensors> tensors_of(const Node& config, const gguf::Architecture& architecture, std::shared_ptr<const WeightSource> hub) {
   auto tensors = std::make_shared<gguf::FileTensors>(std::move(hub), config);
   const std::vector<gguf::Rule> rules = gguf::layer_rules(architecture);
   const bool tied = flag_at(config, "tie_word_embeddings");
   for (const gguf::Rule& rule : gguf::outer_rules(architecture))
     if (!(tied && rule.theirs == "output.weight")) tensors->add("", "", rule);
-  for (int64_t i = 0; i < layers; ++i) {
-    const std::string prefix = fmt::format("blk.{}.", i), of = gguf::numbered(architecture.layer, "{i}", i);
-    if (architecture.to_file) architecture.to_file(*tensors, prefix, of);
-    for (const std::string& experts : std::set<std::string>{architecture.experts.substr(0, architecture.experts.find("{e}")), "mlp.experts."})
-      add_fused(*tensors, prefix, of + experts);
-    for (const gguf::Rule& rule : rules) tensors->add(prefix, of, rule);
+  for (const gguf::Layers& stack : stacks_of(architecture)) {
+    for (int64_t i = 0; i < integer_at(config, stack.count); ++i) {
+      const std::string prefix = gguf::numbered(stack.theirs, "{i}", i), of = gguf::numbered(stack.hub, "{i}", i);
+      if (architecture.to_file) architecture.to_file(*tensors, prefix, of);
+      for (const std::string& experts : std::set<std::string>{architecture.experts.substr(0, architecture.experts.find("{e}")), "mlp.experts."})
+        add_fused(*tensors, prefix, of + experts);
+      for (const gguf::Rule& rule : rules) tensors->add(prefix, of, rule);
+    }
   }
   if (find_at(config, "rope_scaling.low_freq_factor") != nullptr) {
     const at::Tensor divisors = gguf::frequency_divisors(config);
@@ -79,23 +81,31 @@ uint32_t file_type(const WeightSource& weights) {
 GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weights) {
   const Node* named = config.is_map() ? config.find("model_type") : nullptr;
   const std::string type = named && named->is_scalar() ? named->scalar() : "";
-  const gguf::Architecture* architecture = gguf::architecture_of(type);
   const std::shared_ptr<Family> family = family_of(type);
   std::vector<std::string> known;
   for (const gguf::Architecture& each : gguf::architectures()) known.insert(known.end(), each.model_types.begin(), each.model_types.end());
-  check(architecture != nullptr && family != nullptr, "convert.gguf.family", "{}: model_type '{}' has no architecture of the container here; these have: {}",
+  check(gguf::architecture_of(type) != nullptr && family != nullptr, "convert.gguf.family", "{}: model_type '{}' has no architecture of the container here; these have: {}",
         config.where(), type, fmt::join(known, ", "));
 
   const Decoder decoder(family->read(config));
   const Node wanted = composition(decoder);
   Node spoken = family->write(wanted, type);  // one spelling of its many
+  const gguf::Architecture* architecture = gguf::architecture_of(type);
+  if (const Node* inner = architecture->wrapper.empty() ? nullptr : spoken.find(architecture->wrapper)) {
+    Node keys = *inner;
+    keys["model_type"] = *spoken.find("model_type");
+    spoken = std::move(keys);
+  }
   spoken.set_mark(config.mark());
+  architecture = gguf::architecture_for(spoken);
+  check(architecture != nullptr, "convert.gguf.family", "{}: no architecture of the container has such a '{}'", config.where(), type);
   if (const Node* width = config.find("intermediate_size"); width != nullptr && width->is_scalar()) spoken["intermediate_size"] = *width;  // though no layer be dense
 
   GgufView view;
   view.metadata = metadata_of(spoken, wanted, *architecture, view.notices);
-  const std::shared_ptr<gguf::FileTensors> tensors = tensors_of(spoken, *architecture, weights, layers_of(wanted));
+  const std::shared_ptr<gguf::FileTensors> tensors = tensors_of(spoken, *architecture, weights);
   for (const auto& [dtype, names] : tensors->narrowed()) view.metadata.set(gguf::kStoredAs + dtype, GgufValue::texts(names));
+  for (const auto& [name, pairs] : tensors->restored_numbers()) view.metadata.set(gguf::kRestored + name, {GgufType::array, GgufArray{GgufType::u32, pairs}});
   view.metadata.set("general.file_type", GgufValue::u32(file_type(*tensors)));
   view.metadata.set("general.quantization_version", GgufValue::u32(2));
 

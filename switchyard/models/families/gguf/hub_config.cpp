@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "switchyard/models/families/gguf/architecture.h"
+#include "switchyard/models/families/gguf/file_keys.h"
 
 namespace switchyard::gguf {
 
@@ -13,6 +14,43 @@ Node decimal(double value) {
   std::string text = fmt::format("{}", static_cast<float>(value));
   if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
   return Node(std::move(text));
+}
+
+bool HubConfig::attends(int64_t layer) const {
+  const GgufValue* value = metadata_.find(prefix_ + kKeyHeads);
+  if (value == nullptr || value->type != GgufType::array) return true;
+  const std::vector<int64_t> each = metadata_.integers(prefix_ + kKeyHeads);
+  check(layer < static_cast<int64_t>(each.size()), "model.gguf", "{}: {}{} lists {} layers of {}", metadata_.source(), prefix_, kKeyHeads, each.size(), layers());
+  return each[static_cast<size_t>(layer)] > 0;
+}
+
+Node HubConfig::wrapped(const std::string& wrapper) const {
+  if (wrapper.empty()) return node_;
+  Node whole = Node::map();
+  whole.set_mark(node_.mark());
+  for (const auto& [key, value] : node_.entries()) (key == "model_type" ? whole : whole[wrapper])[key] = value;
+  return whole;
+}
+
+namespace {
+
+/// Keys by which architectures compute something else, and the numbers by which they do not.
+const std::vector<std::pair<const char*, std::vector<double>>> kActing{
+    {"attention.causal", {1}}, {"attention.clamp_kqv", {0}}, {"attention.max_alibi_bias", {0}}, {"attention.scale", {0}}, {"attention.sliding_window", {0}},
+    {"attention.temperature_scale", {0}}, {"attn_logit_softcapping", {0}}, {"final_logit_softcapping", {0}}, {"embedding_scale", {0, 1}}, {"logit_scale", {0, 1}},
+    {"residual_scale", {0, 1}}, {"expert_weights_scale", {0, 1}}, {"expert_gating_func", {0, 1}}, {"expert_group_count", {0, 1}},
+    {"rope.scaling.attn_factor", {0, 1}}, {"rope.scaling.yarn_attn_factor", {0, 1}}, {"rope.scaling.yarn_ext_factor", {1}}};
+
+}  // namespace
+
+void HubConfig::finish() const {
+  for (const auto& [key, harmless] : kActing) {
+    const GgufValue* value = metadata_.find(prefix_ + key);
+    if (value == nullptr || asked_.contains(key)) continue;
+    const double number = value->type == GgufType::boolean ? (metadata_.flag(prefix_ + key) ? 1 : 0) : metadata_.number(prefix_ + key);
+    check(std::find(harmless.begin(), harmless.end(), number) != harmless.end(), "model.gguf", "{}: {}{} is {}, which is not computed for this architecture",
+          metadata_.source(), prefix_, key, number);
+  }
 }
 
 namespace {
@@ -62,13 +100,16 @@ Node scaling_from(const HubConfig& config, const at::Tensor& divisors) {
   }
   if (config.metadata().has(kLlama3)) {
     const std::vector<double> said = config.metadata().numbers(kLlama3);
-    check(said.size() == 3 && said[0] > 0 && said[1] > said[0] && said[2] > 0, "model.gguf", "{}: {} are no low and high factor and length", source, kLlama3);
+    check(said.size() == 3 && said[0] > 0 && said[1] >= said[0] && said[2] > 0, "model.gguf", "{}: {} are no low and high factor and length", source, kLlama3);
     low = said[0], high = said[1], original = said[2];
   }
-  for (int64_t j = 0; j < count; ++j) {
-    const double share = std::clamp((original * turns(j) - low) / (high - low), 0.0, 1.0), wanted = 1 / ((1 - share) / factor + share);
-    check(std::fabs(wanted / divisor[j] - 1) < 1e-4, "model.gguf", "{}: rope_freqs.weight scales positions as no known scheme does", source);
-  }
+  const auto fits = [&](double at_high) {
+    for (int64_t j = 0; j < count; ++j)
+      if (std::fabs(llama3_divisor(original * turns(j), factor, low, at_high) / divisor[j] - 1) >= 1e-4) return false;
+    return true;
+  };
+  if (n == 0 && !fits(high)) high = low;  // a step, as Llama 4 has it
+  check(fits(high), "model.gguf", "{}: rope_freqs.weight scales positions as no known scheme does", source);
   if (factor <= 1) return {};
   Node node = Node::map();
   node["rope_type"] = HubConfig::quoted("llama3");

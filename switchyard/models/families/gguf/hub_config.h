@@ -1,7 +1,9 @@
 // config.json written from a file's metadata.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,26 +20,38 @@ Node decimal(double value);
 /// Writes keys of a config.json from keys of the metadata, which all begin with the architecture.
 class HubConfig {
  public:
-  HubConfig(const GgufMetadata& metadata, const WeightSource& file, const std::string& architecture)
-      : file_(file), metadata_(metadata), prefix_(architecture + ".") {
+  static constexpr const char* kKeyHeads = "attention.head_count_kv";
+  /// recurrent: see Architecture.
+  HubConfig(const GgufMetadata& metadata, const WeightSource& file, const std::string& architecture, bool recurrent)
+      : file_(file), metadata_(metadata), prefix_(architecture + "."), recurrent_(recurrent) {
     node_ = Node::map();
     node_.set_mark({metadata_.source(), 0});
   }
-  bool has(const std::string& key) const { return metadata_.has(prefix_ + key); }
+  bool has(const std::string& key) const {
+    asked_.insert(key);
+    return metadata_.has(prefix_ + key);
+  }
   int64_t integer(const std::string& key) const {
+    asked_.insert(key);
     const GgufValue* value = metadata_.find(prefix_ + key);
     if (value == nullptr || value->type != GgufType::array) return metadata_.integer(prefix_ + key);
     // One number a layer.
-    const std::vector<int64_t> each = metadata_.integers(prefix_ + key);
+    std::vector<int64_t> each = metadata_.integers(prefix_ + key);
+    if (recurrent_ && key == kKeyHeads) std::erase(each, 0);
+    if (recurrent_ && key == kKeyHeads && each.empty()) return 0;
     check(!each.empty() && std::all_of(each.begin(), each.end(), [&](int64_t n) { return n == each[0]; }), "model.gguf",
           "{}: {}{} differs between layers, which is not read for this architecture", metadata_.source(), prefix_, key);
     return each[0];
   }
   int64_t integer(const std::string& key, int64_t otherwise) const { return has(key) ? integer(key) : otherwise; }
-  double number(const std::string& key, double otherwise) const { return metadata_.number(prefix_ + key, otherwise); }
-  bool flag(const std::string& key, bool otherwise) const { return metadata_.flag(prefix_ + key, otherwise); }
-  std::string text(const std::string& key) const { return metadata_.text(prefix_ + key, ""); }
+  double number(const std::string& key, double otherwise) const { return has(key) ? metadata_.number(prefix_ + key) : otherwise; }
+  bool flag(const std::string& key, bool otherwise) const { return has(key) ? metadata_.flag(prefix_ + key) : otherwise; }
+  std::string text(const std::string& key) const { return has(key) ? metadata_.text(prefix_ + key) : ""; }
   int64_t layers() const { return integer("block_count") - integer("nextn_predict_layers", 0); }
+  /// Whether a layer has keys and values; all have them where the file does not count them by layer.
+  bool attends(int64_t layer) const;
+  /// Refuses keys that act on what is computed and were not asked for.
+  void finish() const;
   /// One truth value a layer, or nothing.
   std::vector<int64_t> pattern(const std::string& key) const {
     if (!has(key)) return {};
@@ -62,11 +76,15 @@ class HubConfig {
   const WeightSource& file() const { return file_; }
   const GgufMetadata& metadata() const { return metadata_; }
   Node& node() { return node_; }
+  /// The config as a file has it, all but model_type inside the map of that name; empty: none.
+  Node wrapped(const std::string& wrapper) const;
 
  private:
   const WeightSource& file_;
   const GgufMetadata& metadata_;
   std::string prefix_;
+  bool recurrent_;
+  mutable std::set<std::string> asked_;
   Node node_;
 };
 

@@ -1,13 +1,21 @@
 #include "switchyard/models/families/gguf/hub_tensors.h"
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/reshape.h>
+
+#include <cstring>
+
 #include "switchyard/base/error.h"
+#include "switchyard/models/families/hub_keys.h"
 
 namespace switchyard::gguf {
 
 using Move = Rule::Move;
 
-HubTensors::HubTensors(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file, int64_t heads, int64_t key_heads)
-    : DerivedWeights(metadata.source()), file_(std::move(file)), heads_(heads), key_heads_(key_heads) {
+HubTensors::HubTensors(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file, Node config)
+    : DerivedWeights(metadata.source()), file_(std::move(file)), config_(std::move(config)) {
+  for (const auto& [key, heads] : {std::pair{"num_attention_heads", &heads_}, {"num_key_value_heads", &key_heads_}})
+    if (const Node* node = config_.find(key); node != nullptr && node->is_scalar()) *heads = integer_at(config_, key);
   for (const TensorInfo& info : file_->tensors()) theirs_.emplace(info.name, info);
   for (const auto& [type, spelled] : {std::pair{at::kBFloat16, "BF16"}, {at::kHalf, "F16"}}) {
     const std::string key = std::string(kStoredAs) + spelled;
@@ -20,6 +28,51 @@ HubTensors::HubTensors(const GgufMetadata& metadata, std::shared_ptr<const Weigh
       narrowed_[name] = type;
     }
   }
+  for (const auto& [key, value] : metadata.entries()) {
+    if (!key.starts_with(kRestored)) continue;
+    const std::string name = key.substr(std::strlen(kRestored));
+    const std::vector<int64_t> pairs = metadata.integers(key);
+    const TensorInfo* info = theirs(name);
+    if (info == nullptr) continue;
+    int64_t count = 1;
+    for (const int64_t extent : info->shape) count *= extent;
+    for (size_t i = 0; i < pairs.size(); i += 2)
+      check(i + 1 < pairs.size() && pairs[i] >= 0 && pairs[i] < count, "model.gguf", "{}: {} does not name numbers of {}", metadata.source(), key, name);
+    restored_[name].assign(pairs.begin(), pairs.end());
+  }
+}
+
+at::Tensor HubTensors::read_restored(const std::string& name, Rule::Value value) const {
+  at::Tensor numbers = restored(file_->get(name).to(at::kFloat), value).contiguous();
+  if (const auto found = restored_.find(name); found != restored_.end()) {
+    float* to = numbers.mutable_data_ptr<float>();
+    for (size_t i = 0; i + 1 < found->second.size(); i += 2) {
+      const auto bits = static_cast<uint32_t>(found->second[i + 1]);
+      std::memcpy(to + found->second[i], &bits, sizeof(bits));
+    }
+  }
+  const auto narrowed = narrowed_.find(name);
+  return narrowed == narrowed_.end() ? numbers : numbers.to(narrowed->second);
+}
+
+void HubTensors::add_joined(const std::string& first, const std::string& second, const std::string& hub, bool transposed) {
+  const TensorInfo *one = theirs(first), *two = theirs(second);
+  if (one == nullptr || two == nullptr) return;
+  check(one->shape == two->shape && one->shape.size() >= 2, "model.gguf", "{}: {} and {} have other shapes", where(), first, second);
+  use(first);
+  use(second);
+  std::vector<int64_t> shape = one->shape;
+  shape[shape.size() - 2] *= 2;
+  if (transposed) std::swap(shape[shape.size() - 2], shape[shape.size() - 1]);
+  add({{hub, one->dtype, std::move(shape), one->bytes + two->bytes},
+       [this, first, second, transposed] {
+         const at::Tensor both = at::cat({read(first), read(second)}, -2);
+         return transposed ? both.transpose(-2, -1) : both;
+       },
+       [this, first, second, transposed] {
+         const Packed both = packed_joined({file_->packed(first), file_->packed(second)});
+         return transposed ? packed_transposed(both) : both;
+       }});
 }
 
 void HubTensors::finish() {
@@ -58,7 +111,7 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
   if (rule.move == Move::expert) return add_experts(*info, hub);
   Recipe recipe{.info = *info};
   recipe.info.name = hub;
-  const auto read = [this, name = info->name] { return this->read(name); };
+  const auto read = [this, name = info->name, value = rule.value] { return value == Rule::Value::same ? this->read(name) : read_restored(name, value); };
   switch (rule.move) {
     case Move::rows_of_queries:
     case Move::rows_of_keys: {
@@ -78,6 +131,17 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
       recipe.info.shape = {1, info->shape.empty() ? 1 : info->shape.back()};
       recipe.get = [read] { return read().reshape({1, -1}); };
       break;
+    case Move::convolution:
+      check(info->shape.size() == 2, "model.gguf", "{}: {} is no table of kernels", where(), info->name);
+      recipe.info.shape.insert(recipe.info.shape.begin() + 1, 1);
+      recipe.get = [read] { return read().unsqueeze(1); };
+      break;
+    case Move::column:
+    case Move::groups:
+      recipe.info.shape = {1};
+      for (const int64_t extent : info->shape) recipe.info.shape[0] *= extent;
+      recipe.get = [read] { return read().reshape({-1}); };
+      break;
     case Move::transposed:
       check(info->shape.size() == 3, "model.gguf", "{}: {} is no stack of experts", where(), info->name);
       recipe.info.shape = {info->shape[0], info->shape[2], info->shape[1]};
@@ -86,7 +150,7 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
       break;
     default:
       recipe.get = read;
-      recipe.packed = [this, name = info->name] { return file_->packed(name); };
+      if (rule.value == Rule::Value::same) recipe.packed = [this, name = info->name] { return file_->packed(name); };
   }
   add(std::move(recipe));
 }

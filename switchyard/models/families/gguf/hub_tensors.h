@@ -18,8 +18,9 @@ namespace switchyard::gguf {
 
 class HubTensors : public DerivedWeights {
  public:
-  /// heads, key_heads: whose rows of q and k are permuted.
-  HubTensors(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file, int64_t heads, int64_t key_heads);
+  /// config: as it was read from the file's metadata.
+  HubTensors(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file, Node config);
+  const Node& config() const { return config_; }
 
   const TensorInfo* theirs(const std::string& name) const {
     const auto found = theirs_.find(name);
@@ -37,16 +38,21 @@ class HubTensors : public DerivedWeights {
   using DerivedWeights::add;
   /// Adds what `rule` makes of its tensor; nothing when the file has none.
   void add(const std::string& prefix, const std::string& hub_prefix, const Rule& rule);
+  /// Two tensors [.., F, D] as one [.., 2 F, D], or transposed [.., D, 2 F]; nothing when the file has not both.
+  void add_joined(const std::string& first, const std::string& second, const std::string& hub, bool transposed = false);
   /// Ends the list: what no rule used keeps its name.
   void finish();
 
  private:
   void add_experts(const TensorInfo& info, const std::string& hub);
+  at::Tensor read_restored(const std::string& name, Rule::Value value) const;
 
   std::shared_ptr<const WeightSource> file_;
-  int64_t heads_, key_heads_;
+  Node config_;
+  int64_t heads_ = 0, key_heads_ = 0;  ///< whose rows of q and k are permuted
   std::map<std::string, TensorInfo> theirs_;
   std::map<std::string, at::ScalarType> narrowed_;
+  std::map<std::string, std::vector<uint64_t>> restored_;
   std::set<std::string> used_;
 };
 

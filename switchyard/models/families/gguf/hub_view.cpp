@@ -23,34 +23,33 @@ HubView hub_view(std::shared_ptr<const Gguf> file) {
 
 HubView hub_view(const GgufMetadata& metadata, std::shared_ptr<const WeightSource> file) {
   const std::string& name = metadata.text("general.architecture");
-  const gguf::Architecture* found = gguf::architecture_named(name);
+  const gguf::Architecture* found = gguf::architecture_named(name, metadata.text(gguf::kModelType, ""));
   check(found != nullptr, "model.gguf", "{}: architecture '{}' is not read from GGUF; these are: {}", metadata.source(), name,
         fmt::join(gguf_architectures(), ", "));
-  gguf::HubConfig config(metadata, *file, name);
+  gguf::HubConfig config(metadata, *file, name, found->recurrent);
   const int64_t layers = config.integer("block_count"), read = layers - config.integer("nextn_predict_layers", 0);
   check(layers >= 0 && layers <= 1 << 16 && read >= 0, "model.gguf", "{} says that it has {} layers, {} of them to be read",
         metadata.source(), layers, read);
   put_common(config);
   found->config(config);
+  config.finish();
 
-  const auto heads = [&](const char* key) {
-    const Node* node = config.node().find(key);
-    return node != nullptr && node->is_scalar() ? integer_at(config.node(), key) : 0;
-  };
-  auto tensors = std::make_unique<gguf::HubTensors>(metadata, file, heads("num_attention_heads"), heads("num_key_value_heads"));
+  auto tensors = std::make_unique<gguf::HubTensors>(metadata, file, config.node());
   for (const gguf::Rule& rule : gguf::outer_rules(*found)) tensors->add("", "", rule);
   tensors->use("rope_freqs.weight");  // it is in the config
   const std::vector<gguf::Rule> rules = gguf::layer_rules(*found);
-  for (int64_t i = 0; i < read; ++i) {
-    const std::string prefix = fmt::format("blk.{}.", i), hub = gguf::numbered(found->layer, "{i}", i);
-    if (found->from_file) found->from_file(*tensors, prefix, hub);
-    for (const gguf::Rule& rule : rules) tensors->add(prefix, hub, rule);
+  for (const gguf::Layers& stack : stacks_of(*found)) {
+    for (int64_t i = 0; i < integer_at(config.node(), stack.count); ++i) {
+      const std::string prefix = gguf::numbered(stack.theirs, "{i}", i), hub = gguf::numbered(stack.hub, "{i}", i);
+      if (found->from_file) found->from_file(*tensors, prefix, hub);
+      for (const gguf::Rule& rule : rules) tensors->add(prefix, hub, rule);
+    }
   }
   for (const TensorInfo& info : file->tensors())  // extra prediction layers, which nothing here runs
     for (int64_t i = read; i < layers; ++i)
       if (info.name.starts_with(fmt::format("blk.{}.", i))) tensors->use(info.name);
   tensors->finish();
-  return {std::move(config.node()), std::move(tensors)};
+  return {config.wrapped(found->wrapper), std::move(tensors)};
 }
 
 }  // namespace switchyard
