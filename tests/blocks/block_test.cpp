@@ -169,7 +169,7 @@ TEST(Rotary, PartOfAHeadAndScaledFrequencies) {
   const at::Tensor slow = turned(x, at * 4, {.scaling = {.kind = RotaryScaling::Kind::linear, .factor = 4}});
   EXPECT_LT(difference(slow, turned(x, at)), 1e-12);
   EXPECT_EQ(expect_error([] { Rotary({}, 5); }).code(), "blocks.rotary");
-  EXPECT_EQ(expect_error([] { Rotary({.scaling = {.kind = RotaryScaling::Kind::llama3, .low = 4, .high = 4}}, 4); }).code(),
+  EXPECT_EQ(expect_error([] { Rotary({.scaling = {.kind = RotaryScaling::Kind::llama3, .low = 5, .high = 4}}, 4); }).code(),
             "blocks.rotary");
 }
 

@@ -5,7 +5,7 @@
 
 #include "switchyard/base/files.h"
 #include "switchyard/base/random.h"
-#include "switchyard/formats/weight_source.h"
+#include "switchyard/formats/quantised.h"
 #include "switchyard/models/checkpoint.h"
 #include "switchyard/models/families/gguf/file_view.h"
 #include "tests/files.h"

@@ -19,7 +19,8 @@ using Move = Rule::Move;
 const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> all = [] {
     std::vector<Architecture> list;
-    for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures(), granite_architectures(), hybrid_architectures(), llama4_architectures(), arctic_architectures(), t5_architectures()})
+    for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures(), granite_architectures(),
+                             hybrid_architectures(), llama4_architectures(), arctic_architectures(), t5_architectures()})
       list.insert(list.end(), part.begin(), part.end());
     return list;
   }();

@@ -147,8 +147,10 @@ const std::vector<Rule> kRules{{"ffn_down_exps.weight", "block_sparse_moe.output
 
 std::vector<Architecture> granite_architectures() {
   const std::string mamba = "mamba.";
-  Architecture moe{.name = "granitemoe", .model_types = {"granitemoe", "granitemoeshared", "granitemoehybrid"}, .router = "block_sparse_moe.router.layer", .experts = "block_sparse_moe.experts.{e}.", .permuted = true,
-           .rules = kRules, .takes = [](const Node& config) { return !has_states(config) && has_experts(config); }, .config = granite_config, .keys = granite_keys, .from_file = pairs_from_file, .to_file = pairs_to_file};
+  Architecture moe{.name = "granitemoe", .model_types = {"granitemoe", "granitemoeshared", "granitemoehybrid"}, .router = "block_sparse_moe.router.layer",
+                   .experts = "block_sparse_moe.experts.{e}.", .permuted = true, .rules = kRules,
+                   .takes = [](const Node& config) { return !has_states(config) && has_experts(config); },
+                   .config = granite_config, .keys = granite_keys, .from_file = pairs_from_file, .to_file = pairs_to_file};
   Architecture hybrid = moe;
   hybrid.name = "granitehybrid";
   hybrid.model_types = {"granitemoehybrid"};
