@@ -21,6 +21,8 @@ BASE = dict(vocab_size=96, hidden_size=64, num_hidden_layers=3, num_attention_he
 EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32)
 LATENT = dict(num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=32, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=16, n_routed_experts=8,
               num_experts_per_tok=3, n_shared_experts=1, moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=1.5, rope_interleave=True)
+GRANITE = dict(num_local_experts=6, num_experts_per_tok=2, intermediate_size=48, embedding_multiplier=6.0, attention_multiplier=0.2,
+               residual_multiplier=0.5, logits_scaling=4.0)
 # Where llama.cpp's code takes something for granted, so do these configs.
 MODELS = {
     "llama": ("Llama", dict(rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -36,6 +38,19 @@ MODELS = {
     "deepseek_v3": ("DeepseekV3", dict(LATENT, n_group=4, topk_group=2, norm_topk_prob=True)),
     "gpt_oss": ("GptOss", dict(num_local_experts=6, num_experts_per_tok=2, head_dim=16, sliding_window=8, num_hidden_layers=4,
                                rope_parameters=dict(rope_type="default", rope_theta=10000.0))),
+    "granitemoe": ("GraniteMoe", dict(GRANITE)),
+    "granitemoeshared": ("GraniteMoeShared", dict(GRANITE, shared_intermediate_size=48)),
+    "granitemoehybrid": ("GraniteMoeHybrid", dict(GRANITE, shared_intermediate_size=48, num_hidden_layers=4, mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16,
+                                                  mamba_n_groups=2, mamba_expand=2, position_embedding_type="nope",
+                                                  layer_types=["mamba", "mamba", "attention", "mamba"])),
+    "jamba": ("Jamba", dict(num_experts=4, num_experts_per_tok=2, num_hidden_layers=6, attn_layer_period=4, attn_layer_offset=2, expert_layer_period=2,
+                            expert_layer_offset=1, mamba_d_state=16, mamba_expand=2, mamba_dt_rank=8, use_mamba_kernels=False)),
+    "llama4": ("Llama4", dict(intermediate_size_mlp=96, intermediate_size=48, num_local_experts=4, num_experts_per_tok=1, head_dim=16, num_hidden_layers=4,
+                              interleave_moe_layer_step=2, attention_chunk_size=8192, attn_temperature_tuning=True)),
+    "minimax": ("MiniMax", dict(rms_norm_eps=1e-6, num_local_experts=4, num_experts_per_tok=2, head_dim=16, num_hidden_layers=4, block_size=32,
+                                layer_types=["linear_attention", "full_attention", "linear_attention", "linear_attention"])),
+    "qwen3_next": ("Qwen3Next", dict(EXPERTS, rms_norm_eps=1e-6, head_dim=16, num_hidden_layers=4, shared_expert_intermediate_size=48, linear_num_key_heads=2,
+                                     linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16, partial_rotary_factor=0.5)),
 }
 
 
@@ -72,7 +87,7 @@ def their_logits(path, ids):
 def difference(program, family, folder):
     name, keys = MODELS[family]
     torch.manual_seed(5)
-    config = getattr(transformers, name + "Config")(**dict(BASE, **keys))
+    config = (getattr(transformers, name + "Config") if name != "Llama4" else transformers.Llama4TextConfig)(**dict(BASE, **keys))
     model = (getattr(transformers, name + "ForCausalLM", None) or getattr(transformers, name + "LMHeadModel"))(config).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
