@@ -111,7 +111,7 @@ Node source_config(const LoadedModel& model) {
 
 /// What the model was read as; empty when that was no family.
 std::string own_type(const LoadedModel& model) {
-  if (!model.family || !fs::is_directory(model.folder)) return {};
+  if (!model.family) return {};
   const Node config = source_config(model);
   const Node* type = config.find("model_type");
   const std::vector<std::string> types = model.family->model_types();

@@ -2,12 +2,12 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/log.h>
 #include <ATen/ops/neg.h>
 #include <ATen/ops/sub.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 
 #include "switchyard/models/families/hub_keys.h"
@@ -111,7 +111,12 @@ at::Tensor changed(const at::Tensor& hub, Rule::Value value) {
 }
 
 at::Tensor restored(const at::Tensor& file, Rule::Value value) {
-  return value == Rule::Value::decay ? file.neg().log() : value == Rule::Value::above_one ? file - 1 : file;
+  if (value != Rule::Value::decay) return value == Rule::Value::above_one ? file - 1 : file;
+  // One by one: libraries of vectors round otherwise where an array begins elsewhere.
+  const at::Tensor numbers = file.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  float* number = numbers.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < numbers.numel(); ++i) number[i] = static_cast<float>(std::log(-static_cast<double>(number[i])));
+  return numbers;
 }
 
 std::string numbered(std::string text, std::string_view what, int64_t number) {

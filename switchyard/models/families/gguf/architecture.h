@@ -60,6 +60,13 @@ struct Architecture {
   bool recurrent = false;                ///< a layer without heads of keys and values has a running state instead of attention
   std::vector<Rule> rules = {};          ///< of its layers, before those that all share; the first that fits is written
   std::vector<Rule> outer = {};          ///< of tensors outside layers, before those that all share
+  /// What llama.cpp's code of the architecture does whatever the metadata says, where a config says otherwise: for notices.
+  struct LlamaCpp {
+    bool windows = false;       ///< it has them
+    bool dense_layers = false;  ///< it reads layers without experts before those that have some
+    bool own_head = false;      ///< the embedding is no head
+    enum class Weights { plain, renormalised, as_said } weights = Weights::plain;  ///< of a token's experts
+  } llama_cpp = {};
   bool (*takes)(const Node& config) = nullptr;  ///< which configs of its model types; none: all
   void (*config)(HubConfig&);            ///< from a file: the config beyond put_common
   void (*keys)(FileKeys&);               ///< into a file: the metadata beyond the common keys

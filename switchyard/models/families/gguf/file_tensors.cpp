@@ -68,7 +68,7 @@ void FileTensors::add_changed(const std::string& name, const std::string& of, st
   if (!pairs.empty()) restored_[name] = std::move(pairs);
   used_.insert(of);
   if (info.dtype == "BF16" || info.dtype == "F16") narrowed_[info.dtype].push_back(name);
-  add({{name, "F32", shape, static_cast<uint64_t>(wanted.numel()) * 4}, [hub = hub_, of, shape, value] { return changed(hub->get(of).to(at::kFloat), value).reshape(shape).contiguous(); }});
+  add({{name, "F32", shape, static_cast<uint64_t>(wanted.numel()) * 4}, [kept = is.reshape(shape).contiguous()] { return kept; }});
 }
 
 void FileTensors::add_halves(const std::string& of, const std::string& first, const std::string& second, bool transposed) {

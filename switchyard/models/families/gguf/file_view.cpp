@@ -17,16 +17,20 @@ namespace switchyard {
 namespace {
 
 /// What llama.cpp's code of an architecture does whatever the metadata says.
-void note_differences(gguf::FileKeys& keys, const std::string& architecture) {
+void note_differences(gguf::FileKeys& keys, const gguf::Architecture& architecture) {
+  using Weights = gguf::Architecture::LlamaCpp::Weights;
+  const std::string& name = architecture.name;
+  const gguf::Architecture::LlamaCpp& code = architecture.llama_cpp;
   const Node& config = keys.config();
   const bool windowed = first_layer(keys.composition(), [](const Node& layer) { return find_at(layer, "attention.window") && integer_at(layer, "attention.window") > 0; }) >= 0;
-  if (windowed && architecture != "gpt-oss")
-    keys.notice(fmt::format("llama.cpp lets every layer of '{}' see all positions, whatever the window", architecture));
-  if (keys.present("norm_topk_prob") && architecture != "deepseek2" && flag_at(config, "norm_topk_prob") != (architecture == "qwen3moe"))
+  if (windowed && !code.windows) keys.notice(fmt::format("llama.cpp lets every layer of '{}' see all positions, whatever the window", name));
+  if (const bool divides = code.weights == Weights::renormalised;
+      keys.present("norm_topk_prob") && code.weights != Weights::as_said && flag_at(config, "norm_topk_prob") != divides)
     keys.notice(fmt::format("llama.cpp {} the weights of experts of '{}', whatever norm_topk_prob says",
-                                  architecture == "qwen3moe" ? "always renormalises" : "never renormalises", architecture));
-  if (architecture != "deepseek2" && first_layer(keys.composition(), has_mixture) >= 0 && first_layer(keys.composition(), [](const Node& layer) { return !has_mixture(layer); }) >= 0)
-    keys.notice(fmt::format("llama.cpp wants experts in every layer of '{}'", architecture));
+                            divides ? "always renormalises" : "never renormalises", name));
+  if (!code.dense_layers && first_layer(keys.composition(), has_mixture) >= 0 && first_layer(keys.composition(), [](const Node& layer) { return !has_mixture(layer); }) >= 0)
+    keys.notice(fmt::format("llama.cpp wants experts in every layer of '{}'", name));
+  if (code.own_head && flag_at(config, "tie_word_embeddings")) keys.notice(fmt::format("llama.cpp wants a head of its own in files of '{}'", name));
   if (keys.present("rope_scaling.beta_fast") && (number_at(config, "rope_scaling.beta_fast") != 32 || number_at(config, "rope_scaling.beta_slow") != 1))
     keys.notice("llama.cpp takes YaRN's beta_fast and beta_slow as 32 and 1, whatever they are");
   if (text_at(config, "model_type") == "deepseek_v2" && keys.integer("n_group", 1) > 1)
@@ -41,7 +45,7 @@ GgufMetadata metadata_of(const Node& config, const Node& composition, const gguf
   gguf::FileKeys keys(metadata, config, composition, architecture.name, notices);
   put_common(keys);
   architecture.keys(keys);
-  note_differences(keys, architecture.name);
+  note_differences(keys, architecture);
   return metadata;
 }
 
@@ -82,8 +86,8 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
   const Node* named = config.is_map() ? config.find("model_type") : nullptr;
   const std::string type = named && named->is_scalar() ? named->scalar() : "";
   const std::shared_ptr<Family> family = family_of(type);
-  std::vector<std::string> known;
-  for (const gguf::Architecture& each : gguf::architectures()) known.insert(known.end(), each.model_types.begin(), each.model_types.end());
+  std::set<std::string> known;
+  for (const gguf::Architecture& each : gguf::architectures()) known.insert(each.model_types.begin(), each.model_types.end());
   check(gguf::architecture_of(type) != nullptr && family != nullptr, "convert.gguf.family", "{}: model_type '{}' has no architecture of the container here; these have: {}",
         config.where(), type, fmt::join(known, ", "));
 
@@ -99,7 +103,9 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
   spoken.set_mark(config.mark());
   architecture = gguf::architecture_for(spoken);
   check(architecture != nullptr, "convert.gguf.family", "{}: no architecture of the container has such a '{}'", config.where(), type);
-  if (const Node* width = config.find("intermediate_size"); width != nullptr && width->is_scalar()) spoken["intermediate_size"] = *width;  // though no layer be dense
+  const Node* inner = architecture->wrapper.empty() ? nullptr : config.find(architecture->wrapper);
+  for (const char* key : {"intermediate_size", "intermediate_size_mlp", "rope_theta"})  // though no layer be dense, or turn
+    if (const Node* said = (inner && inner->is_map() ? *inner : config).find(key); said != nullptr && said->is_scalar()) spoken[key] = *said;
 
   GgufView view;
   view.metadata = metadata_of(spoken, wanted, *architecture, view.notices);

@@ -89,7 +89,7 @@ void alternating_to_file(FileTensors& tensors, const std::string& prefix, const 
 std::vector<Architecture> gpt_oss_architectures() {
   // Its files have a name of its own for the second norm.
   return {{.name = "gpt-oss", .model_types = {"gpt_oss"}, .router = "mlp.router", .rules = {{"post_attention_norm.weight", "post_attention_layernorm.weight"}},
-           .config = gpt_oss_config, .keys = gpt_oss_keys, .from_file = alternating_from_file, .to_file = alternating_to_file}};
+           .llama_cpp = {.windows = true}, .config = gpt_oss_config, .keys = gpt_oss_keys, .from_file = alternating_from_file, .to_file = alternating_to_file}};
 }
 
 }  // namespace switchyard::gguf

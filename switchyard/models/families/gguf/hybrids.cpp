@@ -87,7 +87,7 @@ Architecture jamba() {
                              {"ffn_norm.weight", "pre_ff_layernorm.weight"}});
   for (const std::string part : {"gate", "up", "down"}) rules.push_back({"ffn_" + part + ".weight", "feed_forward." + part + "_proj.weight"});
   return {.name = "jamba", .model_types = {"jamba"}, .router = "feed_forward.router", .experts = "feed_forward.experts.{e}.", .recurrent = true, .rules = std::move(rules),
-          .outer = {{"output_norm.weight", "model.final_layernorm.weight"}}, .config = jamba_config, .keys = jamba_keys};
+          .outer = {{"output_norm.weight", "model.final_layernorm.weight"}}, .llama_cpp = {.dense_layers = true}, .config = jamba_config, .keys = jamba_keys};
 }
 
 // --- Qwen3-Next ------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ Architecture qwen3next() {
                              {"attn_q_norm.weight", "self_attn.q_norm.weight", Move::same, Value::above_one},
                              {"attn_k_norm.weight", "self_attn.k_norm.weight", Move::same, Value::above_one}});
   return {.name = "qwen3next", .model_types = {"qwen3_next"}, .rules = std::move(rules), .outer = {{"output_norm.weight", "model.norm.weight", Move::same, Value::above_one}},
-          .config = qwen3next_config, .keys = qwen3next_keys, .from_file = delta_from_file, .to_file = delta_to_file};
+          .llama_cpp = {.weights = Architecture::LlamaCpp::Weights::renormalised}, .config = qwen3next_config, .keys = qwen3next_keys, .from_file = delta_from_file, .to_file = delta_to_file};
 }
 
 // --- MiniMax-Text-01 -------------------------------------------------------------------------------

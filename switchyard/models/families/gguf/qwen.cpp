@@ -40,7 +40,7 @@ void qwen3_config(HubConfig& config) {
 std::vector<Architecture> qwen_architectures() {
   return {{.name = "olmoe", .model_types = {"olmoe"}, .config = olmoe_config, .keys = put_plain},
           {.name = "qwen2moe", .model_types = {"qwen2_moe"}, .config = qwen2moe_config, .keys = put_plain},
-          {.name = "qwen3moe", .model_types = {"qwen3_moe"}, .config = qwen3moe_config, .keys = put_plain},
+          {.name = "qwen3moe", .model_types = {"qwen3_moe"}, .llama_cpp = {.weights = Architecture::LlamaCpp::Weights::renormalised}, .config = qwen3moe_config, .keys = put_plain},
           {.name = "qwen2", .model_types = {"qwen2"}, .config = qwen2_config, .keys = put_plain},
           {.name = "qwen3", .model_types = {"qwen3"}, .config = qwen3_config, .keys = put_plain}};
 }
