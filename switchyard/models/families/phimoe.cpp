@@ -35,7 +35,7 @@ mixture: {expert: {type: swiglu}, router: {type: sparsemixer}}
                      .describe =
                          [](const Node& composition, const std::string&, Node& config) {
                            const Node* scaling = config.find("rope_scaling");
-                           if (scaling == nullptr || scaling->is_null()) return;
+                           if (scaling == nullptr || scaling->is_null() || text_at(composition, "rope_scaling.kind") != "longrope") return;
                            Node typed = *scaling;
                            typed["type"] = hub_text("longrope");
                            config["original_max_position_embeddings"] = Node(*typed.find("original_max_position_embeddings"));
