@@ -5,12 +5,14 @@
 #include <nlohmann/json.hpp>
 
 #include "switchyard/base/files.h"
+#include "switchyard/base/random.h"
 #include "switchyard/convert/export.h"
 #include "switchyard/formats/gguf.h"
 #include "switchyard/formats/quantised.h"
 #include "switchyard/formats/tokenizers/gguf_vocabulary.h"
 #include "switchyard/models/checkpoint.h"
 #include "switchyard/models/families/derived_weights.h"
+#include "switchyard/models/families/family.h"
 #include "switchyard/models/families/gguf/hub_view.h"
 #include "switchyard/models/families/gguf/file_view.h"
 #include "tests/files.h"
@@ -28,7 +30,8 @@ using testing::run_logits;
 using testing::TemporaryFolder;
 
 const std::vector<std::string> kGgufFamilies{"mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss", "llama", "mistral", "qwen2", "qwen3",
-                                             "granitemoe", "granitemoeshared", "granitemoehybrid", "llama4", "qwen3_next", "jamba", "t5"};
+                                             "granitemoe", "granitemoeshared", "granitemoehybrid", "llama4", "qwen3_next", "jamba", "t5",
+                                             "glm4_moe", "dots1", "minimax_m2", "ernie4_5_moe", "hunyuan_v1_moe", "phimoe", "dbrx", "gpt2"};
 
 Node config_of(const fs::path& folder) { return parse_json(read_file(folder / "config.json"), (folder / "config.json").string()); }
 
@@ -260,6 +263,55 @@ TEST(ToGguf, MetadataAndTensorsAreThoseOfTheReferenceFiles) {
       EXPECT_TRUE(ours.get(info.name).equal(theirs.get(info.name))) << info.name;
     }
     fs::remove(folder / "x.gguf");
+  }
+}
+
+/// No folder of these is recorded.
+TEST(ToGguf, SurveyDecodersComeBackToo) {
+  const std::map<std::string, std::string> configs{
+      {"deepseek", R"({"model_type": "deepseek", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 28, "moe_intermediate_size": 12, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "n_shared_experts": 2, "n_routed_experts": 8, "num_experts_per_tok": 3, "first_k_dense_replace": 1,
+        "norm_topk_prob": false, "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 10000.0})"},
+      {"grok-1", R"({"model_type": "grok-1", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "num_experts": 6, "num_experts_per_tok": 2, "max_position_embeddings": 64, "embedding_multiplier_scale": 78.38367176906169,
+        "output_multiplier_scale": 0.5773502691896257, "attn_output_multiplier": 0.08838834764831845, "max_attn_value": 20.0, "tie_word_embeddings": false})"}};
+  for (const auto& [family, text] : configs) {
+    SCOPED_TRACE(family);
+    TemporaryFolder folder;
+    Decoder decoder(family_of(family)->read(parse_json(text, family)));
+    initialise(decoder.schema(), Streams(3), at::kFloat);
+    fs::create_directories(folder / "hub");
+    save_published(folder / "hub", export_config(decoder, family), decoder);
+    convert_to_gguf(folder / "hub", folder / "x.gguf");
+    const at::Tensor ids = testing::some_ids(11, 90);
+    EXPECT_TRUE(run_logits(*load_model(folder / "x.gguf").decoder, ids, {11}).equal(run_logits(decoder, ids, {11})));
+    export_model(load_model(folder / "x.gguf"), folder / "back");
+    EXPECT_EQ(config_of(folder / "back").find("model_type")->scalar(), family);
+    const Safetensors was(folder / "hub"), is(folder / "back");
+    ASSERT_EQ(is.tensors().size(), was.tensors().size());
+    for (const TensorInfo& info : was.tensors()) EXPECT_TRUE(is.get(info.name).equal(was.get(info.name))) << info.name;
+  }
+}
+
+TEST(ToGguf, OtherMetadataOfTheSameTensorsIsRefusedByName) {
+  struct Case { const char *family, *key; GgufValue value; };
+  for (const auto& [family, key, value] : std::vector<Case>{{"glm4_moe", "glm4moe.expert_gating_func", GgufValue::u32(1)},
+                                                            {"glm4_moe", "glm4moe.rope.dimension_sections", GgufValue::ints({2, 1, 1, 0})},
+                                                            {"dots1", "dots1.rope.dimension_count", GgufValue::u32(8)},
+                                                            {"dots1", "dots1.expert_gating_func", GgufValue::u32(1)},
+                                                            {"minimax_m2", "minimax-m2.expert_weights_scale", GgufValue::f32(2)},
+                                                            {"ernie4_5_moe", "ernie4_5-moe.expert_gating_func", GgufValue::u32(2)},
+                                                            {"hunyuan_v1_moe", "hunyuan-moe.rope.freq_base", GgufValue::f32(10000)},
+                                                            {"phimoe", "switchyard.rope.config", GgufValue::text(R"({"rope_theta": 10000.0, "rope_scaling": {"short_factor": [1], "long_factor": [2]}})")},
+                                                            {"dbrx", "dbrx.attention.layer_norm_epsilon", GgufValue::f32(1e-3F)},
+                                                            {"gpt2", "gpt2.attention.head_count_kv", GgufValue::u32(2)}}) {
+    SCOPED_TRACE(key);
+    GgufView view = gguf_view(config_of(golden(family)), open_weights(golden(family)));
+    view.metadata.set(key, value);
+    const Error error = expect_error([&] { hub_view(view.metadata, view.weights); });
+    EXPECT_EQ(error.code(), "model.gguf");
+    const std::string named = std::string(key) == "hunyuan-moe.rope.freq_base" ? "switchyard.rope.config" : key;
+    EXPECT_NE(error.message().find(named), std::string::npos) << error.what();
   }
 }
 

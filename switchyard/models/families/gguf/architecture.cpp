@@ -20,7 +20,9 @@ const std::vector<Architecture>& architectures() {
   static const std::vector<Architecture> all = [] {
     std::vector<Architecture> list;
     for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures(), granite_architectures(),
-                             hybrid_architectures(), llama4_architectures(), arctic_architectures(), t5_architectures()})
+                             hybrid_architectures(), llama4_architectures(), arctic_architectures(), t5_architectures(), sigmoid_architectures(),
+                             ernie_architectures(), hunyuan_architectures(), phimoe_architectures(), dbrx_architectures(), gpt2_architectures(),
+                             grok_architectures()})
       list.insert(list.end(), part.begin(), part.end());
     return list;
   }();
@@ -58,7 +60,7 @@ const Architecture* architecture_for(const Node& config) {
 }
 
 std::vector<Layers> stacks_of(const Architecture& words) {
-  return words.stacks.empty() ? std::vector<Layers>{{"blk.{i}.", words.prefix + words.layer, "num_hidden_layers"}} : words.stacks;
+  return words.stacks.empty() ? std::vector<Layers>{{"blk.{i}.", words.prefix + words.layer}} : words.stacks;
 }
 
 std::vector<Rule> layer_rules(const Architecture& words) {
@@ -68,9 +70,10 @@ std::vector<Rule> layer_rules(const Architecture& words) {
     rules.push_back({fmt::format("ffn_{}_exps.weight", part), fmt::format("{}{}.weight", words.experts, expert), Move::expert});
     rules.push_back({fmt::format("ffn_{}.{{e}}.weight", part), fmt::format("{}{}.weight", words.experts, expert)});  // early files
   }
+  for (const std::string end : {".weight", ".bias"})
+    for (const auto& [theirs, hub] : {std::pair{"attn_norm", "input_layernorm"}, {"ffn_norm", "post_attention_layernorm"}})
+      rules.push_back({theirs + end, hub + end});
   const std::vector<Rule> common{
-      {"attn_norm.weight", "input_layernorm.weight"},
-      {"ffn_norm.weight", "post_attention_layernorm.weight"},
       {"post_attention_norm.weight", "post_attention_layernorm.weight"},
       {"attn_q_norm.weight", "self_attn.q_norm.weight"},
       {"attn_k_norm.weight", "self_attn.k_norm.weight"},
@@ -96,13 +99,14 @@ std::vector<Rule> layer_rules(const Architecture& words) {
   }
   for (const auto& [part, hub] : {std::pair{"gate", "gate_proj"}, {"up", "up_proj"}, {"down", "down_proj"}})
     rules.push_back({fmt::format("ffn_{}_shexp.weight", part), fmt::format("{}{}.weight", words.shared, hub)});
+  rules.push_back({"ffn_gate_inp.weight", "mlp.gate.weight"});  // as library 5 has every router in memory
   return rules;
 }
 
 std::vector<Rule> outer_rules(const Architecture& words) {
   std::vector<Rule> rules = words.outer;
-  for (const auto& [theirs, hub] : {std::pair{"token_embd.weight", "model.embed_tokens.weight"}, {"output_norm.weight", "model.norm.weight"}, {"output.weight", "lm_head.weight"}})
-    rules.push_back({theirs, words.prefix + hub});
+  for (const auto& [theirs, hub] : {std::pair{"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}})
+    for (const std::string end : {".weight", ".bias"}) rules.push_back({theirs + end, words.prefix + hub + end});
   return rules;
 }
 

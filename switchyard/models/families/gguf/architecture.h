@@ -30,7 +30,7 @@ struct Rule {
     rows_of_queries,  ///< stored row 2 j + s of a head of d rows is row s d / 2 + j of the hub's
     rows_of_keys,
     row,              ///< [D] or [1, D], at the hub [1, D]
-    transposed,       ///< the last two axes of a stack
+    transposed,       ///< the last two axes
     convolution,      ///< [C, K], at the hub [C, 1, K]
     column,           ///< [H, 1], at the hub [H]
     groups,           ///< [G, D / G], at the hub [D]; G is the config's mamba_n_groups
@@ -42,9 +42,9 @@ struct Rule {
   Value value = Value::same;
 };
 
-/// Layers one behind another: what both sides put before their names, and the config's key that counts them.
+/// Layers one behind another: what both sides put before their names, and the config's key that counts them; empty: all of the model's.
 struct Layers {
-  std::string theirs, hub, count;
+  std::string theirs, hub, count = {};
 };
 
 struct Architecture {
@@ -73,6 +73,8 @@ struct Architecture {
   /// What rules cannot say, before they are applied to a layer.
   void (*from_file)(HubTensors&, const std::string& prefix, const std::string& hub) = nullptr;
   void (*to_file)(FileTensors&, const std::string& prefix, const std::string& hub) = nullptr;
+  void (*outer_to_file)(FileTensors&) = nullptr;  ///< the same for tensors outside layers
+  std::vector<std::string> said = {};             ///< tensors of a file that its config says
 };
 const std::vector<Architecture>& architectures();
 /// Null when it is not known. model_type: which of several of that name, the first where it is of none.
@@ -107,6 +109,10 @@ inline constexpr char kRestored[] = "switchyard.restored.";
 inline constexpr char kYarnTruncate[] = "switchyard.rope.yarn_truncate";
 /// Metadata: low and high factor and original length of Llama 3's scaling, of which the container has only the result.
 inline constexpr char kLlama3[] = "switchyard.rope.llama3";
+/// Metadata: a number of the config that is no float32, before the key that has it as one.
+inline constexpr char kExact[] = "switchyard.exact.";
+/// Metadata: rope_theta and rope_scaling as the config has them, as JSON, where the container has only what comes of them.
+inline constexpr char kRotary[] = "switchyard.rope.config";
 
 // One function a file of this folder.
 std::vector<Architecture> llama_architectures();
@@ -118,6 +124,13 @@ std::vector<Architecture> hybrid_architectures();
 std::vector<Architecture> llama4_architectures();
 std::vector<Architecture> arctic_architectures();
 std::vector<Architecture> t5_architectures();
+std::vector<Architecture> sigmoid_architectures();
+std::vector<Architecture> ernie_architectures();
+std::vector<Architecture> hunyuan_architectures();
+std::vector<Architecture> phimoe_architectures();
+std::vector<Architecture> dbrx_architectures();
+std::vector<Architecture> gpt2_architectures();
+std::vector<Architecture> grok_architectures();
 
 /// Of layers with a running state: convolution and output, which the hub has below `hub`.
 std::vector<Rule> state_rules(const std::string& hub);

@@ -1,4 +1,4 @@
-// DeepSeek-V2 and V3 and Kimi K2: multi-head latent attention, grouped experts.
+// DeepSeek-V2 and V3 and Kimi K2: multi-head latent attention, grouped experts. And the first, DeepSeekMoE, with neither.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/reshape.h>
 
@@ -21,7 +21,7 @@ void latent_config(HubConfig& config) {
   config.put("qk_rope_head_dim", rope);
   config.put("qk_nope_head_dim", config.integer(own ? "attention.key_length_mla" : "attention.key_length") - rope);
   config.copy("v_head_dim", own ? "attention.value_length_mla" : "attention.value_length");
-  std::erase_if(config.node().entries(), [](const auto& entry) { return entry.first == "head_dim"; });
+  config.drop("head_dim");
 }
 
 void deepseek_config(HubConfig& config) {
@@ -29,19 +29,29 @@ void deepseek_config(HubConfig& config) {
   const int64_t groups = config.integer("expert_group_count", 1);
   latent_config(config);
   config.put_text("model_type", sigmoid ? "deepseek_v3" : "deepseek_v2");
-  config.copy("n_routed_experts", "expert_count");
-  config.copy("num_experts_per_tok", "expert_used_count");
-  config.put("n_shared_experts", config.integer("expert_shared_count", 0));
-  config.copy("moe_intermediate_size", "expert_feed_forward_length");
-  config.put("first_k_dense_replace", config.integer("leading_dense_block_count", 0));
-  config.put("moe_layer_freq", 1);
-  config.put_number("routed_scaling_factor", config.number("expert_weights_scale", 1));
-  config.put_flag("norm_topk_prob", config.flag("expert_weights_norm", false));
-  config.put("n_group", groups);
-  config.put("topk_group", config.integer("expert_group_used_count", 1));
+  put_fine_experts(config);
   config.put_text("scoring_func", sigmoid ? "sigmoid" : "softmax");
   config.put_text("topk_method", sigmoid ? "noaux_tc" : groups > 1 ? "group_limited_greedy" : "greedy");
   config.put_flag("attention_bias", false);
+}
+
+void first_deepseek_config(HubConfig& config) {
+  config.put_text("model_type", "deepseek");
+  config.only("expert_gating_func", 1);
+  config.only("expert_weights_scale", 1);
+  config.only("expert_group_count", 1);
+  put_fine_experts(config);
+  for (const char* later : {"routed_scaling_factor", "n_group", "topk_group"}) config.drop(later);
+  config.put_text("scoring_func", "softmax");
+  config.put_flag("attention_bias", config.file().has("blk.0.attn_q.bias"));
+}
+
+void first_deepseek_keys(FileKeys& keys) {
+  put_attention(keys);
+  put_fine_experts(keys);
+  keys.number("expert_weights_scale", 1);
+  keys.count("expert_gating_func", 1);
+  if (!keys.present("rope_scaling.rope_type")) keys.text("rope.scaling.type", "none");
 }
 
 void latent_keys(FileKeys& keys) {
@@ -60,15 +70,7 @@ void latent_keys(FileKeys& keys) {
 void deepseek_keys(FileKeys& keys) {
   const Node& config = keys.config();
   latent_keys(keys);
-  keys.copy("leading_dense_block_count", "first_k_dense_replace");
-  keys.copy("expert_feed_forward_length", "moe_intermediate_size");
-  keys.copy("expert_count", "n_routed_experts");
-  keys.copy("expert_used_count", "num_experts_per_tok");
-  keys.count("expert_shared_count", keys.integer("n_shared_experts", 0));
-  keys.copy_number("expert_weights_scale", "routed_scaling_factor");
-  keys.flag("expert_weights_norm", keys.present("norm_topk_prob") && flag_at(config, "norm_topk_prob"));
-  keys.copy("expert_group_count", "n_group");
-  keys.copy("expert_group_used_count", "topk_group");
+  put_fine_experts(keys);
   keys.count("expert_gating_func", text_at(config, "scoring_func") == "sigmoid" ? 2 : 1);
 }
 
@@ -112,7 +114,9 @@ void key_value_maps_to_file(FileTensors& tensors, const std::string& prefix, con
 
 std::vector<Architecture> deepseek_architectures() {
   return {{.name = "deepseek2", .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2"}, .shared = "mlp.shared_experts.",
-           .llama_cpp = {.dense_layers = true, .weights = Architecture::LlamaCpp::Weights::as_said}, .config = deepseek_config, .keys = deepseek_keys, .from_file = key_value_map_from_file, .to_file = key_value_maps_to_file}};
+           .llama_cpp = {.dense_layers = true, .weights = Architecture::LlamaCpp::Weights::as_said}, .config = deepseek_config, .keys = deepseek_keys, .from_file = key_value_map_from_file, .to_file = key_value_maps_to_file},
+          {.name = "deepseek", .model_types = {"deepseek"}, .shared = "mlp.shared_experts.", .permuted = true, .llama_cpp = {.dense_layers = true},
+           .config = first_deepseek_config, .keys = first_deepseek_keys}};
 }
 
 }  // namespace switchyard::gguf

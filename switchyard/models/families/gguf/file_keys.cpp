@@ -11,9 +11,16 @@
 
 #include "switchyard/models/families/composition.h"
 #include "switchyard/models/families/gguf/architecture.h"
+#include "switchyard/models/families/gguf/hub_config.h"
 #include "switchyard/models/families/table_family.h"
 
 namespace switchyard::gguf {
+
+void FileKeys::number(const std::string& key, double value) {
+  const auto narrow = static_cast<float>(value);
+  metadata_.set(prefix_ + key, GgufValue::f32(narrow));
+  if (std::fabs(std::stod(decimal(narrow).scalar()) - value) > 1e-12 * std::fabs(value)) metadata_.set(kExact + prefix_ + key, {GgufType::f64, value});
+}
 
 int64_t head_width(const Node& config) {
   const Node* own = find_at(config, "head_dim");
@@ -60,7 +67,8 @@ void put_attention(FileKeys& keys) {
   const Node& config = keys.config();
   const int64_t heads = integer_at(config, "num_attention_heads"), width = head_width(config), own = keys.integer("num_key_value_heads", 0);
   keys.count("attention.head_count_kv", own > 0 ? own : heads);
-  keys.count("rope.dimension_count", width);
+  const double turning = keys.present("partial_rotary_factor") ? number_at(config, "partial_rotary_factor") * static_cast<double>(width) : static_cast<double>(width);
+  keys.count("rope.dimension_count", keys.integer("rotary_dim", static_cast<int64_t>(turning)));
   if (width * heads != integer_at(config, "hidden_size") || find_at(config, "head_dim") != nullptr) {
     keys.count("attention.key_length", width);
     keys.count("attention.value_length", width);
@@ -79,6 +87,12 @@ void note_state_limits(FileKeys& keys, int64_t expand, const char* architecture)
   if (keys.present("mamba_conv_bias") && !flag_at(keys.config(), "mamba_conv_bias")) keys.notice(fmt::format("llama.cpp wants a bias of the convolutions of '{}'", architecture));
 }
 
+void put_said_rotary(FileKeys& keys) {
+  Node said = Node::map();
+  for (const char* key : {"rope_theta", "rope_scaling"}) said[key] = Node(*find_at(keys.config(), key));
+  keys.metadata().set(kRotary, GgufValue::text(to_json(said, 0)));
+}
+
 void put_experts(FileKeys& keys) {
   for (const char* hub : {"num_local_experts", "num_experts"}) keys.copy("expert_count", hub);
   keys.copy("expert_used_count", "num_experts_per_tok");
@@ -86,6 +100,18 @@ void put_experts(FileKeys& keys) {
   keys.copy("expert_shared_feed_forward_length", "shared_expert_intermediate_size");
   if (keys.present("norm_topk_prob")) keys.flag("expert_weights_norm", flag_at(keys.config(), "norm_topk_prob"));
   if (keys.present("clip_qkv")) keys.copy_number("attention.clamp_kqv", "clip_qkv");
+}
+
+void put_fine_experts(FileKeys& keys) {
+  keys.copy("leading_dense_block_count", "first_k_dense_replace");
+  keys.copy("expert_feed_forward_length", "moe_intermediate_size");
+  keys.copy("expert_count", "n_routed_experts");
+  keys.copy("expert_used_count", "num_experts_per_tok");
+  keys.count("expert_shared_count", keys.integer("n_shared_experts", 0));
+  keys.copy_number("expert_weights_scale", "routed_scaling_factor");
+  keys.flag("expert_weights_norm", keys.present("norm_topk_prob") && flag_at(keys.config(), "norm_topk_prob"));
+  keys.copy("expert_group_count", "n_group");
+  keys.copy("expert_group_used_count", "topk_group");
 }
 
 void put_windows(FileKeys& keys, bool alternate) {

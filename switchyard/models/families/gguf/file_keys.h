@@ -25,7 +25,7 @@ class FileKeys {
     check(value >= 0 && value <= UINT32_MAX, "convert.gguf.option", "{}{} would be {}", prefix_, key, value);
     metadata_.set(prefix_ + key, GgufValue::u32(static_cast<uint32_t>(value)));
   }
-  void number(const std::string& key, double value) { metadata_.set(prefix_ + key, GgufValue::f32(static_cast<float>(value))); }
+  void number(const std::string& key, double value);
   void flag(const std::string& key, bool value) { metadata_.set(prefix_ + key, GgufValue::flag(value)); }
   void flags(const std::string& key, std::vector<uint64_t> values) { metadata_.set(prefix_ + key, GgufValue::flags(std::move(values))); }
   void counts(const std::string& key, std::vector<int64_t> values) { metadata_.set(prefix_ + key, GgufValue::ints(std::move(values))); }
@@ -61,14 +61,18 @@ class FileKeys {
 int64_t head_width(const Node& config);
 /// Sizes, heads, norms and rotary positions, with their keys' usual names at the hub.
 void put_common(FileKeys& keys);
-/// Heads of keys and values, and their width.
+/// Heads of keys and values, their width, and how much of it turns.
 void put_attention(FileKeys& keys);
 /// Heads of keys and values of each layer, 0 where it has a running state instead of attention.
 void put_key_heads(FileKeys& keys);
 /// What llama.cpp wants of layers with a running state.
 void note_state_limits(FileKeys& keys, int64_t expand, const char* architecture);
+/// Rotary settings as the config has them, beside what other readers take.
+void put_said_rotary(FileKeys& keys);
 /// Experts by a softmax: how many, and the width where it is not the dense network's.
 void put_experts(FileKeys& keys);
+/// Fine experts with shared ones beside them behind dense layers, as DeepSeek has them.
+void put_fine_experts(FileKeys& keys);
 /// The window and, where not every layer has it, which do; alternate: the file's readers take every second one for granted.
 void put_windows(FileKeys& keys, bool alternate = false);
 /// The last three together.

@@ -126,8 +126,9 @@ void FileTensors::add(const std::string& prefix, const std::string& hub_prefix, 
     case Move::groups:
       return add(name, {of}, shape, [shape](const std::vector<at::Tensor>& one) { return one[0].reshape(shape); });
     case Move::transposed:
-      std::swap(shape[1], shape[2]);
-      return add(name, {of}, shape, [](const std::vector<at::Tensor>& one) { return one[0].transpose(1, 2); },
+      check(shape.size() >= 2, "convert.gguf.tensor", "{}: {} has one axis", where(), of);
+      std::iter_swap(shape.end() - 1, shape.end() - 2);
+      return add(name, {of}, shape, [](const std::vector<at::Tensor>& one) { return one[0].transpose(-1, -2); },
                  [](const std::vector<Packed>& one) { return packed_transposed(one[0]); });
     default:
       return add(name, {of}, std::move(shape), [](const std::vector<at::Tensor>& one) { return one[0]; },

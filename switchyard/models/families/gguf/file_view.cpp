@@ -49,14 +49,14 @@ GgufMetadata metadata_of(const Node& config, const Node& composition, const gguf
   return metadata;
 }
 
-std::shared_ptr<gguf::FileTensors> tensors_of(const Node& config, const gguf::Architecture& architecture, std::shared_ptr<const WeightSource> hub) {
+std::shared_ptr<gguf::FileTensors> tensors_of(const Node& config, const gguf::Architecture& architecture, std::shared_ptr<const WeightSource> hub, int64_t layers) {
   auto tensors = std::make_shared<gguf::FileTensors>(std::move(hub), config);
   const std::vector<gguf::Rule> rules = gguf::layer_rules(architecture);
   const bool tied = flag_at(config, "tie_word_embeddings");
   for (const gguf::Rule& rule : gguf::outer_rules(architecture))
     if (!(tied && rule.theirs == "output.weight")) tensors->add("", "", rule);
   for (const gguf::Layers& stack : stacks_of(architecture)) {
-    for (int64_t i = 0; i < integer_at(config, stack.count); ++i) {
+    for (int64_t i = 0; i < (stack.count.empty() ? layers : integer_at(config, stack.count)); ++i) {
       const std::string prefix = gguf::numbered(stack.theirs, "{i}", i), of = gguf::numbered(stack.hub, "{i}", i);
       if (architecture.to_file) architecture.to_file(*tensors, prefix, of);
       for (const std::string& experts : std::set<std::string>{architecture.experts.substr(0, architecture.experts.find("{e}")), "mlp.experts."})
@@ -64,6 +64,7 @@ std::shared_ptr<gguf::FileTensors> tensors_of(const Node& config, const gguf::Ar
       for (const gguf::Rule& rule : rules) tensors->add(prefix, of, rule);
     }
   }
+  if (architecture.outer_to_file) architecture.outer_to_file(*tensors);
   if (find_at(config, "rope_scaling.low_freq_factor") != nullptr) {
     const at::Tensor divisors = gguf::frequency_divisors(config);
     tensors->add({{"rope_freqs.weight", "F32", divisors.sizes().vec(), divisors.nbytes()}, [divisors] { return divisors; }});
@@ -109,7 +110,7 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
 
   GgufView view;
   view.metadata = metadata_of(spoken, wanted, *architecture, view.notices);
-  const std::shared_ptr<gguf::FileTensors> tensors = tensors_of(spoken, *architecture, weights);
+  const std::shared_ptr<gguf::FileTensors> tensors = tensors_of(spoken, *architecture, weights, layers_of(wanted));
   for (const auto& [dtype, names] : tensors->narrowed()) view.metadata.set(gguf::kStoredAs + dtype, GgufValue::texts(names));
   for (const auto& [name, pairs] : tensors->restored_numbers()) view.metadata.set(gguf::kRestored + name, {GgufType::array, GgufArray{GgufType::u32, pairs}});
   view.metadata.set("general.file_type", GgufValue::u32(file_type(*tensors)));

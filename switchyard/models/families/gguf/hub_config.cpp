@@ -11,7 +11,8 @@
 namespace switchyard::gguf {
 
 Node decimal(double value) {
-  std::string text = fmt::format("{}", static_cast<float>(value));
+  const auto narrow = static_cast<float>(value);
+  std::string text = static_cast<double>(narrow) == value ? fmt::format("{}", narrow) : fmt::format("{}", value);
   if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
   return Node(std::move(text));
 }
@@ -51,6 +52,11 @@ void HubConfig::finish() const {
     check(std::find(harmless.begin(), harmless.end(), number) != harmless.end(), "model.gguf", "{}: {}{} is {}, which is not computed for this architecture",
           metadata_.source(), prefix_, key, number);
   }
+}
+
+double HubConfig::number(const std::string& key, double otherwise) const {
+  const double stored = has(key) ? metadata_.number(prefix_ + key) : otherwise, exact = metadata_.number(kExact + prefix_ + key, stored);
+  return static_cast<float>(exact) == static_cast<float>(stored) ? exact : stored;
 }
 
 namespace {
@@ -152,6 +158,17 @@ void put_common(HubConfig& config) {
   if (!ends.items().empty()) config.put("eos_token_id", ends.items().size() == 1 ? ends.items()[0] : ends);
 }
 
+void put_said_rotary(HubConfig& config, const std::function<bool(const Node& said)>& agrees) {
+  const GgufMetadata& metadata = config.metadata();
+  if (!metadata.has(kRotary)) return;
+  const Node said = parse_json(metadata.text(kRotary), metadata.source());
+  const Node *theta = said.is_map() ? said.find("rope_theta") : nullptr, *scaling = said.is_map() ? said.find("rope_scaling") : nullptr;
+  check(theta != nullptr && scaling != nullptr && scaling->is_map() && agrees(said), "model.gguf",
+        "{}: {} does not say what the file's other metadata says of rotary positions", metadata.source(), kRotary);
+  config.put("rope_theta", *theta);
+  config.put("rope_scaling", *scaling);
+}
+
 void put_softmax_experts(HubConfig& config, const char* type, bool renormalised) {
   config.put_text("model_type", type);
   config.copy("num_experts", "expert_count");
@@ -160,6 +177,19 @@ void put_softmax_experts(HubConfig& config, const char* type, bool renormalised)
   if (!config.has("expert_feed_forward_length")) return;
   config.copy("moe_intermediate_size", "expert_feed_forward_length");
   config.put("decoder_sparse_step", 1);
+}
+
+void put_fine_experts(HubConfig& config) {
+  config.copy("n_routed_experts", "expert_count");
+  config.copy("num_experts_per_tok", "expert_used_count");
+  config.put("n_shared_experts", config.integer("expert_shared_count", 0));
+  config.copy("moe_intermediate_size", "expert_feed_forward_length");
+  config.put("first_k_dense_replace", config.integer("leading_dense_block_count", 0));
+  config.put("moe_layer_freq", 1);
+  config.put_number("routed_scaling_factor", config.number("expert_weights_scale", 1));
+  config.put_flag("norm_topk_prob", config.flag("expert_weights_norm", false));
+  config.put("n_group", config.integer("expert_group_count", 1));
+  config.put("topk_group", config.integer("expert_group_used_count", 1));
 }
 
 void put_dense_layers(HubConfig& config) {

@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/reshape.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "switchyard/base/error.h"
@@ -143,9 +144,9 @@ void HubTensors::add(const std::string& prefix, const std::string& hub_prefix, c
       recipe.get = [read] { return read().reshape({-1}); };
       break;
     case Move::transposed:
-      check(info->shape.size() == 3, "model.gguf", "{}: {} is no stack of experts", where(), info->name);
-      recipe.info.shape = {info->shape[0], info->shape[2], info->shape[1]};
-      recipe.get = [read] { return read().transpose(1, 2); };
+      check(info->shape.size() >= 2, "model.gguf", "{}: {} has one axis", where(), info->name);
+      std::iter_swap(recipe.info.shape.end() - 1, recipe.info.shape.end() - 2);
+      recipe.get = [read] { return read().transpose(-1, -2); };
       recipe.packed = [this, name = info->name] { return packed_transposed(file_->packed(name)); };
       break;
     default:

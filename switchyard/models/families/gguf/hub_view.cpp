@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "switchyard/base/error.h"
 #include "switchyard/models/families/gguf/architecture.h"
 #include "switchyard/models/families/gguf/hub_config.h"
@@ -12,7 +14,8 @@ namespace switchyard {
 
 std::vector<std::string> gguf_architectures() {
   std::vector<std::string> names;
-  for (const gguf::Architecture& architecture : gguf::architectures()) names.push_back(architecture.name);
+  for (const gguf::Architecture& architecture : gguf::architectures())
+    if (std::find(names.begin(), names.end(), architecture.name) == names.end()) names.push_back(architecture.name);
   return names;
 }
 
@@ -32,14 +35,18 @@ HubView hub_view(const GgufMetadata& metadata, std::shared_ptr<const WeightSourc
         metadata.source(), layers, read);
   put_common(config);
   found->config(config);
+  const auto says = [&](const char* key) { return config.node().find(key) != nullptr; };
+  check(!says("num_attention_heads") || says("partial_rotary_factor") || says("rotary_dim") || says("qk_rope_head_dim") || config.turning() == config.head_width(),
+        "model.gguf", "{}: {}.rope.dimension_count is {}; heads of {} turn whole here", metadata.source(), name, config.turning(), config.head_width());
   config.finish();
 
   auto tensors = std::make_unique<gguf::HubTensors>(metadata, file, config.node());
   for (const gguf::Rule& rule : gguf::outer_rules(*found)) tensors->add("", "", rule);
   tensors->use("rope_freqs.weight");  // it is in the config
+  for (const std::string& each : found->said) tensors->use(each);
   const std::vector<gguf::Rule> rules = gguf::layer_rules(*found);
   for (const gguf::Layers& stack : stacks_of(*found)) {
-    for (int64_t i = 0; i < integer_at(config.node(), stack.count); ++i) {
+    for (int64_t i = 0; i < (stack.count.empty() ? read : integer_at(config.node(), stack.count)); ++i) {
       const std::string prefix = gguf::numbered(stack.theirs, "{i}", i), hub = gguf::numbered(stack.hub, "{i}", i);
       if (found->from_file) found->from_file(*tensors, prefix, hub);
       for (const gguf::Rule& rule : rules) tensors->add(prefix, hub, rule);
