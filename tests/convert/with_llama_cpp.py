@@ -4,7 +4,8 @@
     tests/convert/with_llama_cpp.py build/bin/switchyard [FAMILY ...]
 
 Small random models, float32. Needs llama-cpp-python (`pip install llama-cpp-python`; its LLAMA_CPP_LIB_PATH names another build of llama.cpp) and
-transformers. Prints the largest difference of logits, in shares of the largest logit; more than 1e-4 is a failure.
+transformers. Prints the largest difference of logits, in shares of the largest logit; more than 1e-4 is a failure (GPT-2: 1e-3, since llama.cpp
+takes its GELU from a table of 16-bit numbers).
 """
 import os
 import subprocess
@@ -21,6 +22,10 @@ BASE = dict(vocab_size=96, hidden_size=64, num_hidden_layers=3, num_attention_he
 EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=32)
 LATENT = dict(num_key_value_heads=4, q_lora_rank=24, kv_lora_rank=32, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=16, n_routed_experts=8,
               num_experts_per_tok=3, n_shared_experts=1, moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=1.5, rope_interleave=True)
+FINE = dict(n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=1, moe_intermediate_size=32, first_k_dense_replace=1, routed_scaling_factor=1.5,
+            norm_topk_prob=True)
+DBRX = dict(d_model=64, n_heads=4, n_layers=3, max_seq_len=256, attn_config=dict(kv_n_heads=2, clip_qkv=8.0, rope_theta=10000.0),
+            ffn_config=dict(ffn_hidden_size=48, moe_num_experts=6, moe_top_k=2, moe_normalize_expert_weights=1.0))
 GRANITE = dict(num_local_experts=6, num_experts_per_tok=2, intermediate_size=48, embedding_multiplier=6.0, attention_multiplier=0.2,
                residual_multiplier=0.5, logits_scaling=4.0)
 # Where llama.cpp's code takes something for granted, so do these configs.
@@ -38,6 +43,13 @@ MODELS = {
     "deepseek_v3": ("DeepseekV3", dict(LATENT, n_group=4, topk_group=2, norm_topk_prob=True)),
     "gpt_oss": ("GptOss", dict(num_local_experts=6, num_experts_per_tok=2, head_dim=16, sliding_window=8, num_hidden_layers=4,
                                rope_parameters=dict(rope_type="default", rope_theta=10000.0))),
+    "glm4_moe": ("Glm4Moe", dict(FINE, n_group=1, topk_group=1, head_dim=16, partial_rotary_factor=0.5, use_qk_norm=True, attention_bias=True)),
+    "dots1": ("Dots1", dict(FINE, n_group=1, topk_group=1, num_key_value_heads=4, head_dim=16, sliding_window=None)),
+    "minimax_m2": ("MiniMaxM2", dict(num_local_experts=6, num_experts_per_tok=2, head_dim=16, rotary_dim=8)),
+    "ernie4_5_moe": ("Ernie4_5_Moe", dict(moe_num_experts=6, moe_k=2, moe_intermediate_size=32, moe_num_shared_experts=2, moe_layer_start_index=1, use_bias=False)),
+    "hunyuan_v1_moe": ("HunYuanMoEV1", dict(num_experts=6, moe_topk=2, head_dim=16)),
+    "dbrx": ("Dbrx", DBRX),
+    "gpt2": ("GPT2", dict(n_embd=64, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=2)),
     "granitemoe": ("GraniteMoe", dict(GRANITE)),
     "granitemoeshared": ("GraniteMoeShared", dict(GRANITE, shared_intermediate_size=48)),
     "granitemoehybrid": ("GraniteMoeHybrid", dict(GRANITE, shared_intermediate_size=48, num_hidden_layers=4, mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16,
@@ -107,13 +119,13 @@ def difference(program, family, folder):
 def main():
     llama_cpp.llama_backend_init()
     llama_cpp.llama_log_set(errors_only, None)
-    worst = 0
+    failed = False
     with tempfile.TemporaryDirectory() as folder:
         for family in sys.argv[2:] or MODELS:
             here = difference(sys.argv[1], family, folder)
-            print(f"{family:<16}{here:.1e}", flush=True)
-            worst = max(worst, here)
-    sys.exit(worst > 1e-4)
+            print(f"{family:<20}{here:.1e}", flush=True)
+            failed |= here > (1e-3 if family == "gpt2" else 1e-4)
+    sys.exit(failed)
 
 
 main()
