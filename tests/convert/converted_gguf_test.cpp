@@ -36,7 +36,8 @@ nlohmann::json value_of(const GgufValue& value) {
       nlohmann::json items = nlohmann::json::array();
       std::visit([&](const auto& list) {
         for (const auto& item : list)
-          if constexpr (!std::is_same_v<std::decay_t<decltype(item)>, GgufArray>) items.push_back(held.element == GgufType::boolean ? nlohmann::json(item != decltype(item){}) : nlohmann::json(item));
+          if constexpr (!std::is_same_v<std::decay_t<decltype(item)>, GgufArray>)
+            items.push_back(held.element == GgufType::boolean ? nlohmann::json(item != decltype(item){}) : nlohmann::json(item));
       }, held.items);
       return items;
     } else {

@@ -114,7 +114,8 @@ void key_value_maps_to_file(FileTensors& tensors, const std::string& prefix, con
 
 std::vector<Architecture> deepseek_architectures() {
   return {{.name = "deepseek2", .model_types = {"deepseek_v3", "deepseek_v2", "kimi_k2"}, .shared = "mlp.shared_experts.",
-           .llama_cpp = {.dense_layers = true, .weights = Architecture::LlamaCpp::Weights::as_said}, .config = deepseek_config, .keys = deepseek_keys, .from_file = key_value_map_from_file, .to_file = key_value_maps_to_file},
+           .llama_cpp = {.dense_layers = true, .weights = Architecture::LlamaCpp::Weights::as_said}, .config = deepseek_config,
+           .keys = deepseek_keys, .from_file = key_value_map_from_file, .to_file = key_value_maps_to_file},
           {.name = "deepseek", .model_types = {"deepseek"}, .shared = "mlp.shared_experts.", .permuted = true, .llama_cpp = {.dense_layers = true},
            .config = first_deepseek_config, .keys = first_deepseek_keys}};
 }

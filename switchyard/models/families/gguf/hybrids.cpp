@@ -214,7 +214,8 @@ Architecture qwen3next() {
                              {"attn_q_norm.weight", "self_attn.q_norm.weight", Move::same, Value::above_one},
                              {"attn_k_norm.weight", "self_attn.k_norm.weight", Move::same, Value::above_one}});
   return {.name = "qwen3next", .model_types = {"qwen3_next"}, .rules = std::move(rules), .outer = {{"output_norm.weight", "model.norm.weight", Move::same, Value::above_one}},
-          .llama_cpp = {.weights = Architecture::LlamaCpp::Weights::renormalised}, .config = qwen3next_config, .keys = qwen3next_keys, .from_file = delta_from_file, .to_file = delta_to_file};
+          .llama_cpp = {.weights = Architecture::LlamaCpp::Weights::renormalised}, .config = qwen3next_config, .keys = qwen3next_keys,
+          .from_file = delta_from_file, .to_file = delta_to_file};
 }
 
 // --- MiniMax-Text-01 -------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ std::vector<Architecture> llama4_architectures() {
   std::vector<Rule> rules;
   for (const std::string part : {"gate", "up", "down"}) rules.push_back({"ffn_" + part + ".weight", "feed_forward." + part + "_proj.weight"});
   Architecture whole{.name = "llama4", .model_types = {"llama4"}, .prefix = "language_model.", .wrapper = "text_config", .router = "feed_forward.router",
-                     .experts = "feed_forward.experts.{e}.", .shared = "feed_forward.shared_expert.", .rules = std::move(rules), .llama_cpp = {.dense_layers = true}, .config = llama4_config, .keys = llama4_keys,
+                     .experts = "feed_forward.experts.{e}.", .shared = "feed_forward.shared_expert.", .rules = std::move(rules), .llama_cpp = {.dense_layers = true},
+                     .config = llama4_config, .keys = llama4_keys,
                      .from_file = experts_from_file, .to_file = experts_to_file};
   Architecture text = whole;
   text.model_types = {"llama4_text"};

@@ -86,7 +86,8 @@ void layers_to_file(FileTensors& tensors, const std::string& prefix, const std::
 std::vector<Architecture> t5_architectures() {
   return {{.name = "t5", .model_types = {"t5"},
            .stacks = {{"enc.blk.{i}.", "encoder.block.{i}.layer.", "num_layers"}, {"dec.blk.{i}.", "decoder.block.{i}.layer.", "num_decoder_layers"}},
-           .outer = {{"token_embd.weight", "shared.weight"}, {"enc.output_norm.weight", "encoder.final_layer_norm.weight"}, {"dec.output_norm.weight", "decoder.final_layer_norm.weight"}},
+           .outer = {{"token_embd.weight", "shared.weight"}, {"enc.output_norm.weight", "encoder.final_layer_norm.weight"},
+                     {"dec.output_norm.weight", "decoder.final_layer_norm.weight"}},
            .config = t5_config, .keys = t5_keys, .from_file = layers_from_file, .to_file = layers_to_file}};
 }
 
