@@ -107,7 +107,7 @@ TEST(ToGguf, FilesComputeWhatTheirFoldersDo) {
     }
     fs::remove_all(folder / "back");
   };
-  expect_back("deepseek_v3", folder / "deepseek_v3.gguf");
+  for (const char* family : {"deepseek_v3", "hunyuan_v1_moe", "phimoe", "dbrx", "gpt2"}) expect_back(family, folder / (std::string(family) + ".gguf"));
   expect_back("gpt_oss_mxfp4", folder / "gpt_oss_mxfp4.gguf");
   expect_back("gpt_oss_mxfp4", golden("gpt_oss_mxfp4"));
   export_model(load_model(golden("gpt_oss_mxfp4")), folder / "floats", {.model_type = {}, .dtype = at::kFloat});

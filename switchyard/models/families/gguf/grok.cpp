@@ -31,7 +31,7 @@ void grok_keys(FileKeys& keys) {
   put_experts(keys);
   for (const auto& [hub, key, standard] : kMultipliers) keys.copy_number(key, hub);
   keys.number("router_logit_softcapping", kRouterCap);
-  keys.notice("llama.cpp renormalises the weights of experts of 'grok', where Grok-1 takes them as the softmax gives them");
+  keys.notice("llama.cpp divides the weights of experts of 'grok' by their sum, which the norm behind them undoes but for its epsilon");
 }
 
 }  // namespace

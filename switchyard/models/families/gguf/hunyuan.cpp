@@ -43,6 +43,8 @@ void hunyuan_keys(FileKeys& keys) {
   if (dense != fine) keys.notice("llama.cpp takes experts of 'hunyuan-moe' to be as wide as intermediate_size says");
   if (!keys.present("rope_scaling.alpha") || number_at(keys.config(), "rope_scaling.alpha") == 0) return;
   keys.number("rope.freq_base", stretched(number_at(keys.config(), "rope_theta"), number_at(keys.config(), "rope_scaling.alpha"), head_width(keys.config())));
+  keys.text("rope.scaling.type", "none");
+  keys.number("rope.scaling.factor", 1);
   put_said_rotary(keys);
 }
 
