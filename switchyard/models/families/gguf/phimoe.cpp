@@ -37,7 +37,9 @@ Node scaling_of_file(const HubConfig& config) {
   return node;
 }
 
-bool same_divisors(const Node& said, const Node& file) {
+bool same_scheme(const Node& said, const Node& file) {
+  const Node* original = find_at(said, "rope_scaling.original_max_position_embeddings");
+  if (original == nullptr || original->scalar() != file.find("original_max_position_embeddings")->scalar()) return false;
   for (const char* list : {"short_factor", "long_factor"}) {
     const Node *here = find_at(said, std::string("rope_scaling.") + list), *there = file.find(list);
     if (here == nullptr || !here->is_list() || here->items().size() != there->items().size()) return false;
@@ -63,7 +65,7 @@ void phimoe_config(HubConfig& config) {
   const Node scaling = scaling_of_file(config);
   config.copy("original_max_position_embeddings", "rope.scaling.original_context_length");
   config.put("rope_scaling", scaling);
-  put_said_rotary(config, [&](const Node& said) { return same_divisors(said, scaling); });
+  put_said_rotary(config, [&](const Node& said) { return same_scheme(said, scaling); });
 }
 
 void phimoe_keys(FileKeys& keys) {
