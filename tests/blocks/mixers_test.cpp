@@ -173,6 +173,8 @@ TEST(Rotary, ScalingsGiveThePublishedFrequencies) {
   RotaryOptions llama{.theta = 500000, .scaling = {.kind = Kind::llama3, .factor = 8, .low = 1, .high = 4, .original = 8192}};
   expect(frequency(llama, 128, {0, 10, 28, 30, 34, 40, 63}),
          {1, 1.286874e-1, 3.211446e-3, 1.371894e-3, 1.785078e-4, 3.428102e-5, 3.068926e-7, 1});
+  llama.scaling = {.kind = Kind::llama3, .factor = 16, .low = 1, .high = 1, .original = 8192};  // Llama 4: a step
+  expect(frequency(llama, 128, {0, 10, 28, 34, 35, 40, 63}), {1, 1.286874e-1, 3.211446e-3, 9.384739e-4, 4.778106e-5, 1.714051e-5, 1.534463e-7, 1});
   RotaryOptions longer{.theta = 10000, .scaling = {.kind = Kind::longrope, .factor = 32, .original = 4096, .short_factors = {1, 2}, .long_factors = {4, 5}}};
   expect(frequency(longer, 4, {0, 1}, 4096), {1, 0.005, 1.190238});
   expect(frequency(longer, 4, {0, 1}, 4097), {0.25, 0.002, 1.190238});

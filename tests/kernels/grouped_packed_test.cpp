@@ -439,6 +439,15 @@ TEST(GroupedPacked, ViewsAreThoseOfThePlainTensor) {
   EXPECT_EQ(packed_slice(packed_transposed(packed_transposed(turns)), 1, 1, 8, 2), other);
   expect_view(packed_slice(turns, 1, 1, 5, 3), at::stack({s, other->dequantise()}, 2).reshape({3, 16, 32}).slice(1, 1, 14, 3));
   EXPECT_EQ(packed_interleaved({stack, matrix}), nullptr);
+  const Packed joined = packed_joined({stack, other});
+  const at::Tensor both = at::cat({s, other->dequantise()}, 1);
+  expect_view(joined, both);
+  EXPECT_EQ(packed_slice(joined, 1, 0, 8, 1), stack);
+  EXPECT_EQ(packed_slice(packed_transposed(packed_transposed(joined)), 1, 8, 8, 1), other);
+  expect_view(packed_slice(joined, 1, 5, 6, 1), both.slice(1, 5, 11));
+  expect_view(packed_slice(joined, 1, 1, 5, 3), both.slice(1, 1, 14, 3));
+  expect_view(packed_joined({matrix, matrix}), at::cat({m, m}, 0));
+  EXPECT_EQ(packed_joined({stack, matrix}), nullptr);
 }
 
 }  // namespace
