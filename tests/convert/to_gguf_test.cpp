@@ -315,6 +315,34 @@ TEST(ToGguf, OtherMetadataOfTheSameTensorsIsRefusedByName) {
   }
 }
 
+TEST(ToGguf, AnyNumbersInTheMetadataAreAModelOrOneError) {
+  int64_t errors = 0, models = 0;
+  for (const std::string& family : kGgufFamilies) {
+    const GgufView view = gguf_view(config_of(golden(family)), open_weights(golden(family)));
+    for (const auto& [key, value] : view.metadata.entries()) {
+      if (key.starts_with("general.") || (value.type != GgufType::u32 && value.type != GgufType::f32)) continue;
+      const bool whole = value.type == GgufType::u32;
+      for (const GgufValue& other : {whole ? GgufValue::u32(0) : GgufValue::f32(0), whole ? GgufValue::u32(7) : GgufValue::f32(-1e30F),
+                                     whole ? GgufValue::u32(UINT32_MAX) : GgufValue::f32(NAN), GgufValue::text("x"), GgufValue::ints({3, -1})}) {
+        SCOPED_TRACE(family + " " + key);
+        GgufMetadata metadata = view.metadata;
+        metadata.set(key, other);
+        try {
+          const HubView hub = hub_view(metadata, view.weights);
+          for (const TensorInfo& info : hub.weights->tensors()) hub.weights->get(info.name);
+          family_of(hub.config)->read(hub.config);
+          ++models;
+        } catch (const Error& error) {
+          EXPECT_NE(error.code().find('.'), std::string::npos);
+          ++errors;
+        }
+      }
+    }
+  }
+  EXPECT_GT(errors, models);
+  EXPECT_GT(models, 0);
+}
+
 TEST(ToGguf, VocabulariesOfEveryKindReadTheSame) {
   const std::map<std::string, std::string> names{
       {"gpt2", "gpt-2"}, {"neox", "olmo"}, {"llama3", "llama-bpe"}, {"qwen2", "qwen2"}, {"deepseek-v3", "deepseek-v3"}, {"deepseek-llm", "deepseek-llm"},

@@ -12,6 +12,8 @@
 
 namespace switchyard {
 
+static constexpr int64_t kMostLayers = 1 << 16;
+
 std::vector<std::string> gguf_architectures() {
   std::vector<std::string> names;
   for (const gguf::Architecture& architecture : gguf::architectures())
@@ -31,7 +33,7 @@ HubView hub_view(const GgufMetadata& metadata, std::shared_ptr<const WeightSourc
         fmt::join(gguf_architectures(), ", "));
   gguf::HubConfig config(metadata, *file, name, found->recurrent);
   const int64_t layers = config.integer("block_count"), read = layers - config.integer("nextn_predict_layers", 0);
-  check(layers >= 0 && layers <= 1 << 16 && read >= 0, "model.gguf", "{} says that it has {} layers, {} of them to be read",
+  check(layers >= 0 && layers <= kMostLayers && read >= 0, "model.gguf", "{} says that it has {} layers, {} of them to be read",
         metadata.source(), layers, read);
   put_common(config);
   found->config(config);
@@ -46,7 +48,9 @@ HubView hub_view(const GgufMetadata& metadata, std::shared_ptr<const WeightSourc
   for (const std::string& each : found->said) tensors->use(each);
   const std::vector<gguf::Rule> rules = gguf::layer_rules(*found);
   for (const gguf::Layers& stack : stacks_of(*found)) {
-    for (int64_t i = 0; i < (stack.count.empty() ? read : integer_at(config.node(), stack.count)); ++i) {
+    const int64_t count = stack.count.empty() ? read : integer_at(config.node(), stack.count);
+    check(count >= 0 && count <= kMostLayers, "model.gguf", "{} says that {} is {}", metadata.source(), stack.count, count);
+    for (int64_t i = 0; i < count; ++i) {
       const std::string prefix = gguf::numbered(stack.theirs, "{i}", i), hub = gguf::numbered(stack.hub, "{i}", i);
       if (found->from_file) found->from_file(*tensors, prefix, hub);
       for (const gguf::Rule& rule : rules) tensors->add(prefix, hub, rule);
