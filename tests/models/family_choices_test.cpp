@@ -324,6 +324,24 @@ TEST(FamilyChoices, AnUntiedEncoderDecoderIsWrittenWithTheCopiesThatLibrariesRea
   }
 }
 
+TEST(FamilyChoices, AnUntiedModelsCopiesAreItsEmbedding) {
+  for (const auto& [folder, prefix] : {std::pair{"switch_transformers", ""}, std::pair{"nllb_moe", "model."}}) {
+    std::map<std::string, at::Tensor> tensors = recorded(folder);
+    const at::Tensor shared = tensors.at(std::string(prefix) + "shared.weight"), rounded = shared.to(at::kBFloat16);
+    tensors["lm_head.weight"] = shared * 0.5;
+    const auto load = [&, folder = folder, prefix = prefix](const at::Tensor& encoder, const at::Tensor& decoder) {
+      tensors[std::string(prefix) + "encoder.embed_tokens.weight"] = encoder;
+      tensors[std::string(prefix) + "decoder.embed_tokens.weight"] = decoder;
+      TemporaryFolder model;
+      write_model(model.path(), changed(folder, {}, R"({"tie_word_embeddings": false})"), tensors);
+      return load_model(model.path(), at::kFloat).decoder->schema().find("embedding.weight").tensor().clone();
+    };
+    EXPECT_TRUE(load(rounded, rounded).equal(rounded.to(at::kFloat))) << folder;
+    EXPECT_TRUE(load(shared + 1, shared + 1).equal(shared + 1)) << folder;  // the original is nobody's
+    EXPECT_EQ(expect_error([&] { load(shared, shared + 1); }).code(), "model.tensor_differs") << folder;
+  }
+}
+
 TEST(FamilyChoices, CopiesOfTheEmbeddingAreLeftAsideAndOtherNumbersUnderTheirNamesAreRefused) {
   for (const auto& [folder, prefix] : {std::pair{"t5", ""}, std::pair{"switch_transformers", ""}, std::pair{"nllb_moe", "model."}}) {
     std::map<std::string, at::Tensor> tensors = recorded(folder);

@@ -137,6 +137,14 @@ void NameMap::copy(const std::string& ours, const std::string& theirs) {
   links_.back().copy = true;
 }
 
+void NameMap::take_from(const std::string& theirs, const std::string& instead) {
+  const auto found = theirs_at_.extract(instead);
+  TORCH_INTERNAL_ASSERT(!found.empty(), "the name table has no ", instead);
+  theirs_[found.mapped()].name = theirs;
+  theirs_at_[theirs] = found.mapped();
+  ignore(instead);
+}
+
 bool NameMap::ignores(const std::string& theirs) const {
   return std::find(ignored_.begin(), ignored_.end(), theirs) != ignored_.end() ||
          std::any_of(repeats_.begin(), repeats_.end(), [&](const Repeat& repeat) { return repeat.theirs == theirs; }) ||

@@ -59,6 +59,8 @@ class NameMap {
   /// or named in a warning where the config alone decides.
   enum class NoCopy { refuse, warn };
   void repeat(const std::string& ours, const std::string& theirs, NoCopy otherwise) { repeats_.push_back({ours_index(ours), theirs, otherwise}); }
+  /// What the table has as `instead` is read from `theirs`; `instead` says nothing then.
+  void take_from(const std::string& theirs, const std::string& instead);
   /// Every parameter under its own name.
   void rename_all();
 

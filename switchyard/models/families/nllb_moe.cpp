@@ -91,7 +91,7 @@ class NllbMoe : public TableFamily {
                      .describe = describe}) {}
   void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override {
     TableFamily::names(map, options, has);
-    copy_embedding(map, "model.", has);
+    copy_embedding(map, "model.", has, true);
   }
 
  private:

@@ -106,7 +106,7 @@ class T5 : public TableFamily {
     }
     link_names(map, std::max(options.layers, options.encoder->layers), rules, has);
     TableFamily::names(map, options, has);
-    copy_embedding(map, "", has);
+    copy_embedding(map, "", has, false);
   }
 
  private:
@@ -151,7 +151,7 @@ class SwitchTransformers : public TableFamily {
                      .describe = describe}) {}
   void names(NameMap& map, const ModelOptions& options, const HasTensor& has) const override {
     TableFamily::names(map, options, has);
-    copy_embedding(map, "", has);
+    copy_embedding(map, "", has, true);
   }
 
  private:

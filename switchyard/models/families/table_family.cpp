@@ -168,9 +168,12 @@ void link_names(NameMap& map, int64_t layers, const std::vector<NameRule>& rules
       if (rule.ours.front().find("{i}") != std::string::npos) at(rule, i);
 }
 
-void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has) {
-  for (const char* stack : {"encoder", "decoder"}) {
-    const std::string copy = fmt::format("{}{}.embed_tokens.weight", prefix, stack);
+void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has, bool copies_first) {
+  const std::string first = prefix + "encoder.embed_tokens.weight", second = prefix + "decoder.embed_tokens.weight";
+  const bool copies = copies_first && has && map.declares("head.weight") && has(first) && has(second);
+  if (copies) map.take_from(first, prefix + "shared.weight");
+  for (const std::string& copy : {first, second}) {
+    if (copies && copy == first) continue;
     if (has) map.repeat("embedding.weight", copy, NameMap::NoCopy::refuse);
     else if (map.declares("head.weight")) map.copy("embedding.weight", copy);
   }

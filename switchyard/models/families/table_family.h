@@ -62,8 +62,9 @@ std::vector<NameRule> llama_names(const LlamaNames& names = {});
 /// What library 5 calls a mixture in memory, for files that were written as it lies there.
 std::vector<NameRule> memory_names(const std::string& experts = "mlp.experts", const std::string& router = "mlp.gate.weight");
 /// An encoder's and a decoder's copies of the embedding below `prefix`. They are written where files have a head of its own: library 5 then
-/// reads them, and fills them at random when they are missing.
-void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has);
+/// reads them, and fills them at random when they are missing. copies_first: where a file has a head of its own and both copies, these are
+/// the embedding, and what the library leaves aside is left aside.
+void copy_embedding(NameMap& map, const std::string& prefix, const HasTensor& has, bool copies_first);
 /// `first`, then those of `rest`.
 std::vector<NameRule> joined(std::vector<NameRule> first, const std::vector<NameRule>& rest);
 std::vector<HubKey> joined(std::vector<HubKey> first, const std::vector<HubKey>& rest);
