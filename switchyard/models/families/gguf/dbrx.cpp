@@ -17,8 +17,6 @@ constexpr Stack kStacks[] = {{"w1", "ffn_gate_exps.weight", false}, {"v1", "ffn_
 void dbrx_config(HubConfig& config) {
   const auto number = [&](const char* key) { return Node(std::to_string(config.integer(key))); };
   const double clip = config.number("attention.clamp_kqv", 0);
-  config.only("expert_gating_func", 1);
-  config.only("expert_weights_scale", 1);
   config.only("rope.dimension_count", static_cast<double>(config.head_width()));
   check(config.number("attention.layer_norm_epsilon", 1e-5) == static_cast<double>(1e-5f), "model.gguf", "{}: dbrx.attention.layer_norm_epsilon is {}; only 1e-05 can be computed",
         config.metadata().source(), config.number("attention.layer_norm_epsilon", 1e-5));

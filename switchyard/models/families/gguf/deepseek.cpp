@@ -37,9 +37,6 @@ void deepseek_config(HubConfig& config) {
 
 void first_deepseek_config(HubConfig& config) {
   config.put_text("model_type", "deepseek");
-  config.only("expert_gating_func", 1);
-  config.only("expert_weights_scale", 1);
-  config.only("expert_group_count", 1);
   put_fine_experts(config);
   for (const char* later : {"routed_scaling_factor", "n_group", "topk_group"}) config.drop(later);
   config.put_text("scoring_func", "softmax");

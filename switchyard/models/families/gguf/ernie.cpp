@@ -10,8 +10,6 @@ namespace {
 
 void ernie_config(HubConfig& config) {
   config.put_text("model_type", "ernie4_5_moe");
-  config.only("expert_gating_func", 1);
-  config.only("expert_weights_scale", 1);
   config.copy("moe_num_experts", "expert_count");
   config.copy("moe_k", "expert_used_count");
   config.copy("moe_intermediate_size", "expert_feed_forward_length");

@@ -14,9 +14,6 @@ constexpr double kRouterCap = 30;  // written by everyone and computed by nobody
 
 void grok_config(HubConfig& config) {
   config.put_text("model_type", "grok-1");
-  config.only("expert_gating_func", 1);
-  config.only("expert_weights_scale", 1);
-  config.only("final_logit_softcapping", 0);  // Grok-2's
   config.only("attention.temperature_length", 0);
   config.only("router_logit_softcapping", kRouterCap);
   config.copy("num_experts", "expert_count");

@@ -15,8 +15,6 @@ double stretched(double theta, double alpha, int64_t width) {
 
 void hunyuan_config(HubConfig& config) {
   config.put_text("model_type", "hunyuan_v1_moe");
-  config.only("expert_gating_func", 1);
-  config.only("expert_weights_scale", 1);
   config.copy("num_experts", "expert_count");
   config.copy("moe_topk", "expert_used_count");
   config.put("num_shared_expert", 1);

@@ -51,8 +51,6 @@ bool same_scheme(const Node& said, const Node& file) {
 
 void phimoe_config(HubConfig& config) {
   config.put_text("model_type", "phimoe");
-  config.only("expert_gating_func", 1);
-  config.only("expert_weights_scale", 1);
   config.copy("num_local_experts", "expert_count");
   config.copy("num_experts_per_tok", "expert_used_count");
   config.put_flag("attention_bias", config.file().has("blk.0.attn_q.bias"));

@@ -32,7 +32,6 @@ void dots1_config(HubConfig& config) {
 void minimax_m2_config(HubConfig& config) {
   config.put_text("model_type", "minimax_m2");
   config.only("expert_gating_func", kSigmoid);
-  config.only("expert_weights_scale", 1);
   config.copy("num_local_experts", "expert_count");
   config.copy("num_experts_per_tok", "expert_used_count");
   config.put("intermediate_size", config.integer("expert_feed_forward_length", config.integer("feed_forward_length", 0)));
