@@ -69,6 +69,8 @@ void deepseek_keys(FileKeys& keys) {
   latent_keys(keys);
   put_fine_experts(keys);
   keys.count("expert_gating_func", text_at(config, "scoring_func") == "sigmoid" ? 2 : 1);
+  if (text_at(config, "model_type") == "deepseek_v2" && keys.integer("n_group", 1) > 1)
+    keys.notice("llama.cpp chooses groups of experts by the sum of their two best, as DeepSeek-V3 does, where DeepSeek-V2 takes the best one");
 }
 
 /// Multi-head latent attention: [H, kv, nope] and [H, v, kv] become the hub's [H (nope + v), kv].

@@ -33,8 +33,6 @@ void note_differences(gguf::FileKeys& keys, const gguf::Architecture& architectu
   if (code.own_head && flag_at(config, "tie_word_embeddings")) keys.notice(fmt::format("llama.cpp wants a head of its own in files of '{}'", name));
   if (keys.present("rope_scaling.beta_fast") && (number_at(config, "rope_scaling.beta_fast") != 32 || number_at(config, "rope_scaling.beta_slow") != 1))
     keys.notice("llama.cpp takes YaRN's beta_fast and beta_slow as 32 and 1, whatever they are");
-  if (text_at(config, "model_type") == "deepseek_v2" && keys.integer("n_group", 1) > 1)
-    keys.notice("llama.cpp chooses groups of experts by the sum of their two best, as DeepSeek-V3 does, where DeepSeek-V2 takes the best one");
   if (keys.metadata().has(gguf::kYarnTruncate)) keys.notice("llama.cpp rounds YaRN's range to whole dimensions (truncate: false has no key)");
 }
 
