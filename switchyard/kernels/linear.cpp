@@ -11,14 +11,15 @@ namespace switchyard::kernels {
 
 namespace {
 
-constexpr int64_t kFewRows = 16;
+/// Rows that are few for a map to so many outputs.
+int64_t few_for(int64_t outputs) { return cpu_level() < CpuLevel::avx512 && outputs >= 256 ? 64 : 16; }
 
 /// Few rows meet weights as they lie: libtorch's product packs the weights first, which takes longer than reading them. With gradients or
 /// without: a block that is computed again for its gradients has the same bits.
 bool few_rows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::ScalarType type = x.scalar_type();
   const int64_t rows = x.size(-1) > 0 ? x.numel() / x.size(-1) : 0;
-  return rows > 0 && rows <= kFewRows && cpu_level() >= CpuLevel::avx2 && x.is_cpu() && weight.is_cpu() &&
+  return rows > 0 && rows <= few_for(weight.size(0)) && cpu_level() >= CpuLevel::avx2 && x.is_cpu() && weight.is_cpu() &&
          (type == at::kFloat || type == at::kBFloat16) && weight.scalar_type() == type && detail::product_type(x) == type &&
          weight.is_contiguous() && (!bias.defined() || bias.scalar_type() == type);
 }

@@ -1,4 +1,4 @@
-// The tile product and the dot products of rows, at every level that the processor has, against sums in float64.
+// The tile product and the dot products of rows and strips, at every level that the processor has, against sums in float64.
 #include "switchyard/kernels/cpu/product.h"
 
 #include <gtest/gtest.h>
@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "switchyard/kernels/cpu/row_dots.h"
+#include "switchyard/kernels/cpu/strip_dots.h"
 #include "switchyard/kernels/cpu/tiles.h"
 #include "switchyard/kernels/dispatch.h"
 #include "tests/support.h"
@@ -18,6 +19,7 @@ namespace switchyard::kernels {
 namespace {
 
 using Half = c10::BFloat16;
+using cpu::StripOrder;
 
 template <typename T>
 std::vector<T> values(int64_t count, uint64_t seed) {
@@ -95,6 +97,62 @@ void check_rows() {
 TEST(RowDots, FloatsByFloats) { check_rows<float, float>(); }
 TEST(RowDots, HalvesByFloats) { check_rows<Half, float>(); }
 TEST(RowDots, HalvesByHalves) { check_rows<Half, Half>(); }
+
+/// Every number of columns, rows apart and one behind the other, of x in a type that need not be that of the weights.
+template <typename W, typename X>
+void check_strips() {
+  const StripOrder order = std::is_same_v<W, Half> ? StripOrder::halves : StripOrder::floats;
+  const ForcedCpuLevel forced(CpuLevel::avx2);
+  for (int64_t n = 1; n <= cpu::kStripRows; ++n) {
+    const int64_t k = 64 * (1 + n % 5), rows = 1 + n % 17, stride = n % 2 == 0 ? k : k + 8, ld = rows + 2, columns = cpu::strip_columns(n);
+    SCOPED_TRACE(fmt::format("{} rows of {} by {}", rows, k, n));
+    ASSERT_TRUE(cpu::has_strips(k));
+    ASSERT_GE(columns, n);
+    const std::vector<W> w = values<W>(rows * stride, 6);
+    const std::vector<X> x = values<X>(n * k, 7);
+    std::vector<const X*> at;
+    for (int64_t j = 0; j < n; ++j) at.push_back(x.data() + j * k);
+    const at::Tensor strips = at::full({columns * k}, NAN, at::kFloat);  // libtorch aligns to 64 bytes
+    cpu::make_strips(at.data(), n, k, order, strips.mutable_data_ptr<float>());
+    std::vector<float> out(static_cast<size_t>(n * ld), 7.0f);
+    cpu::strip_dots(w.data(), stride, rows, k, n, strips.const_data_ptr<float>(), out.data(), ld);
+    for (int64_t j = 0; j < n; ++j) {
+      for (int64_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        for (int64_t i = 0; i < k; ++i)
+          sum += double{cpu::to_float(w[static_cast<size_t>(r * stride + i)])} * cpu::to_float(x[static_cast<size_t>(j * k + i)]);
+        EXPECT_NEAR(out[static_cast<size_t>(j * ld + r)], sum, 2e-6 * static_cast<double>(k)) << "row " << r << ", column " << j;
+      }
+      EXPECT_EQ(out[static_cast<size_t>(j * ld + rows)], 7.0f);
+    }
+  }
+}
+
+bool no_strips() {
+  const ForcedCpuLevel forced(CpuLevel::avx2);
+  return detected_cpu_level() < CpuLevel::avx2 || !cpu::has_strips(64);
+}
+
+TEST(StripDots, FloatsByFloats) {
+  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
+  check_strips<float, float>();
+}
+TEST(StripDots, FloatsByHalves) {
+  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
+  check_strips<float, Half>();
+}
+TEST(StripDots, HalvesByHalves) {
+  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
+  check_strips<Half, Half>();
+}
+TEST(StripDots, HalvesByFloats) {
+  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
+  check_strips<Half, float>();
+}
+TEST(StripDots, NoneWithoutAvx2) {
+  const ForcedCpuLevel forced(CpuLevel::portable);
+  EXPECT_FALSE(cpu::has_strips(64));
+}
 
 }  // namespace
 }  // namespace switchyard::kernels

@@ -18,6 +18,8 @@ constexpr int64_t kRows = 192;   ///< rows a tile, at most
 constexpr int64_t kWidth = 64;   ///< outputs worked on at once
 constexpr int64_t kFew = 32;     ///< so many rows meet more outputs at once, if weights lie as the products take them:
 constexpr int64_t kWide = 256;   ///< a product makes the rows its own each time
+constexpr int64_t kPart = 256;   ///< outputs, at least, for which rows are packed
+constexpr int64_t kTasks = 16;   ///< tasks that there should be
 constexpr int64_t kLane = 16;    ///< columns are padded to it
 constexpr int64_t kStep = 8;     ///< rows are padded to it: few shapes of products, as each costs a compilation once
 
@@ -29,16 +31,21 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
   const std::vector<RowTile> few = take_few(tiles, offset, few_rows(stack));
   if (!few.empty()) map_few(stack, few, x, bias, y);
-  parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * m * k, [&](int64_t i) {
-    const RowTile& tile = tiles[i];
+  // Few tiles, as of one matrix that many rows meet, are cut over its outputs too.
+  const int64_t parts = tiles.empty() ? 1 : std::clamp<int64_t>(kTasks / static_cast<int64_t>(tiles.size()), 1, (m + kPart - 1) / kPart);
+  const int64_t part = round_up((m + parts - 1) / parts, kWide);
+  parallel_tasks(static_cast<int64_t>(tiles.size()) * parts, offset[experts] * m * k, [&](int64_t i) {
+    const RowTile& tile = tiles[i / parts];
+    const int64_t begin = i % parts * part, end = std::min(m, begin + part);
+    if (begin >= end) return;
     const int64_t columns = round_up(tile.count, kLane), width = std::min(stack.same && columns <= kFew ? kWide : kWidth, m);
     Scratch<For::task> scratch(bytes_of<T>(k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
     T* packed = scratch.template take<T>(k * columns);
     T* space = scratch.template take<T>(width * stride);
     float* out = scratch.template take<float>(width * columns);
     pack_columns(x + tile.begin * k, k, nullptr, tile.count, columns, packed);
-    for (int64_t m0 = 0; m0 < m; m0 += width) {
-      const int64_t mc = std::min(width, m - m0);
+    for (int64_t m0 = begin; m0 < end; m0 += width) {
+      const int64_t mc = std::min(width, end - m0);
       const auto panel = stack.rows(tile.expert, m0, mc, columns, space);
       product(mc, columns, k, panel.data, panel.ld, packed, columns, out, columns, false);
       if (bias)

@@ -26,8 +26,10 @@ SWITCHYARD_INLINE float total(__m256 sum) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 constexpr int64_t kColumnsAtOnce = 6;
-template <int N> constexpr int kSumsOf = N == 1 ? 2 : 1;
+template <int N> constexpr int kSumsOf = 1;
 template <int N> constexpr int kRowsOf = N <= 3 ? 4 : N == 4 ? 3 : 2;
+constexpr int64_t kLongRow = 4096;
+template <int N> constexpr int kLongRowsOf = N == 1 ? 8 : 0;
 
 struct FloatsByFloats {
   static constexpr int64_t kWidth = 8;

@@ -87,9 +87,22 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
 
 template <typename T>
 int64_t few_rows(const Stack<T>& w) {
-  const bool narrow_registers = sizeof(T) == sizeof(float) && cpu_level() < CpuLevel::avx512;  // tiles of floats are as fast from here on
-  return w.same && has_row_dots<T>(w.k) && !narrow_registers ? 24 : kSkinnyRows;
+  if ((w.same || w.wide) && has_strips(w.k)) return kStripRows;
+  return w.same && has_row_dots<T>(w.k) && cpu_level() >= CpuLevel::avx512 ? 24 : kSkinnyRows;
 }
+
+namespace {
+
+/// Whether n rows of x meet this stack in strips: fewer are met sooner one by one.
+template <typename T>
+bool takes_strips(const Stack<T>& w, int64_t n) {
+  const bool halves = w.same && sizeof(T) < sizeof(float);
+  return (w.same || w.wide) && n >= (halves ? 6 : 4) && n <= kStripRows && has_strips(w.k);
+}
+template <typename T>
+StripOrder strip_order(const Stack<T>& w) { return w.same && sizeof(T) < sizeof(float) ? StripOrder::halves : StripOrder::floats; }
+
+}  // namespace
 
 template <typename T>
 bool takes_ints(const Stack<T>& w) {
@@ -131,7 +144,9 @@ template <typename T, typename B>
 void dots(const Stack<T>& w, int64_t e, int64_t first, int64_t rows, int64_t n, const FewRows<T>& x, const B* bias, float* space,
           float* out, int64_t ld) {
   const int64_t at = e * w.m + first;
-  if (w.same) {
+  if (x.strips && takes_strips(w, n) && x.order == strip_order(w)) {
+    w.same ? strip_dots(w.same + at * w.k, w.k, rows, w.k, n, x.strips, out, ld) : strip_dots(w.wide + at * w.k, w.k, rows, w.k, n, x.strips, out, ld);
+  } else if (w.same) {
     if (!x.plain || !row_dots(w.same + at * w.k, w.k, rows, w.k, n, x.plain, FewRows<T>::plain_stride(w.k), out, ld))
       plain_dots(w.same + at * w.k, rows, w.k, n, x.x, out, ld);
   } else if (w.wide) {
@@ -187,91 +202,138 @@ void narrow_rows(const float* src, int64_t ld, int64_t n, int64_t count, T* dst,
 
 }  // namespace
 
-/// The forms of rows that some stacks read: which there are, their memory, and making one row.
+/// Tiles and where the rows of each lie when they follow one another.
+struct Places {
+  explicit Places(const std::vector<RowTile>& tiles) {
+    for (const RowTile& tile : tiles) {
+      of.push_back(total);
+      strips_of.push_back(strip_total);
+      total += tile.count;
+      strip_total += strip_columns(tile.count);
+    }
+  }
+  std::vector<int64_t> of, strips_of;  ///< in rows; in columns of strips
+  int64_t total = 0, strip_total = 0;
+};
+
+/// The forms of rows that some stacks read, of one input: which there are, their memory, and making those of a tile.
 template <typename T>
 class Forms {
  public:
-  Forms(std::initializer_list<const Stack<T>*> stacks, int64_t n, int64_t k) : n_(n), k_(k) {
+  Forms(std::initializer_list<const Stack<T>*> stacks, const std::vector<RowTile>& tiles, const Places& places, int64_t k)
+      : tiles_(tiles), places_(places), k_(k) {
     for (const Stack<T>* stack : stacks) {
       if (!*stack) continue;
-      const bool plain = stack->same && has_row_dots<T>(k);
-      plain_ = plain_ || plain;
-      ints_ = ints_ || takes_ints(*stack);
+      stacks_[count_++] = stack;
       if (takes_ints(*stack)) columns_ = std::max(columns_, int_columns(*stack));
-      floats_ = floats_ || (!plain && !takes_ints(*stack));
     }
+    for (const RowTile& tile : tiles) all_ = all_ | of(tile.count);
   }
   size_t bytes() const {
-    return (floats_ ? bytes_of<float>(n_ * k_) : 0) + (plain_ ? bytes_of<T>(n_ * FewRows<T>::plain_stride(k_)) : 0) +
-           (ints_ ? bytes_of<int8_t>(columns_ * n_ * k_) + bytes_of<float>(columns_ * n_ * (k_ / 64)) + bytes_of<float>(columns_ * n_ * (k_ / 16)) : 0);
+    const int64_t n = places_.total;
+    return (all_.floats ? bytes_of<float>(n * k_) : 0) + (all_.plain ? bytes_of<T>(n * FewRows<T>::plain_stride(k_)) : 0) +
+           (all_.strips ? bytes_of<float>(places_.strip_total * k_) : 0) +
+           (all_.ints ? bytes_of<int8_t>(columns_ * n * k_) + bytes_of<float>(columns_ * n * (k_ / 64)) + bytes_of<float>(columns_ * n * (k_ / 16)) : 0);
   }
   template <For use>
   void take(Scratch<use>& scratch) {
-    if (floats_) x_ = scratch.template take<float>(n_ * k_);
-    if (plain_) plain_rows_ = scratch.template take<T>(n_ * FewRows<T>::plain_stride(k_));
-    if (!ints_) return;
-    q_ = scratch.template take<int8_t>(columns_ * n_ * k_);
-    scale_ = scratch.template take<float>(columns_ * n_ * (k_ / 64));
-    sum_ = scratch.template take<float>(columns_ * n_ * (k_ / 16));
+    const int64_t n = places_.total;
+    if (all_.floats) x_ = scratch.template take<float>(n * k_);
+    if (all_.plain) plain_rows_ = scratch.template take<T>(n * FewRows<T>::plain_stride(k_));
+    if (all_.strips) strips_ = scratch.template take<float>(places_.strip_total * k_);
+    if (!all_.ints) return;
+    q_ = scratch.template take<int8_t>(columns_ * n * k_);
+    scale_ = scratch.template take<float>(columns_ * n * (k_ / 64));
+    sum_ = scratch.template take<float>(columns_ * n * (k_ / 16));
   }
-  void make(int64_t row, const T* from) const {
-    if (plain_ && !floats_ && !ints_) {
+  /// Of tile t, whose rows are row(0), row(1) ...: const T* or const float*.
+  template <typename Row>
+  void make(int64_t t, const Row& row) const {
+    using X = std::remove_cvref_t<decltype(*row(0))>;
+    const int64_t n = tiles_[t].count, at = places_.of[t];
+    const Needed needed = of(n);
+    if (needed.strips) {
+      const X* rows[kStripRows];
+      for (int64_t j = 0; j < n; ++j) rows[j] = row(j);
+      make_strips(rows, n, k_, order(), strips_ + places_.strips_of[t] * k_);
+    }
+    if (needed.floats || needed.plain || needed.ints)
+      for (int64_t j = 0; j < n; ++j) make_row(needed, at + j, row(j));
+  }
+  FewRows<T> from(int64_t t) const {
+    FewRows<T> rows = FewRows<T>{x_, plain_rows_, nullptr, {}, {q_, scale_, sum_}, columns_}.from(places_.of[t], k_);
+    if (!strips_) return rows;
+    rows.strips = strips_ + places_.strips_of[t] * k_;
+    rows.order = order();
+    return rows;
+  }
+
+ private:
+  struct Needed {
+    bool floats = false, plain = false, ints = false, strips = false;
+    Needed operator|(const Needed& o) const { return {floats || o.floats, plain || o.plain, ints || o.ints, strips || o.strips}; }
+  };
+  /// By a tile of n rows.
+  Needed of(int64_t n) const {
+    Needed all;
+    for (int i = 0; i < count_; ++i) {
+      const Stack<T>& w = *stacks_[i];
+      Needed one;
+      if (takes_strips(w, n) && strip_order(w) == order()) one.strips = true;
+      else if (w.same && has_row_dots<T>(k_)) one.plain = true;
+      else if (takes_ints(w)) one.ints = true;
+      else one.floats = true;
+      all = all | one;
+    }
+    return all;
+  }
+  StripOrder order() const { return strip_order(*stacks_[0]); }
+
+  void make_row(const Needed& needed, int64_t row, const T* from) const {
+    if (needed.plain && !needed.floats && !needed.ints) {
       std::memcpy(static_cast<void*>(plain_rows_ + row * FewRows<T>::plain_stride(k_)), from, sizeof(T) * k_);
       return;
     }
     Scratch<For::task> task(bytes_of<float>(k_));
     float* floats = task.template take<float>(k_);
     widen(from, k_, floats);
-    make_of(row, floats);
+    make_of(needed, row, floats);
   }
-  void make_of(int64_t row, const float* from) const {
-    if (floats_) std::copy(from, from + k_, x_ + row * k_);
-    if (plain_) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
+  void make_row(const Needed& needed, int64_t row, const float* from) const requires(!std::is_same_v<T, float>) { make_of(needed, row, from); }
+  void make_of(const Needed& needed, int64_t row, const float* from) const {
+    if (needed.floats) std::copy(from, from + k_, x_ + row * k_);
+    if (needed.plain) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
     const int64_t column = columns_ * row;
-    if (ints_) (columns_ == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 16));
-  }
-  FewRows<T> from(int64_t row) const {
-    return FewRows<T>{floats_ ? x_ : nullptr, plain_rows_, {q_, scale_, sum_}, columns_}.from(row, k_);
+    if (needed.ints) (columns_ == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 16));
   }
 
- private:
-  int64_t n_, k_, columns_ = 1;
-  bool floats_ = false, plain_ = false, ints_ = false;
-  float *x_ = nullptr, *scale_ = nullptr, *sum_ = nullptr;
+  const std::vector<RowTile>& tiles_;
+  const Places& places_;
+  int64_t k_, columns_ = 1;
+  const Stack<T>* stacks_[2] = {};
+  int count_ = 0;
+  Needed all_;
+  float *x_ = nullptr, *scale_ = nullptr, *sum_ = nullptr, *strips_ = nullptr;
   T* plain_rows_ = nullptr;
   int8_t* q_ = nullptr;
 };
 
-/// Tiles and where the rows of each lie when they follow one another.
-struct Places {
-  explicit Places(const std::vector<RowTile>& tiles) {
-    for (const RowTile& tile : tiles) {
-      of.push_back(total);
-      total += tile.count;
-    }
-  }
-  std::vector<int64_t> of;
-  int64_t total = 0;
-};
-
-/// Calls make(place, position) for every row of the tiles, on all threads where there are many.
+/// Calls make(t) for every tile, on all threads where they have many rows.
 template <typename Make>
-void for_rows(const std::vector<RowTile>& tiles, const Places& places, int64_t k, const Make& make) {
+void for_tiles(const std::vector<RowTile>& tiles, const Places& places, int64_t k, const Make& make) {
   constexpr int64_t kSixteenth = 16;  // what a value costs here, against a product
-  parallel_tasks(static_cast<int64_t>(tiles.size()), places.total * k * kSixteenth, [&](int64_t t) {
-    for (int64_t j = 0; j < tiles[t].count; ++j) make(places.of[t] + j, tiles[t].begin + j);
-  });
+  parallel_tasks(static_cast<int64_t>(tiles.size()), places.total * k * kSixteenth, make);
 }
 
 template <typename T, typename B>
 void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const B* bias, T* y) {
   const int64_t m = stack.m, k = stack.k;
   const Places places(tiles);
-  Forms<T> forms({&stack}, places.total, k);
+  Forms<T> forms({&stack}, tiles, places, k);
   Scratch<For::operation> scratch(forms.bytes());
   forms.take(scratch);
-  for_rows(tiles, places, k, [&](int64_t place, int64_t position) {
-    forms.make(place, x + position * k);
+  for_tiles(tiles, places, k, [&](int64_t t) {
+    forms.make(t, [&](int64_t j) { return x + (tiles[t].begin + j) * k; });
   });
   const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece, space = stack.together() * k;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, operations_of(stack, places.total, m), [&](int64_t i) {
@@ -280,7 +342,7 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
     Scratch<For::task> task(bytes_of<float>(space) + bytes_of<float>(tile.count * piece));
     float* floats = task.template take<float>(space);
     float* out = task.template take<float>(tile.count * piece);
-    dots(stack, tile.expert, m0, mc, tile.count, forms.from(places.of[i / pieces]), bias, floats, out, piece);
+    dots(stack, tile.expert, m0, mc, tile.count, forms.from(i / pieces), bias, floats, out, piece);
     narrow_rows(out, piece, tile.count, mc, y + tile.begin * m + m0, m);
   });
 }
@@ -296,13 +358,16 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
                         T* keep_up) {
   const int64_t F = w.hidden, D = w.in, O = w.out, count = static_cast<int64_t>(tiles.size());
   const Places places(tiles);
-  Forms<T> x({&w.up, &w.gate}, places.total, D), hidden({&w.down}, places.total, F);
+  Forms<T> x({&w.up, &w.gate}, tiles, places, D), hidden({&w.down}, tiles, places, F);
   Scratch<For::operation> scratch(bytes_of<float>(places.total * F) + x.bytes() + hidden.bytes());
   float* h = scratch.template take<float>(places.total * F);
   x.take(scratch);
   hidden.take(scratch);
-  for_rows(tiles, places, D, [&](int64_t place, int64_t position) {
-    x.make(place, rows.x + (rows.row ? rows.row[position] : position) * D);
+  for_tiles(tiles, places, D, [&](int64_t t) {
+    x.make(t, [&](int64_t j) {
+      const int64_t position = tiles[t].begin + j;
+      return rows.x + (rows.row ? rows.row[position] : position) * D;
+    });
   });
 
   const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
@@ -314,8 +379,8 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
     float* space = task.template take<float>(up_space);
     float* gate = task.template take<float>(n * up_piece);
     float* up = task.template take<float>(n * up_piece);
-    if (w.gate) dots(w.gate, tile.expert, f0, fc, n, x.from(at), w.gate_bias, space, gate, up_piece);
-    dots(w.up, tile.expert, f0, fc, n, x.from(at), w.up_bias, space, up, up_piece);
+    if (w.gate) dots(w.gate, tile.expert, f0, fc, n, x.from(i / up_pieces), w.gate_bias, space, gate, up_piece);
+    dots(w.up, tile.expert, f0, fc, n, x.from(i / up_pieces), w.up_bias, space, up, up_piece);
     const int64_t kept = tile.begin * F + f0;
     if (keep_up) narrow_rows(up, up_piece, n, fc, keep_up + kept, F);
     if (keep_gate && w.gate) narrow_rows(gate, up_piece, n, fc, keep_gate + kept, F);
@@ -323,7 +388,9 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
       activate_values(w.activation, w.gate ? gate + j * up_piece : nullptr, up + j * up_piece, h + (at + j) * F + f0, fc);
   });
 
-  for_rows(tiles, places, F, [&](int64_t place, int64_t) { hidden.make_of(place, h + place * F); });
+  for_tiles(tiles, places, F, [&](int64_t t) {
+    hidden.make(t, [&](int64_t j) -> const float* { return h + (places.of[t] + j) * F; });
+  });
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   const int64_t down_space = w.down.together() * F;
   parallel_tasks(count * down_pieces, operations_of(w.down, places.total, O), [&](int64_t i) {
@@ -332,7 +399,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
     Scratch<For::task> task(bytes_of<float>(down_space) + bytes_of<float>(tile.count * down_piece));
     float* space = task.template take<float>(down_space);
     float* out = task.template take<float>(tile.count * down_piece);
-    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(places.of[i / down_pieces]), w.down_bias, space, out, down_piece);
+    dots(w.down, tile.expert, o0, oc, tile.count, hidden.from(i / down_pieces), w.down_bias, space, out, down_piece);
     narrow_rows(out, down_piece, tile.count, oc, y + tile.begin * O + o0, O);
   });
 }

@@ -9,12 +9,13 @@
 #include "switchyard/kernels/cpu/grouped_ffn.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/row_dots.h"
+#include "switchyard/kernels/cpu/strip_dots.h"
 
 namespace switchyard::kernels::cpu {
 
 /// Rows an expert up to which this path is taken, whatever its weights are.
 constexpr int64_t kSkinnyRows = 8;
-/// The same for this stack: more where dot products with weights as they lie are faster than tiles.
+/// The same for this stack: more where meeting weights as they lie is faster than tiles.
 template <typename T>
 int64_t few_rows(const Stack<T>& w);
 
@@ -28,6 +29,8 @@ template <typename T>
 struct FewRows {
   const float* x = nullptr;  ///< [n, k]
   const T* plain = nullptr;  ///< [n, plain_stride(k)]; null: not made
+  const float* strips = nullptr;  ///< of all n rows (strip_dots.h), in that order; null: not made
+  StripOrder order = StripOrder::floats;
   IntColumns ints;           ///< q null: not made
   int64_t columns = 1;       ///< of ints, a row
 
@@ -35,7 +38,7 @@ struct FewRows {
   static int64_t plain_stride(int64_t k) { return k + 64 / static_cast<int64_t>(sizeof(T)); }
   /// The rows from `at` on, of width k.
   FewRows from(int64_t at, int64_t k) const {
-    FewRows rest{x ? x + at * k : nullptr, plain ? plain + at * plain_stride(k) : nullptr, {}, columns};
+    FewRows rest{x ? x + at * k : nullptr, plain ? plain + at * plain_stride(k) : nullptr, nullptr, {}, {}, columns};
     if (ints.q) rest.ints = ints.from(columns * at, k);
     return rest;
   }

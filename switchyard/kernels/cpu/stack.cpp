@@ -6,6 +6,7 @@
 
 #include "switchyard/kernels/cpu/blocks.h"
 #include "switchyard/kernels/cpu/parallel.h"
+#include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/tiles.h"
 #include "switchyard/kernels/cpu/vector_moves.h"
 
@@ -51,7 +52,7 @@ void decode_row(const BlockTensor& blocks, const uint8_t* row, int64_t k, c10::B
 template <typename T>
 typename Stack<T>::Panel Stack<T>::rows(int64_t e, int64_t first, int64_t count, int64_t columns, T* space) const {
   const int64_t at = e * m + first, ld = panel_stride(k);
-  if (same && (columns > kCopied || !clashing(k))) return {same + at * k, k};
+  if (same && (columns > kCopied || !clashing(k) || product_copies(sizeof(T) < sizeof(float)))) return {same + at * k, k};
   if (other) {
     const int64_t step = std::min(other->together(), count);
     std::vector<float> floats(static_cast<size_t>(step * k));
