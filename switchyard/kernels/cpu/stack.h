@@ -24,7 +24,7 @@ struct Stack {
   struct Panel { const T* data; int64_t ld; };
 
   /// Rows first ... first + count of expert e, stride `ld`, to be multiplied with so many columns: in place, or made in `space`,
-  /// [count, panel_stride()]. With few columns they are copied too, if they lie so that their lines displace one another.
+  /// [count, panel_stride()]. Where the product reads rows in place, few columns have them copied too if their lines displace one another.
   Panel rows(int64_t e, int64_t first, int64_t count, int64_t columns, T* space) const;
 
   /// Rows that are a multiple of 2 KB apart fall into the same few sets of the first-level cache: panels are a line wider.
