@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "switchyard/kernels/cpu/int_columns.h"
+#include "switchyard/kernels/cpu/rows_apart.h"
 
 #include <immintrin.h>
 
@@ -35,20 +36,19 @@ SWITCHYARD_INLINE float sum_of(Floats v) {
 
 // Few columns: bytes meet bytes as they lie.
 
-/// R rows and N columns, w x = |w| (x with the sign of w). The next rows are fetched meanwhile.
+/// R rows, so many bytes apart, and N columns, w x = |w| (x with the sign of w); results go `step` apart.
 template <int R, int N>
-void few_dots_of(const uint8_t* packed, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
-  const int64_t k = kBlock * blocks, row_bytes = blocks * kBlockBytes;
+void few_dots_of(const uint8_t* packed, int64_t apart, int64_t blocks, const IntColumns& x, float* out, int64_t ld, int64_t step) {
+  const int64_t k = kBlock * blocks;
   Floats sums[R][N];
   for (auto& row : sums)
     for (Floats& sum : row) sum = no_floats();
   for (int64_t b = 0; b < blocks; ++b) {
     Ints w[R], size[R];
     float scale[R];
-#pragma GCC unroll 2
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const uint8_t* block = packed + r * row_bytes + b * kBlockBytes;
-      _mm_prefetch(reinterpret_cast<const char*>(block + R * row_bytes), _MM_HINT_T0);
+      const uint8_t* block = packed + r * apart + b * kBlockBytes;
       w[r] = load(block + 2);
       size[r] = _mm256_abs_epi8(w[r]);
       scale[r] = half_at(block);
@@ -57,21 +57,23 @@ void few_dots_of(const uint8_t* packed, int64_t blocks, const IntColumns& x, flo
     for (int n = 0; n < N; ++n) {
       const Ints q = load(x.q + n * k + kBlock * b);
       const float unit = x.scale[n * (k / 64) + b / 2];
-#pragma GCC unroll 2
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
         sums[r][n] = plus_product(sums[r][n], to_floats(sum_of(products(size[r], _mm256_sign_epi8(q, w[r])))), each(scale[r] * unit));
     }
   }
   for (int n = 0; n < N; ++n)
-    for (int r = 0; r < R; ++r) out[n * ld + r] = sum_of(sums[r][n]);
+    for (int r = 0; r < R; ++r) out[n * ld + r * step] = sum_of(sums[r][n]);
 }
 
 template <int N>
 void few_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
   const int64_t row_bytes = blocks * kBlockBytes;
+  constexpr int kStreams = N <= 2 ? 8 / N : 2;
   int64_t r = 0;
-  for (; r + 2 <= rows; r += 2) few_dots_of<2, N>(packed + r * row_bytes, blocks, x, out + r, ld);
-  if (r < rows) few_dots_of<1, N>(packed + r * row_bytes, blocks, x, out + r, ld);
+  for (int64_t step; (step = rows_apart(rows - r, kStreams, row_bytes)) > 0; r += (kStreams - 1) * step)
+    for (const int64_t end = r + step; r < end; ++r) few_dots_of<kStreams, N>(packed + r * row_bytes, step * row_bytes, blocks, x, out + r, ld, step);
+  for (; r < rows; ++r) few_dots_of<1, N>(packed + r * row_bytes, row_bytes, blocks, x, out + r, ld, 1);
 }
 
 /// Some rows at a time, which stay in the second-level cache while four columns after the other, in the first, meet them.

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "switchyard/kernels/cpu/row_dots.h"
+#include "switchyard/kernels/cpu/rows_apart.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 
@@ -28,8 +29,7 @@ SWITCHYARD_INLINE float total(__m256 sum) {
 constexpr int64_t kColumnsAtOnce = 6;
 template <int N> constexpr int kSumsOf = 1;
 template <int N> constexpr int kRowsOf = N <= 3 ? 4 : N == 4 ? 3 : 2;
-constexpr int64_t kLongRow = 4096;
-template <int N> constexpr int kLongRowsOf = N == 1 ? 8 : 0;
+template <int N> constexpr int kStreams = N == 1 ? 8 : N == 2 ? 6 : kRowsOf<N>;
 
 struct FloatsByFloats {
   static constexpr int64_t kWidth = 8;

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "switchyard/kernels/cpu/row_dots.h"
+#include "switchyard/kernels/cpu/rows_apart.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 
@@ -27,8 +28,7 @@ SWITCHYARD_INLINE float total(__m512 sum) { return _mm512_reduce_add_ps(sum); }
 constexpr int64_t kColumnsAtOnce = 6;  ///< whose sums with four rows fill the registers, and of 2048 wide rows most of the first-level cache
 template <int N> constexpr int kSumsOf = N == 1 ? 4 : N <= 3 ? 2 : 1;
 template <int N> constexpr int kRowsOf = N <= 2 ? 1 : 4;
-constexpr int64_t kLongRow = 0;
-template <int N> constexpr int kLongRowsOf = 0;
+template <int N> constexpr int kStreams = 0;
 
 struct FloatsByFloats {
   static constexpr int64_t kWidth = 16;

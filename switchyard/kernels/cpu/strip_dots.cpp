@@ -4,6 +4,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "switchyard/kernels/cpu/rows_apart.h"
 #include "switchyard/kernels/dispatch.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -117,9 +118,9 @@ SWITCHYARD_INLINE void meet_row(const c10::BFloat16* w, int64_t stride, int64_t 
   }
 }
 
-/// out[j * ld + r] for R rows and the columns that there are of a strip.
+/// out[j * ld + r * step] for R rows and the columns that there are of a strip.
 template <int kGroup, int V, int R>
-[[gnu::noinline]] void write_sums(const __m256* sums, int64_t n, float* out, int64_t ld) {
+[[gnu::noinline]] void write_sums(const __m256* sums, int64_t n, float* out, int64_t ld, int64_t step) {
   constexpr int kIn = 8 / kGroup;
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
@@ -131,14 +132,14 @@ template <int kGroup, int V, int R>
         if constexpr (kGroup == 2) total = part[0] + part[1];
         if constexpr (kGroup == 4) total = (part[0] + part[2]) + (part[1] + part[3]);
         if constexpr (kGroup == 8) total = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
-        out[(v * kIn + c) * ld + r] = total;
+        out[(v * kIn + c) * ld + r * step] = total;
       }
     }
 }
 
-/// R rows of weights from end to end.
+/// R rows of weights from end to end, whose results go `step` apart.
 template <int kGroup, int V, int R, bool kFollowed, typename W>
-[[gnu::noinline]] void meet_rows(const W* w, int64_t stride, int64_t k, int64_t n, const float* strip, float* out, int64_t ld) {
+[[gnu::noinline]] void meet_rows(const W* w, int64_t stride, int64_t k, int64_t n, const float* strip, float* out, int64_t ld, int64_t step) {
   __m256 sums[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -150,17 +151,21 @@ template <int kGroup, int V, int R, bool kFollowed, typename W>
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) met[r * V + v] = sums[r][v];
-  write_sums<kGroup, V, R>(met, n, out, ld);
+  write_sums<kGroup, V, R>(met, n, out, ld, step);
 }
 
 template <int kGroup, int V, typename W>
 void meet_all_rows(const W* w, int64_t stride, int64_t rows, int64_t k, int64_t n, const float* strip, float* out, int64_t ld) {
   constexpr int R = V <= 2 ? 6 : 4;
+  constexpr bool kApart = std::is_same_v<W, float> && V == 2 && kGroup > 1;  // else products, not memory, are what takes time
   int64_t r = 0;
+  if constexpr (kApart)
+    for (int64_t step; (step = rows_apart(rows - r, R, stride * static_cast<int64_t>(sizeof(W)))) > 0; r += (R - 1) * step)
+      for (const int64_t end = r + step; r < end; ++r) meet_rows<kGroup, V, R, false>(w + r * stride, step * stride, k, n, strip, out + r, ld, step);
   if (stride == k)  // then other rows lie behind
-    for (; r + R <= rows; r += R) meet_rows<kGroup, V, R, true>(w + r * stride, stride, k, n, strip, out + r, ld);
+    for (; r + R <= rows; r += R) meet_rows<kGroup, V, R, true>(w + r * stride, stride, k, n, strip, out + r, ld, 1);
   const auto take = [&](auto count) __attribute__((always_inline)) {
-    for (; r + count <= rows; r += count) meet_rows<kGroup, V, count, false>(w + r * stride, stride, k, n, strip, out + r, ld);
+    for (; r + count <= rows; r += count) meet_rows<kGroup, V, count, false>(w + r * stride, stride, k, n, strip, out + r, ld, 1);
   };
   take(std::integral_constant<int, R>());
   if constexpr (R > 4) take(std::integral_constant<int, 4>());
