@@ -80,23 +80,24 @@ Row anchor(const std::string& name) {
 
 namespace {
 
-/// Reads memory as fast as one core does: four streams of words in registers.
+/// Reads memory as fast as one core does: eight places at once, each a stream that the hardware follows, and the rest.
 #pragma GCC push_options
 #pragma GCC optimize("O3")
 uint64_t sum_of(const char* data, int64_t bytes) {
   using Words = uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
-  constexpr int64_t kStep = 8 * sizeof(Words), kAhead = 4096;  // the hardware's own fetching ends at each page
-  Words a{}, b{}, c{}, d{};
-  for (int64_t at = 0; at + kStep <= bytes; at += kStep) {
-    const auto* words = reinterpret_cast<const Words*>(data + at);
-    for (int64_t line = 0; line < kStep; line += 64) __builtin_prefetch(data + at + kAhead + line, 0, 2);
-    a += words[0] + words[4];
-    b += words[1] + words[5];
-    c += words[2] + words[6];
-    d += words[3] + words[7];
-  }
-  const Words all = a + b + c + d;
-  return all[0] + all[1] + all[2] + all[3];
+  constexpr int kStreams = 8;
+  Words sums[kStreams] = {};
+  const int64_t apart = bytes / kStreams / 64 * 64;
+  for (int64_t at = 0; at < apart; at += 64)
+#pragma GCC unroll 8
+    for (int s = 0; s < kStreams; ++s) {
+      const auto* line = reinterpret_cast<const Words*>(data + s * apart + at);
+      sums[s] += line[0] + line[1];
+    }
+  for (int64_t at = kStreams * apart; at + 32 <= bytes; at += 32) sums[0] += *reinterpret_cast<const Words*>(data + at);
+  uint64_t all = 0;
+  for (const Words& sum : sums) all += sum[0] + sum[1] + sum[2] + sum[3];
+  return all;
 }
 #pragma GCC pop_options
 
