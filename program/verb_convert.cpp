@@ -6,6 +6,7 @@
 
 #include "program/adapters.h"
 #include "program/verb.h"
+#include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/convert/export.h"
 #include "switchyard/convert/quantise.h"
@@ -17,11 +18,17 @@ namespace switchyard::program {
 
 namespace {
 
+/// A folder is about to be written there; who names a file wants another verb.
+void check_folder_name(const std::string& out) {
+  check(std::filesystem::path(out).extension() != ".gguf", "program.usage", "{} names a GGUF file, and this writes a folder; `switchyard convert gguf` writes such a file of one", out);
+}
+
 struct ExportArguments {
   std::string model, out, family, dtype;
 };
 
 int export_folder(const ExportArguments& arguments) {
+  check_folder_name(arguments.out);
   const std::optional<at::ScalarType> dtype =
       arguments.dtype.empty() ? std::nullopt : std::optional(dtype_named(arguments.dtype));
   const LoadedModel model = load_model(arguments.model);
@@ -36,6 +43,7 @@ struct MergeArguments {
 };
 
 int merge_adapters(const MergeArguments& arguments) {
+  check_folder_name(arguments.out);
   const LoadedModel model = load_model(arguments.model);
   AdapterSet set(model);
   set.merge(load_adapters(set, read_adapters(arguments.adapters)));

@@ -200,7 +200,9 @@ TEST_F(Verbs, ConvertExportWritesAFamilyOrRefuses) {
   expect_refused("convert export " + run() + " " + (folder / "other").string() + " --family olmoe", "convert.export.option");
   expect_refused("convert export " + run() + " " + (folder / "other").string() + " --family none", "convert.export.family");
   expect_refused("convert", "program.usage");
+  expect_refused("convert export " + run() + " " + (folder / "other.gguf").string(), "program.usage");
   EXPECT_FALSE(fs::exists(folder / "other"));
+  EXPECT_FALSE(fs::exists(folder / "other.gguf"));
 }
 
 }  // namespace
