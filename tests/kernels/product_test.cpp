@@ -128,28 +128,20 @@ void check_strips() {
   }
 }
 
-bool no_strips() {
-  const ForcedCpuLevel forced(CpuLevel::avx2);
-  return detected_cpu_level() < CpuLevel::avx2 || !cpu::has_strips(64);
-}
+class StripDots : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (detected_cpu_level() < CpuLevel::avx2) GTEST_SKIP() << "this processor has no AVX2";
+    const ForcedCpuLevel forced(CpuLevel::avx2);
+    if (!cpu::has_strips(64)) GTEST_SKIP() << "this compiler builds no strips";
+  }
+};
 
-TEST(StripDots, FloatsByFloats) {
-  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
-  check_strips<float, float>();
-}
-TEST(StripDots, FloatsByHalves) {
-  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
-  check_strips<float, Half>();
-}
-TEST(StripDots, HalvesByHalves) {
-  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
-  check_strips<Half, Half>();
-}
-TEST(StripDots, HalvesByFloats) {
-  if (no_strips()) GTEST_SKIP() << "this compiler or processor has no strips";
-  check_strips<Half, float>();
-}
-TEST(StripDots, NoneWithoutAvx2) {
+TEST_F(StripDots, FloatsByFloats) { check_strips<float, float>(); }
+TEST_F(StripDots, FloatsByHalves) { check_strips<float, Half>(); }
+TEST_F(StripDots, HalvesByHalves) { check_strips<Half, Half>(); }
+TEST_F(StripDots, HalvesByFloats) { check_strips<Half, float>(); }
+TEST_F(StripDots, NoneAtThePortableLevel) {
   const ForcedCpuLevel forced(CpuLevel::portable);
   EXPECT_FALSE(cpu::has_strips(64));
 }

@@ -18,7 +18,6 @@ constexpr int64_t kRows = 192;   ///< rows a tile, at most
 constexpr int64_t kWidth = 64;   ///< outputs worked on at once
 constexpr int64_t kFew = 32;     ///< so many rows meet more outputs at once, if weights lie as the products take them:
 constexpr int64_t kWide = 256;   ///< a product makes the rows its own each time
-constexpr int64_t kPart = 256;   ///< outputs, at least, for which rows are packed
 constexpr int64_t kTasks = 16;   ///< tasks that there should be
 constexpr int64_t kLane = 16;    ///< columns are padded to it
 constexpr int64_t kStep = 8;     ///< rows are padded to it: few shapes of products, as each costs a compilation once
@@ -32,7 +31,7 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   const std::vector<RowTile> few = take_few(tiles, offset, few_rows(stack));
   if (!few.empty()) map_few(stack, few, x, bias, y);
   // Few tiles, as of one matrix that many rows meet, are cut over its outputs too.
-  const int64_t parts = tiles.empty() ? 1 : std::clamp<int64_t>(kTasks / static_cast<int64_t>(tiles.size()), 1, (m + kPart - 1) / kPart);
+  const int64_t parts = tiles.empty() ? 1 : std::clamp<int64_t>(kTasks / static_cast<int64_t>(tiles.size()), 1, (m + kWide - 1) / kWide);
   const int64_t part = round_up((m + parts - 1) / parts, kWide);
   parallel_tasks(static_cast<int64_t>(tiles.size()) * parts, offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / parts];

@@ -93,14 +93,14 @@ int64_t few_rows(const Stack<T>& w) {
 
 namespace {
 
+/// That of the strips which plain rows of this stack meet.
+template <typename T>
+StripOrder strip_order(const Stack<T>& w) { return w.same && sizeof(T) < sizeof(float) ? StripOrder::halves : StripOrder::floats; }
 /// Whether n rows of x meet this stack in strips: fewer are met sooner one by one.
 template <typename T>
 bool takes_strips(const Stack<T>& w, int64_t n) {
-  const bool halves = w.same && sizeof(T) < sizeof(float);
-  return (w.same || w.wide) && n >= (halves ? 6 : 4) && n <= kStripRows && has_strips(w.k);
+  return (w.same || w.wide) && n >= (strip_order(w) == StripOrder::halves ? 6 : 4) && n <= kStripRows && has_strips(w.k);
 }
-template <typename T>
-StripOrder strip_order(const Stack<T>& w) { return w.same && sizeof(T) < sizeof(float) ? StripOrder::halves : StripOrder::floats; }
 
 }  // namespace
 
