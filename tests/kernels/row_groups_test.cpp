@@ -21,16 +21,26 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-/// One row's values as unsigned integers, and for each `run` of them what they stand for: scale u - offset.
+/// One row's values as unsigned integers, and for each `run` of them what they stand for: unit (scale u - zero scale), and where that has a
+/// float of its own unit scale u - least offset.
 struct PlainRow {
   int64_t run = 32;
-  std::vector<int> u;
-  std::vector<float> scale, offset;
+  int zero = 0;
+  bool apart = false;
+  std::vector<int> u, scale, offset;
+  std::vector<float> unit, least;
+
+  double value(int64_t i) const {
+    const auto at = static_cast<size_t>(i / run);
+    const double subtracted = apart ? static_cast<double>(least[at]) * offset[at] : 0.0;
+    return static_cast<double>(unit[at]) * scale[at] * (u[static_cast<size_t>(i)] - zero) - subtracted;
+  }
 };
 
-void add_short(PlainRow& row, float scale, float zero) {
-  row.scale.push_back(scale);
-  row.offset.push_back(scale * zero);
+void add_short(PlainRow& row, float unit, int zero) {
+  row.zero = zero;
+  row.unit.push_back(unit);
+  row.scale.push_back(1);
 }
 
 PlainRow plain_row(std::string_view format, const uint8_t* block, int64_t k) {
@@ -55,7 +65,10 @@ PlainRow plain_row(std::string_view format, const uint8_t* block, int64_t k) {
   } else if (format == "Q6_K") {
     row.run = 16;
     for (int64_t b = 0; b < k / 256; ++b, block += 210) {
-      for (int s = 0; s < 16; ++s) add_short(row, half(block + 208) * static_cast<float>(static_cast<int8_t>(block[192 + s])), 32);
+      for (int s = 0; s < 16; ++s) {
+        add_short(row, half(block + 208), 32);
+        row.scale.back() = static_cast<int8_t>(block[192 + s]);
+      }
       for (int i = 0; i < 256; ++i) {
         const int part = i / 128, quarter = i % 128 / 32, l = i % 32;
         const int low = block[64 * part + 32 * (quarter % 2) + l] >> (quarter < 2 ? 0 : 4) & 15;
@@ -64,13 +77,16 @@ PlainRow plain_row(std::string_view format, const uint8_t* block, int64_t k) {
     }
   } else {
     const bool five = format == "Q5_K";
+    row.apart = true;
     for (int64_t b = 0; b < k / 256; ++b, block += five ? 176 : 144) {
       const uint8_t* s = block + 4;
       for (int i = 0; i < 8; ++i) {
         const int scale = i < 4 ? s[i] & 63 : (s[i + 4] & 15) | s[i - 4] >> 6 << 4;
         const int offset = i < 4 ? s[i + 4] & 63 : s[i + 4] >> 4 | s[i] >> 6 << 4;
-        row.scale.push_back(half(block) * static_cast<float>(scale));
-        row.offset.push_back(half(block + 2) * static_cast<float>(offset));
+        row.scale.push_back(scale);
+        row.offset.push_back(offset);
+        row.unit.push_back(half(block));
+        row.least.push_back(half(block + 2));
       }
       const uint8_t* nibbles = block + (five ? 48 : 16);
       for (int i = 0; i < 256; ++i) {
@@ -82,22 +98,30 @@ PlainRow plain_row(std::string_view format, const uint8_t* block, int64_t k) {
   return row;
 }
 
-float plain_dot(const PlainRow& row, int64_t k, const int8_t* q, const float* scale, const float* sum) {
+/// Integers are summed for 32 values, or for 64 where both runs have the same floats.
+float plain_dot(const PlainRow& row, int64_t k, const int8_t* q, const float* scale) {
+  const int64_t together = row.apart ? 64 : 32;
   float total = 0;
-  for (int64_t i = 0; i < k / row.run; ++i) {
-    const int64_t r = row.run == 16 ? (i & ~int64_t{7}) | (i & 1) | (i >> 1 & 1) << 2 | (i >> 2 & 1) << 1 : i;  // Q6_K: 32 by 32 in the order 0, 2, 1, 3
-    int whole = 0;
-    for (int64_t j = r * row.run; j < (r + 1) * row.run; ++j) whole += row.u[static_cast<size_t>(j)] * q[j];
-    const int64_t first = r * row.run;
-    total = std::fma(static_cast<float>(whole), row.scale[static_cast<size_t>(r)] * scale[first / 64], total);
-    total = std::fma(-row.offset[static_cast<size_t>(r)], row.run == 16 ? sum[first / 16] : sum[first / 16] + sum[first / 16 + 1], total);
+  for (int64_t i = 0; i < k / together; ++i) {
+    const int64_t at = row.run == 16 ? (i & ~int64_t{3}) | (i & 1) << 1 | (i >> 1 & 1) : i;  // Q6_K: 32 by 32 in the order 0, 2, 1, 3
+    int whole = 0, offset = 0;
+    for (int64_t j = at * together; j < (at + 1) * together; ++j) {
+      const auto run = static_cast<size_t>(j / row.run);
+      whole += row.scale[run] * (row.u[static_cast<size_t>(j)] - row.zero) * q[j];
+      if (row.apart) offset += row.offset[run] * q[j];
+    }
+    const auto run = static_cast<size_t>(at * together / row.run);
+    const float unit = scale[at * together / 64];
+    total = std::fma(static_cast<float>(whole), row.unit[run] * unit, total);
+    if (row.apart) total = std::fma(-static_cast<float>(offset), row.least[run] * unit, total);
   }
   return total;
 }
 
 struct IntValues {
   std::vector<int8_t> q;
-  std::vector<float> scale, sum;
+  std::vector<float> scale;
+  std::vector<int16_t> sum;
   IntColumns columns() const { return {q.data(), scale.data(), sum.data()}; }
 };
 
@@ -110,7 +134,7 @@ IntValues any_columns(int64_t n, int64_t k, int least = -128) {
   for (int64_t i = 0; i < n * k / 16; ++i) {
     int whole = 0;
     for (int64_t j = 0; j < 16; ++j) whole += x.q[static_cast<size_t>(16 * i + j)];
-    x.sum.push_back(x.scale[static_cast<size_t>(i / 4)] * static_cast<float>(whole));
+    x.sum.push_back(static_cast<int16_t>(whole));
   }
   return x;
 }
@@ -178,7 +202,7 @@ TEST(RowGroups, BitsAreThoseOfTheFormulaAtEveryLevel) {
         for (int64_t r = 0; r < rows; ++r) plain.push_back(plain_row(name, packed.data() + r * blocks * codec.bytes, k));
         for (int64_t j = 0; j < most; ++j)
           for (int64_t r = 0; r < rows; ++r)
-            wanted.push_back(plain_dot(plain[static_cast<size_t>(r)], k, x.q.data() + j * k, x.scale.data() + j * (k / 64), x.sum.data() + j * (k / 16)));
+            wanted.push_back(plain_dot(plain[static_cast<size_t>(r)], k, x.q.data() + j * k, x.scale.data() + j * (k / 64)));
         for (const int64_t n : {1, 2, 3, 4, 5, 6, 7, 19, 67})
           for (const bool lying : {true, false}) {
             std::vector<float> got(static_cast<size_t>(n * rows));
@@ -219,8 +243,7 @@ TEST(RowGroups, AnyNumberOfRows) {
                 const PlainRow row = plain_row(name, packed.data() + r * blocks * codec.bytes, k);
                 double wanted = 0, size = 0;
                 for (int64_t i = 0; i < k; ++i) {
-                  const double w = static_cast<double>(row.scale[static_cast<size_t>(i / row.run)]) * row.u[static_cast<size_t>(i)] - static_cast<double>(row.offset[static_cast<size_t>(i / row.run)]);
-                  const double term = w * x.q[static_cast<size_t>(j * k + i)] * static_cast<double>(x.scale[static_cast<size_t>((j * k + i) / 64)]);
+                  const double term = row.value(i) * x.q[static_cast<size_t>(j * k + i)] * static_cast<double>(x.scale[static_cast<size_t>((j * k + i) / 64)]);
                   wanted += term;
                   size += std::fabs(term);
                 }
@@ -233,7 +256,7 @@ TEST(RowGroups, AnyNumberOfRows) {
 }
 
 /// 64 values to int8 as int_columns.h says; digits: three of them.
-void plain_quantise(const float* x, bool digits, int8_t (*q)[64], float* scale, float (*sum)[4]) {
+void plain_quantise(const float* x, bool digits, int8_t (*q)[64], float* scale, int (*sum)[4]) {
   const float most = digits ? 127 * 65536 : 127;
   float top = 0;
   bool all = true;
@@ -253,9 +276,8 @@ void plain_quantise(const float* x, bool digits, int8_t (*q)[64], float* scale, 
   for (int d = 0; d < count; ++d) {
     scale[d] = digits ? unit * (d == 0 ? 65536.0f : d == 1 ? 256.0f : 1.0f) : unit;
     for (int s = 0; s < 4; ++s) {
-      int whole = 0;
-      for (int i = 0; i < 16; ++i) whole += q[d][16 * s + i];
-      sum[d][s] = scale[d] * static_cast<float>(whole);
+      sum[d][s] = 0;
+      for (int i = 0; i < 16; ++i) sum[d][s] += q[d][16 * s + i];
     }
   }
 }
@@ -277,17 +299,18 @@ TEST(RowGroups, ColumnsAreQuantisedToTheBit) {
   const auto equal = [](float a, float b) { return std::isnan(a) ? std::isnan(b) : std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); };
   for (const bool digits : {false, true}) {
     const int64_t count = digits ? kDigits : 1;
-    IntValues got{std::vector<int8_t>(static_cast<size_t>(count * n * k)), std::vector<float>(static_cast<size_t>(count * n * k / 64)), std::vector<float>(static_cast<size_t>(count * n * k / 16))};
+    IntValues got{std::vector<int8_t>(static_cast<size_t>(count * n * k)), std::vector<float>(static_cast<size_t>(count * n * k / 64)), std::vector<int16_t>(static_cast<size_t>(count * n * k / 16))};
     (digits ? quantise_digits : quantise_columns)(values, n, k, got.q.data(), got.scale.data(), got.sum.data());
     for (int64_t p = 0; p < parts; ++p) {
       int8_t q[3][64];
-      float scale[3], sum[3][4];
+      float scale[3];
+      int sum[3][4];
       plain_quantise(values + 64 * p, digits, q, scale, sum);
       for (int64_t d = 0; d < count; ++d) {
         const int64_t at = (p * 64 / k * count + d) * k + p * 64 % k;  // of a row its digits, one behind the other
         ASSERT_EQ(std::memcmp(got.q.data() + at, q[d], 64), 0) << p;
         ASSERT_TRUE(equal(got.scale[static_cast<size_t>(at / 64)], scale[d])) << p;
-        for (int s = 0; s < 4; ++s) ASSERT_TRUE(equal(got.sum[static_cast<size_t>(at / 16 + s)], sum[d][s])) << p;
+        for (int s = 0; s < 4; ++s) ASSERT_EQ(got.sum[static_cast<size_t>(at / 16 + s)], sum[d][s]) << p;
       }
     }
   }

@@ -333,6 +333,13 @@ struct Q6_KBytes : Q6_K {
   }
 };
 
+/// Of 256 values of a column: scale Σ q of each 16.
+SWITCHYARD_INLINE __m512 sums_of(const IntColumns& x) {
+  const __m512 whole = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(load32(reinterpret_cast<const uint8_t*>(x.sum))));
+  const __m512i four_times = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  return _mm512_mul_ps(whole, _mm512_permutexvar_ps(four_times, _mm512_castps128_ps512(_mm_loadu_ps(x.scale))));
+}
+
 /// Two blocks against N columns: sums += scale (xs Σ (u - zero) q).
 template <typename Format, int N>
 SWITCHYARD_INLINE void meet_pair(const uint8_t* block, const IntColumns& x, int64_t i, int64_t k, __m512* sums) {
@@ -384,7 +391,7 @@ void int_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntC
         meet_quarter<Format, N, 2>(block, sub.scale, x, 4 * b + 2, k, sums);
         meet_quarter<Format, N, 3>(block, sub.scale, x, 4 * b + 3, k, sums);
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) offsets[n] = _mm512_fmadd_ps(sub.offset, _mm512_loadu_ps(x.sum + n * (k / 16) + 16 * b), offsets[n]);
+        for (int n = 0; n < N; ++n) offsets[n] = _mm512_fmadd_ps(sub.offset, sums_of(x.from(n, k).values(256 * b)), offsets[n]);
       }
     }
     for (int n = 0; n < N; ++n) out[n * ld + r] = _mm512_reduce_add_ps(_mm512_sub_ps(sums[n], offsets[n]));

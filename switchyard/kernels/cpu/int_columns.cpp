@@ -47,8 +47,8 @@ struct Sixty {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) to[i] = _mm256_cvtps_epi32(_mm256_mul_ps(all.v[i], all.to_q));
   }
-  /// The 64 as bytes, and scale times the sum of each 16.
-  SWITCHYARD_INLINE void store(const __m256i* whole, int8_t* q, float scale, float* sum) {
+  /// The 64 as bytes, and the sum of each 16.
+  SWITCHYARD_INLINE void store(const __m256i* whole, int8_t* q, int16_t* sum) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       const __m256i* four = whole + 4 * i;
@@ -58,20 +58,20 @@ struct Sixty {
     const auto pair = [whole](int i) __attribute__((always_inline)) { return _mm256_add_epi32(whole[2 * i], whole[2 * i + 1]); };
     const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(pair(0), pair(1)), _mm256_hadd_epi32(pair(2), pair(3)));
     const __m128i all = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-    _mm_storeu_ps(sum, _mm_mul_ps(_mm_set1_ps(scale), _mm_cvtepi32_ps(all)));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(sum), _mm_packs_epi32(all, all));
   }
 };
 
-void quantise_part(const float* x, int8_t* q, float* scale, float* sum) {
+void quantise_part(const float* x, int8_t* q, float* scale, int16_t* sum) {
   const Sixty all = Sixty::of(x, 127);
   *scale = all.unit;
   __m256i whole[8];
   Sixty::whole(all, whole);
-  Sixty::store(whole, q, all.unit, sum);
+  Sixty::store(whole, q, sum);
 }
 
 /// The digits of the 64 values, `k` apart.
-void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale, float* sum) {
+void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale, int16_t* sum) {
   const Sixty all = Sixty::of(x, 127 * 65536);
   const float units[kDigits] = {all.unit * 65536, all.unit * 256, all.unit};
   __m256i rest[8], low[8];
@@ -82,7 +82,7 @@ void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale,
       rest[i] = _mm256_srai_epi32(_mm256_sub_epi32(rest[i], low[i]), 8);
     }
     scale[digit * (k / 64)] = units[digit];
-    Sixty::store(low, q + digit * k, units[digit], sum + digit * (k / 16));
+    Sixty::store(low, q + digit * k, sum + digit * (k / 16));
   }
 }
 
@@ -93,11 +93,11 @@ void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale,
 
 namespace switchyard::kernels::cpu {
 
-void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum) {
+void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum) {
   for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + 4 * part);
 }
 
-void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, float* sum) {
+void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum) {
   for (int64_t j = 0; j < n; ++j, x += k, q += kDigits * k, scale += kDigits * (k / 64), sum += kDigits * (k / 16))
     for (int64_t part = 0; part < k / 64; ++part)
       quantise_part_to_digits(x + 64 * part, k, q + 64 * part, scale + part, sum + 4 * part);
@@ -109,8 +109,8 @@ void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* sca
 
 namespace switchyard::kernels::cpu {
 
-void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, float*) {}  // nobody asks for them without a path
-void quantise_digits(const float*, int64_t, int64_t, int8_t*, float*, float*) {}
+void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, int16_t*) {}  // nobody asks for them without a path
+void quantise_digits(const float*, int64_t, int64_t, int8_t*, float*, int16_t*) {}
 
 }  // namespace switchyard::kernels::cpu
 

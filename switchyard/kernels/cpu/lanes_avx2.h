@@ -14,8 +14,8 @@ namespace {
 #define SWITCHYARD_INLINE [[gnu::always_inline]] static inline
 
 constexpr int64_t kLanes = 8;
-constexpr bool kTurnsFirst = true;
-constexpr int64_t kTurnedAhead = 2;  // a group is read twice, eight rows at a time: no even stream
+constexpr int64_t kTurnedAhead = 1;
+constexpr int64_t kGroupStreams = 2;
 using Ints = __m256i;
 using Floats = __m256;
 
@@ -27,7 +27,7 @@ SWITCHYARD_INLINE Floats no_floats() { return _mm256_setzero_ps(); }
 SWITCHYARD_INLINE Floats each(float x) { return _mm256_set1_ps(x); }
 SWITCHYARD_INLINE Ints each_byte(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
 SWITCHYARD_INLINE Ints each_lane(int x) { return _mm256_set1_epi32(x); }
-SWITCHYARD_INLINE Ints each_four(const int8_t* p) {
+SWITCHYARD_INLINE Ints each_four(const void* p) {
   int32_t four;
   std::memcpy(&four, p, sizeof four);
   return _mm256_set1_epi32(four);
@@ -43,9 +43,15 @@ SWITCHYARD_INLINE Ints right(Ints v, int n) { return _mm256_srli_epi32(v, n); }
 SWITCHYARD_INLINE Ints signed_right(Ints v, int n) { return _mm256_srai_epi32(v, n); }
 SWITCHYARD_INLINE Ints left_halves(Ints v, int n) { return _mm256_slli_epi16(v, n); }
 SWITCHYARD_INLINE Ints right_halves(Ints v, int n) { return _mm256_srli_epi16(v, n); }
+SWITCHYARD_INLINE Ints signed_right_halves(Ints v, int n) { return _mm256_srai_epi16(v, n); }
 SWITCHYARD_INLINE Ints left_by(Ints v, Ints n) { return _mm256_sllv_epi32(v, n); }
 SWITCHYARD_INLINE Ints where_less(Ints v, int limit, Ints a, Ints b) { return _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi32(each_lane(limit), v)); }
 SWITCHYARD_INLINE Ints look_up(__m128i table, Ints v) { return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), v); }
+SWITCHYARD_INLINE Ints rearranged(Ints v, int a, int b, int c, int d) {
+  const auto at = [](int byte, int lane) __attribute__((always_inline)) { return static_cast<char>(byte < 0 ? -1 : byte + 4 * lane); };
+  return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(_mm_setr_epi8(at(a, 0), at(b, 0), at(c, 0), at(d, 0), at(a, 1), at(b, 1), at(c, 1), at(d, 1),
+                                                                          at(a, 2), at(b, 2), at(c, 2), at(d, 2), at(a, 3), at(b, 3), at(c, 3), at(d, 3))));
+}
 
 SWITCHYARD_INLINE Floats as_floats(Ints bits) { return _mm256_castsi256_ps(bits); }
 SWITCHYARD_INLINE Floats to_floats(Ints v) { return _mm256_cvtepi32_ps(v); }
@@ -89,7 +95,11 @@ SWITCHYARD_INLINE void turn(const uint8_t* p, int64_t stride, Ints* turned) {
 template <int kMost> constexpr int kTogether = std::bit_floor(32767u / (2 * kMost * 128));
 SWITCHYARD_INLINE Ints products(Ints u, Ints x) { return _mm256_maddubs_epi16(u, x); }
 SWITCHYARD_INLINE Ints plus_products(Ints part, Ints u, Ints x) { return _mm256_add_epi16(part, _mm256_maddubs_epi16(u, x)); }
-SWITCHYARD_INLINE Ints sum_of(Ints part) { return _mm256_madd_epi16(part, _mm256_set1_epi16(1)); }
+SWITCHYARD_INLINE Ints products_of_halves(Ints a, Ints b) { return _mm256_madd_epi16(a, b); }
+SWITCHYARD_INLINE Ints sum_of(Ints part) { return products_of_halves(part, _mm256_set1_epi16(1)); }
+SWITCHYARD_INLINE Ints multiplier(Ints v, int i) { return rearranged(v, i, -1, i, -1); }
+SWITCHYARD_INLINE Ints signed_multiplier(Ints v, int i) { return signed_right_halves(rearranged(v, -1, i, -1, i), 8); }
+SWITCHYARD_INLINE Ints scaled_sum(Ints part, Ints by) { return products_of_halves(part, by); }
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu

@@ -13,8 +13,8 @@ namespace {
 #define SWITCHYARD_INLINE [[gnu::always_inline]] static inline
 
 constexpr int64_t kLanes = 16;
-constexpr bool kTurnsFirst = false;  ///< whether rows that lie are turned step by step, not as they are unpacked: where registers are few
 constexpr int64_t kTurnedAhead = 0;   ///< steps by which turned groups are read ahead; 0: the hardware follows their stream better by itself
+constexpr int64_t kGroupStreams = 1;  ///< turned groups that few columns read at once, each the beginning of a stream
 using Ints = __m512i;
 using Floats = __m512;
 
@@ -27,7 +27,7 @@ SWITCHYARD_INLINE Floats each(float x) { return _mm512_set1_ps(x); }
 SWITCHYARD_INLINE Ints each_byte(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
 SWITCHYARD_INLINE Ints each_lane(int x) { return _mm512_set1_epi32(x); }
 /// Four bytes, in every lane.
-SWITCHYARD_INLINE Ints each_four(const int8_t* p) {
+SWITCHYARD_INLINE Ints each_four(const void* p) {
   int32_t four;
   std::memcpy(&four, p, sizeof four);
   return _mm512_set1_epi32(four);
@@ -44,11 +44,18 @@ SWITCHYARD_INLINE Ints right(Ints v, int n) { return _mm512_srli_epi32(v, n); }
 SWITCHYARD_INLINE Ints signed_right(Ints v, int n) { return _mm512_srai_epi32(v, n); }
 SWITCHYARD_INLINE Ints left_halves(Ints v, int n) { return _mm512_slli_epi16(v, n); }
 SWITCHYARD_INLINE Ints right_halves(Ints v, int n) { return _mm512_srli_epi16(v, n); }
+SWITCHYARD_INLINE Ints signed_right_halves(Ints v, int n) { return _mm512_srai_epi16(v, n); }
 SWITCHYARD_INLINE Ints left_by(Ints v, Ints n) { return _mm512_sllv_epi32(v, n); }
 /// a where v < limit, b elsewhere.
 SWITCHYARD_INLINE Ints where_less(Ints v, int limit, Ints a, Ints b) { return _mm512_mask_mov_epi32(b, _mm512_cmplt_epi32_mask(v, each_lane(limit)), a); }
 /// Of 16 bytes those whose numbers, 0 to 15, are the bytes of v.
 SWITCHYARD_INLINE Ints look_up(__m128i table, Ints v) { return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), v); }
+/// Bytes a, b, c, d of each lane as its bytes; -1: zero.
+SWITCHYARD_INLINE Ints rearranged(Ints v, int a, int b, int c, int d) {
+  const auto at = [](int byte, int lane) __attribute__((always_inline)) { return static_cast<char>(byte < 0 ? -1 : byte + 4 * lane); };
+  return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi8(at(a, 0), at(b, 0), at(c, 0), at(d, 0), at(a, 1), at(b, 1), at(c, 1), at(d, 1),
+                                                                     at(a, 2), at(b, 2), at(c, 2), at(d, 2), at(a, 3), at(b, 3), at(c, 3), at(d, 3))));
+}
 
 SWITCHYARD_INLINE Floats as_floats(Ints bits) { return _mm512_castsi512_ps(bits); }
 SWITCHYARD_INLINE Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
@@ -102,6 +109,12 @@ template <int kMost> constexpr int kTogether = 1 << 20;
 SWITCHYARD_INLINE Ints products(Ints u, Ints x) { return _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x); }
 SWITCHYARD_INLINE Ints plus_products(Ints part, Ints u, Ints x) { return _mm512_dpbusd_epi32(part, u, x); }
 SWITCHYARD_INLINE Ints sum_of(Ints part) { return part; }
+/// Of the signed halves of each lane, added.
+SWITCHYARD_INLINE Ints products_of_halves(Ints a, Ints b) { return _mm512_madd_epi16(a, b); }
+/// Byte i of each lane, unsigned or signed, as what multiplies a sum that is widened.
+SWITCHYARD_INLINE Ints multiplier(Ints v, int i) { return rearranged(v, i, -1, -1, -1); }
+SWITCHYARD_INLINE Ints signed_multiplier(Ints v, int i) { return signed_right(rearranged(v, -1, -1, -1, i), 24); }
+SWITCHYARD_INLINE Ints scaled_sum(Ints part, Ints by) { return _mm512_mullo_epi32(part, by); }
 
 }  // namespace
 }  // namespace switchyard::kernels::cpu

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "switchyard/kernels/cpu/blocks.h"
+#include "switchyard/kernels/cpu/rows_apart.h"
 
 #include <immintrin.h>
 

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "switchyard/kernels/cpu/blocks.h"
+#include "switchyard/kernels/cpu/rows_apart.h"
 
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics, whose masked-off lanes are undefined
 #pragma GCC diagnostic ignored "-Wuninitialized"

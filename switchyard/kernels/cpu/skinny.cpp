@@ -233,7 +233,7 @@ class Forms {
     const int64_t n = places_.total;
     return (all_.floats ? bytes_of<float>(n * k_) : 0) + (all_.plain ? bytes_of<T>(n * FewRows<T>::plain_stride(k_)) : 0) +
            (all_.strips ? bytes_of<float>(places_.strip_total * k_) : 0) +
-           (all_.ints ? bytes_of<int8_t>(columns_ * n * k_) + bytes_of<float>(columns_ * n * (k_ / 64)) + bytes_of<float>(columns_ * n * (k_ / 16)) : 0);
+           (all_.ints ? bytes_of<int8_t>(columns_ * n * k_) + bytes_of<float>(columns_ * n * (k_ / 64)) + bytes_of<int16_t>(columns_ * n * (k_ / 16)) : 0);
   }
   template <For use>
   void take(Scratch<use>& scratch) {
@@ -244,7 +244,7 @@ class Forms {
     if (!all_.ints) return;
     q_ = scratch.template take<int8_t>(columns_ * n * k_);
     scale_ = scratch.template take<float>(columns_ * n * (k_ / 64));
-    sum_ = scratch.template take<float>(columns_ * n * (k_ / 16));
+    sum_ = scratch.template take<int16_t>(columns_ * n * (k_ / 16));
   }
   /// Of tile t, whose rows are row(0), row(1) ...: const T* or const float*.
   template <typename Row>
@@ -313,9 +313,10 @@ class Forms {
   const Stack<T>* stacks_[2] = {};
   int count_ = 0;
   Needed all_;
-  float *x_ = nullptr, *scale_ = nullptr, *sum_ = nullptr, *strips_ = nullptr;
+  float *x_ = nullptr, *scale_ = nullptr, *strips_ = nullptr;
   T* plain_rows_ = nullptr;
   int8_t* q_ = nullptr;
+  int16_t* sum_ = nullptr;
 };
 
 /// Calls make(t) for every tile, on all threads where they have many rows.

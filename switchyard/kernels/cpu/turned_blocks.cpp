@@ -140,21 +140,24 @@ TurnedBlocks::State TurnedBlocks::prepare(int64_t g, int64_t n) {
 
 void TurnedBlocks::dots(int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out, int64_t ld) {
   const int64_t begin = first / kGroupRows, end = begin + rows / kGroupRows;
-  int64_t lying = begin;  // groups from here to the one at hand have not been multiplied yet
-  const auto multiply_lying = [&](int64_t until) {
-    if (lying < until)
-      path_.dots(lying_ + lying * group_bytes_, (until - lying) * kGroupRows, blocks_, n, x, out + (lying - begin) * kGroupRows, ld);
-  };
   bool any = false;
+  int64_t alike = begin;  // groups from here to the one at hand are of one kind, and not multiplied yet
+  bool kind = false;
+  const auto multiply = [&](int64_t until) {
+    if (alike == until) return;
+    const int64_t count = (until - alike) * kGroupRows;
+    float* to = out + (alike - begin) * kGroupRows;
+    if (kind) path_.turned_dots(group(alike), count, blocks_, n, x, to, ld);
+    else path_.dots(lying_ + alike * group_bytes_, count, blocks_, n, x, to, ld);
+    alike = until;
+  };
   for (int64_t g = begin; g < end; ++g) {
-    const bool was = state_[g].load(std::memory_order_relaxed) == turned;
-    if (prepare(g, n) != turned) continue;
-    multiply_lying(g);
-    path_.turned_dots(group(g), kGroupRows, blocks_, n, x, out + (g - begin) * kGroupRows, ld);
-    lying = g + 1;
-    any = any || !was;
+    const bool was = state_[g].load(std::memory_order_relaxed) == turned, is = prepare(g, n) == turned;
+    if (is != kind) multiply(g);
+    kind = is;
+    any = any || is > was;
   }
-  multiply_lying(end);
+  multiply(end);
   if (any && in_file_) give_back_file_pages(lying_ + begin * group_bytes_, static_cast<size_t>((end - begin) * group_bytes_));
 }
 

@@ -84,6 +84,10 @@ inline __m512i dpbusd(__m512i sum, __m512i u, __m512i x) {
     return all;
   });
 }
+inline __m512i products_of_halves(__m512i a, __m512i b) {
+  const Lanes<int16_t, __m512i> as(a), bs(b);
+  return make<int32_t, __m512i>([&](int i) { return as.at[2 * i] * bs.at[2 * i] + as.at[2 * i + 1] * bs.at[2 * i + 1]; });
+}
 inline __m512 dpbf16(__m512 sum, __m512bh a, __m512bh b) {
   const Lanes<uint16_t, __m512bh> as(a), bs(b);
   const Lanes<float, __m512> sums(sum);
@@ -175,6 +179,7 @@ inline float sum_of(__m512 v) {  // halves are added until one is left
 #undef _mm512_srai_epi32
 #undef _mm512_slli_epi16
 #undef _mm512_srli_epi16
+#undef _mm512_srai_epi16
 #undef _mm512_inserti32x4
 #undef _mm512_inserti64x4
 #undef _mm512_shuffle_i32x4
@@ -204,11 +209,14 @@ inline float sum_of(__m512 v) {  // halves are added until one is left
 #define _mm512_xor_si512(a, b) emulated::each<uint64_t>([](uint64_t x, uint64_t y) { return x ^ y; }, a, b)
 #define _mm512_add_epi32(a, b) emulated::each<uint32_t>([](uint32_t x, uint32_t y) { return x + y; }, a, b)
 #define _mm512_sub_epi32(a, b) emulated::each<uint32_t>([](uint32_t x, uint32_t y) { return x - y; }, a, b)
+#define _mm512_mullo_epi32(a, b) emulated::each<uint32_t>([](uint32_t x, uint32_t y) { return x * y; }, a, b)
+#define _mm512_madd_epi16(a, b) emulated::products_of_halves(a, b)
 #define _mm512_slli_epi32(v, n) emulated::each<uint32_t>([&](uint32_t x) { return (n) > 31 ? 0 : x << (n); }, v)
 #define _mm512_srli_epi32(v, n) emulated::each<uint32_t>([&](uint32_t x) { return (n) > 31 ? 0 : x >> (n); }, v)
 #define _mm512_srai_epi32(v, n) emulated::each<int32_t>([&](int32_t x) { return x >> (n); }, v)
 #define _mm512_slli_epi16(v, n) emulated::each<uint16_t>([&](uint16_t x) { return (n) > 15 ? 0 : x << (n); }, v)
 #define _mm512_srli_epi16(v, n) emulated::each<uint16_t>([&](uint16_t x) { return (n) > 15 ? 0 : x >> (n); }, v)
+#define _mm512_srai_epi16(v, n) emulated::each<int16_t>([&](int16_t x) { return x >> (n); }, v)
 #define _mm512_sllv_epi32(v, n) emulated::each<uint32_t>([](uint32_t x, uint32_t by) { return by > 31 ? 0 : x << by; }, v, n)
 #define _mm512_srlv_epi64(v, n) emulated::each<uint64_t>([](uint64_t x, uint64_t by) { return by > 63 ? 0 : x >> by; }, v, n)
 #define _mm512_add_ps(a, b) emulated::each<float>([](float x, float y) { return x + y; }, a, b)
@@ -221,6 +229,7 @@ inline float sum_of(__m512 v) {  // halves are added until one is left
 #define _mm512_dpbf16_ps(sum, a, b) emulated::dpbf16(sum, a, b)
 #define _mm512_castps_si512(v) emulated::with_bits<__m512i>(v)
 #define _mm512_castsi512_ps(v) emulated::with_bits<__m512>(v)
+#define _mm512_castps128_ps512(v) emulated::with_bits<__m512>(v)
 #define _mm512_castsi128_si512(v) emulated::with_bits<__m512i>(v)
 #define _mm512_castsi256_si512(v) emulated::with_bits<__m512i>(v)
 #define _mm512_broadcast_i32x4(v) emulated::shuffle_quarters(emulated::with_bits<__m512i>(v), emulated::with_bits<__m512i>(v), 0)
@@ -232,6 +241,7 @@ inline float sum_of(__m512 v) {  // halves are added until one is left
 #define _mm512_cvtepi8_epi32(v) emulated::convert<int8_t, int32_t, __m512i>(v)
 #define _mm512_cvtepu8_epi32(v) emulated::convert<uint8_t, int32_t, __m512i>(v)
 #define _mm512_cvtepu8_epi16(v) emulated::convert<uint8_t, int16_t, __m512i>(v)
+#define _mm512_cvtepi16_epi32(v) emulated::convert<int16_t, int32_t, __m512i>(v)
 #define _mm512_cvtepu16_epi32(v) emulated::convert<uint16_t, int32_t, __m512i>(v)
 #define _mm512_cvtph_ps(v) emulated::halves_to_floats<__m512>(v)
 #define _mm512_cvtneps_pbh(v) emulated::narrow(v)
