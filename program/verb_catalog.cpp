@@ -122,6 +122,8 @@ std::string models_markdown() {
       "`logits`, and BERT trains by `masked-lm`; recipes have no images for ViT.\n\n"
       "Where a container's architecture is named, GGUF files of it load, `switchyard convert gguf` writes them, and `convert quantize` packs "
       "their weights.\n\n"
+      "The decays of MiniMax-Text-01's lightning attention follow from its config. transformers writes tables of them among the weights, which are "
+      "not read here: a folder that it saved in bfloat16 has them rounded, and its own logits follow the rounded ones.\n\n"
       "| family | `model_type` | GGUF | what is its own | source | survey |\n| --- | --- | --- | --- | --- | --- |\n";
   for (const Method* method : Registry::instance().of(Family::kInterface)) {
     const Card& card = method->card;
