@@ -114,15 +114,30 @@ struct RunShared : Halves {  // four pairs of each run: low its first 16 values,
   SWITCHYARD_INLINE constexpr int low_at(int j, int c) { return 16 * j + c / 4 * 8 + c % 4; }
   SWITCHYARD_INLINE constexpr int high_at(int j, int c) { return low_at(j, c) + 4; }
 };
+struct InOrder {  // dwords are read as they lie
+  SWITCHYARD_INLINE constexpr int place(int i) { return i; }
+};
+/// 256 values a block, all of it pieces.
+template <int64_t bytes>
+struct LongBlocks {
+  static constexpr int64_t kLength = 256, kBytes = bytes, kHeads = 0, kHeadBytes = 0, kPieces = bytes / 16;
+  SWITCHYARD_INLINE constexpr int64_t head(int) { return 0; }
+  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return 16 * i; }
+};
+/// 32 values a block: a head, then so many pieces.
+template <int64_t head_bytes, int64_t pieces>
+struct ShortBlocks {
+  static constexpr int64_t kLength = 32, kBytes = head_bytes + 16 * pieces, kRun = 32, kHeads = 8, kHeadBytes = head_bytes, kPieces = 8 * pieces;
+  SWITCHYARD_INLINE constexpr int64_t head(int s) { return kBytes * s; }
+  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return kBytes * (i / pieces) + head_bytes + 16 * (i % pieces); }
+};
 struct ScaledApart : Header { static constexpr bool kScaled = true, kLeast = true; };
 template <int zero> struct Plain : Units<zero> { static constexpr bool kScaled = false, kLeast = false; };
 
-struct Q4_K : RunEach, ScaledApart {
-  static constexpr int64_t kLength = 256, kBytes = 144, kRun = 32, kHeads = 0, kHeadBytes = 0, kPieces = 9;
+// kRun: values a scale; kMost: the largest value that is unpacked.
+struct Q4_K : LongBlocks<144>, InOrder, RunEach, ScaledApart {
+  static constexpr int64_t kRun = 32;
   static constexpr int kMost = 15;
-  SWITCHYARD_INLINE constexpr int64_t head(int) { return 0; }
-  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return 16 * i; }
-  SWITCHYARD_INLINE constexpr int place(int i) { return i; }
   template <int j> SWITCHYARD_INLINE void pair(const Step<Q4_K>& rows, int c, Ints& low, Ints& high) {
     const Ints q = rows.dword(4 + 8 * j + c);
     low = low_nibbles(q);
@@ -130,11 +145,9 @@ struct Q4_K : RunEach, ScaledApart {
   }
 };
 
-struct Q5_K : RunEach, ScaledApart {
-  static constexpr int64_t kLength = 256, kBytes = 176, kRun = 32, kHeads = 0, kHeadBytes = 0, kPieces = 11;
+struct Q5_K : LongBlocks<176>, RunEach, ScaledApart {
+  static constexpr int64_t kRun = 32;
   static constexpr int kMost = 31;
-  SWITCHYARD_INLINE constexpr int64_t head(int) { return 0; }
-  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return 16 * i; }
   /// The header, the top bits among the low ones of part 0, and the other parts.
   SWITCHYARD_INLINE constexpr int place(int i) { return i < 4 || i >= 20 ? i : i < 12 ? 2 * i - 4 : 2 * i - 19; }
   template <int j> SWITCHYARD_INLINE void pair(const Step<Q5_K>& rows, int c, Ints& low, Ints& high) {
@@ -188,11 +201,8 @@ struct Q6_K {
   }
 };
 
-struct Q8_0 : RunEach, Plain<128> {
-  static constexpr int64_t kLength = 32, kBytes = 34, kRun = 32, kHeads = 8, kHeadBytes = 2, kPieces = 16;
+struct Q8_0 : ShortBlocks<2, 2>, RunEach, Plain<128> {
   static constexpr int kMost = 255;
-  SWITCHYARD_INLINE constexpr int64_t head(int s) { return kBytes * s; }
-  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return kBytes * (i / 2) + 2 + 16 * (i % 2); }
   SWITCHYARD_INLINE constexpr int place(int i) { return i / 16 * 16 + i % 8 * 2 + i / 8 % 2; }  // two blocks by turns
   template <int j> SWITCHYARD_INLINE void pair(const Step<Q8_0>& rows, int c, Ints& low, Ints& high) {
     low = differing(rows.dword(16 * j + 2 * c), each_byte(128));
@@ -200,12 +210,8 @@ struct Q8_0 : RunEach, Plain<128> {
   }
 };
 
-struct Q4_0 : RunShared, Plain<8> {
-  static constexpr int64_t kLength = 32, kBytes = 18, kRun = 32, kHeads = 8, kHeadBytes = 2, kPieces = 8;
+struct Q4_0 : ShortBlocks<2, 1>, InOrder, RunShared, Plain<8> {
   static constexpr int kMost = 15;
-  SWITCHYARD_INLINE constexpr int64_t head(int s) { return kBytes * s; }
-  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return kBytes * i + 2; }
-  SWITCHYARD_INLINE constexpr int place(int i) { return i; }
   template <int j> SWITCHYARD_INLINE void pair(const Step<Q4_0>& rows, int c, Ints& low, Ints& high) {
     const Ints q = rows.dword(8 * j + c);
     low = low_nibbles(q);
@@ -213,12 +219,8 @@ struct Q4_0 : RunShared, Plain<8> {
   }
 };
 
-struct MXFP4 : RunShared, Plain<12> {
-  static constexpr int64_t kLength = 32, kBytes = 17, kRun = 32, kHeads = 8, kHeadBytes = 1, kPieces = 8;
+struct MXFP4 : ShortBlocks<1, 1>, InOrder, RunShared, Plain<12> {
   static constexpr int kMost = 24;
-  SWITCHYARD_INLINE constexpr int64_t head(int s) { return kBytes * s; }
-  SWITCHYARD_INLINE constexpr int64_t piece(int i) { return kBytes * i + 1; }
-  SWITCHYARD_INLINE constexpr int place(int i) { return i; }
   /// Of twice a value plus 12, so that it is unsigned: 2^(e - 128), a subnormal for the two smallest exponents.
   SWITCHYARD_INLINE void heads(const Step<MXFP4>& rows, Heads& g) {
     for (int s = 0; s < rows.runs; ++s) {

@@ -137,9 +137,9 @@ SWITCHYARD_INLINE void read_ahead(const uint8_t* step, int64_t share) {
 
 /// sums[streams][kVectors n + v] += <rows, the values of a step of column n>, for N columns and groups `far` apart that are read at once, 64 values
 /// of one after those of another: what is read ahead of one comes while the others are multiplied.
-template <typename Format, int N, bool kTurned, int64_t kMost>
+template <typename Format, int N, bool kTurned, int64_t kStreams>
 SWITCHYARD_INLINE void meet_few(const uint8_t* step, int64_t streams, int64_t far, int64_t runs, const IntColumns& x, int64_t k, Floats (*sums)[kVectors * N]) {
-  Heads heads[kMost][kVectors];
+  Heads heads[kStreams][kVectors];
   for (int64_t s = 0; s < streams; ++s) read_heads<Format>(step + s * far, runs, heads[s]);
   for_parts(runs, [&](auto j) __attribute__((always_inline)) {
     for (int64_t s = 0; s < streams; ++s) {
@@ -240,108 +240,95 @@ void turn_step(const uint8_t* p, int64_t stride, int64_t blocks, uint8_t* turned
   }
 }
 
-/// How the steps of a row of so many blocks follow one another.
+/// Calls f with each step of a row of so many blocks, and the runs that it has: the last may be shorter.
+template <typename Format, typename F>
+SWITCHYARD_INLINE void for_steps(int64_t blocks, const F& f) {
+  const int64_t whole = blocks / kBlocks<Format>, rest = blocks % kBlocks<Format>;
+  for (int64_t b = 0; b < whole; ++b) f(b, int64_t{8});
+  if constexpr (Format::kLength == 32)
+    if (rest > 0) f(whole, rest);
+}
+
+/// Where step b of the group whose first row is r stands turned: groups that have turned.
 template <typename Format>
-struct Steps {
-  int64_t count, rest;  ///< whole ones; runs of a shorter one at the end
-  explicit Steps(int64_t blocks) : count(blocks / kBlocks<Format>), rest(Format::kLength == 32 ? blocks % kBlocks<Format> : 0) {}
-  /// f(step, its runs).
-  template <typename F>
-  SWITCHYARD_INLINE void for_each(const Steps& steps, const F& f) {
-    for (int64_t b = 0; b < steps.count; ++b) f(b, int64_t{8});
-    if (Format::kLength == 32 && steps.rest > 0) f(steps.count, steps.rest);
-  }
+struct TurnedGroups {
+  const uint8_t* turned;
+  int64_t stride;
+  TurnedGroups(const uint8_t* first, int64_t, int64_t row_bytes) : turned(first), stride(row_bytes) {}
+  const uint8_t* step(int64_t r, int64_t b, int64_t) { return turned + r * stride + b * kStepBytes<Format>; }
 };
 
-/// Steps of a group that lies, each turned when its turn comes.
+/// The same of groups that lie: a step turns when its turn comes, and stands until the next one does.
 template <typename Format>
 struct LyingGroups {
   const uint8_t* packed;
   int64_t rows, stride;
-  uint8_t* space;
+  alignas(64) uint8_t turned[kStepBytes<Format>];
 
-  LyingGroups(const uint8_t* first, int64_t all, int64_t row_bytes, uint8_t* turned) : packed(first), rows(all), stride(row_bytes), space(turned) {
+  LyingGroups(const uint8_t* first, int64_t all, int64_t row_bytes) : packed(first), rows(all), stride(row_bytes) {
     for (int64_t at = 0; at < kRows * stride; at += 64) _mm_prefetch(reinterpret_cast<const char*>(packed + at), _MM_HINT_T1);
   }
-  const uint8_t* step(int64_t r, int64_t b, int64_t runs) const {
-    const int64_t step_bytes = kStepBytes<Format> / kRows;
+  const uint8_t* step(int64_t r, int64_t b, int64_t runs) {
     const uint8_t* row = packed + r * stride;
     // As much of the next rows; behind the last ones lies what another task reads.
-    const uint8_t* ahead = (r + kRows < rows ? row + kRows * stride : row) + kRows * b * step_bytes;
-    turn_step<Format>(row + b * step_bytes, stride, runs * kBlocks<Format> / 8, space, runs == 8 ? ahead : nullptr);
-    return space;
+    const uint8_t* ahead = (r + kRows < rows ? row + kRows * stride : row) + b * kStepBytes<Format>;
+    turn_step<Format>(row + b * kStepBytes<Format> / kRows, stride, runs * kBlocks<Format> / 8, turned, runs == 8 ? ahead : nullptr);
+    return turned;
   }
 };
+template <typename Format, bool kTurned>
+using Groups = std::conditional_t<kTurned, TurnedGroups<Format>, LyingGroups<Format>>;
 
-/// N columns and groups that are turned already.
-template <typename Format, int N>
-void few_meet_turned(const uint8_t* turned, int64_t rows, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
-  const int64_t k = blocks * Format::kLength, group_bytes = kRows * blocks * Format::kBytes, groups = rows / kRows;
+/// N columns. Groups that have turned are read several at once.
+template <typename Format, int N, bool kTurned>
+void few_meet(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
+  constexpr int64_t kStreams = kTurned ? kGroupStreams : 1;
+  const int64_t k = blocks * Format::kLength, group_bytes = kRows * blocks * Format::kBytes, all = rows / kRows;
+  Groups<Format, kTurned> groups(packed, rows, blocks * Format::kBytes);
   const auto meet = [&](int64_t first, int64_t streams, int64_t apart) {
-    Floats sums[kGroupStreams][kVectors * N];
+    Floats sums[kStreams][kVectors * N];
     for (auto& of : sums)
       for (Floats& sum : of) sum = no_floats();
-    Steps<Format>::for_each(Steps<Format>(blocks), [&](int64_t b, int64_t runs) {
-      meet_few<Format, N, true, kGroupStreams>(turned + first * group_bytes + b * kStepBytes<Format>, streams, apart * group_bytes, runs, x.values(b * kValues), k, sums);
+    for_steps<Format>(blocks, [&](int64_t b, int64_t runs) {
+      const uint8_t* step = groups.step(first * kRows, b, runs);
+      meet_few<Format, N, kTurned, kStreams>(step, streams, apart * group_bytes, runs, x.values(b * kValues), k, sums);
     });
     for (int64_t s = 0; s < streams; ++s)
       for (int64_t i = 0; i < kVectors * N; ++i) store(out + i / kVectors * ld + (first + s * apart) * kRows + i % kVectors * kLanes, sums[s][i]);
   };
   int64_t g = 0;
-  for (int64_t apart; (apart = rows_apart(groups - g, kGroupStreams, group_bytes)) > 0; g += (kGroupStreams - 1) * apart)
-    for (const int64_t end = g + apart; g < end; ++g) meet(g, kGroupStreams, apart);
-  if (g < groups) meet(g, groups - g, 1);
-}
-
-template <typename Format, int N>
-void few_meet_lying(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
-  const int64_t k = blocks * Format::kLength;
-  alignas(64) uint8_t space[kStepBytes<Format>];
-  const LyingGroups<Format> groups(packed, rows, blocks * Format::kBytes, space);
-  for (int64_t r = 0; r < rows; r += kRows) {
-    Floats sums[1][kVectors * N];
-    for (Floats& sum : sums[0]) sum = no_floats();
-    Steps<Format>::for_each(Steps<Format>(blocks), [&](int64_t b, int64_t runs) {
-      meet_few<Format, N, false, 1>(groups.step(r, b, runs), 1, 0, runs, x.values(b * kValues), k, sums);
-    });
-    for (int64_t i = 0; i < kVectors * N; ++i) store(out + i / kVectors * ld + r + i % kVectors * kLanes, sums[0][i]);
-  }
+  if constexpr (kStreams > 1)
+    for (int64_t apart; (apart = rows_apart(all - g, kStreams, group_bytes)) > 0; g += (kStreams - 1) * apart)
+      for (const int64_t end = g + apart; g < end; ++g) meet(g, kStreams, apart);
+  for (; g < all; ++g) meet(g, 1, 0);
 }
 
 template <typename Format, bool kTurned>
 void many_meet(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
   constexpr int64_t kColumns = 64;
-  const int64_t k = blocks * Format::kLength, row_bytes = blocks * Format::kBytes;
+  const int64_t k = blocks * Format::kLength;
   Group g;
   Floats sums[kVectors * kColumns];
-  alignas(64) uint8_t space[kStepBytes<Format>];
+  Groups<Format, kTurned> groups(packed, rows, blocks * Format::kBytes);
   for (int64_t j0 = 0; j0 < n; j0 += kColumns) {
     const int64_t columns = std::min(kColumns, n - j0);
     const IntColumns here = x.from(j0, k);
-    const auto meet_all = [&](const auto& step_of) {
-      for (int64_t r = 0; r < rows; r += kRows) {
-        std::fill_n(sums, kVectors * columns, no_floats());
-        Steps<Format>::for_each(Steps<Format>(blocks), [&](int64_t b, int64_t runs) {
-          meet_many<Format, kTurned>(step_of(r, b, runs), runs, g, here.values(b * kValues), columns, k, sums);
-        });
-        for (int64_t j = 0; j < columns; ++j)
-          for (int64_t v = 0; v < kVectors; ++v) store(out + (j0 + j) * ld + r + v * kLanes, sums[kVectors * j + v]);
-      }
-    };
-    if constexpr (kTurned) meet_all([&](int64_t r, int64_t b, int64_t) { return packed + r * row_bytes + b * kStepBytes<Format>; });
-    else meet_all([groups = LyingGroups<Format>(packed, rows, row_bytes, space)](int64_t r, int64_t b, int64_t runs) { return groups.step(r, b, runs); });
+    for (int64_t r = 0; r < rows; r += kRows) {
+      std::fill_n(sums, kVectors * columns, no_floats());
+      for_steps<Format>(blocks, [&](int64_t b, int64_t runs) {
+        meet_many<Format, kTurned>(groups.step(r, b, runs), runs, g, here.values(b * kValues), columns, k, sums);
+      });
+      for (int64_t j = 0; j < columns; ++j)
+        for (int64_t v = 0; v < kVectors; ++v) store(out + (j0 + j) * ld + r + v * kLanes, sums[kVectors * j + v]);
+    }
   }
 }
 
 template <typename Format, bool kTurned>
 void dots_of_groups(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const IntColumns& x, float* out, int64_t ld) {
-  const auto few = [&](auto columns) {
-    if constexpr (kTurned) few_meet_turned<Format, columns>(packed, rows, blocks, x, out, ld);
-    else few_meet_lying<Format, columns>(packed, rows, blocks, x, out, ld);
-  };
-  if (n == 1) few(std::integral_constant<int, 1>());
-  else if (n == 2) few(std::integral_constant<int, 2>());
-  else if (n == 3) few(std::integral_constant<int, 3>());
+  if (n == 1) few_meet<Format, 1, kTurned>(packed, rows, blocks, x, out, ld);
+  else if (n == 2) few_meet<Format, 2, kTurned>(packed, rows, blocks, x, out, ld);
+  else if (n == 3) few_meet<Format, 3, kTurned>(packed, rows, blocks, x, out, ld);
   else many_meet<Format, kTurned>(packed, rows, blocks, n, x, out, ld);
 }
 
