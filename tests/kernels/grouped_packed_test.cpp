@@ -140,7 +140,7 @@ TEST(GroupedPacked, FastDecodersGiveTheCodecsBits) {
 void expect_int_dots(const BlockTensor& weight, int64_t n) {
   const int64_t rows = weight.shape()[0], k = weight.shape()[1];
   const at::Tensor x = randn({n, k}, 2, at::kFloat);
-  at::Tensor q = at::zeros({n, k}, at::kChar), scale = at::zeros({n, k / 64}), sum = at::zeros({n, k / 16}, at::kShort), got = at::zeros({n, rows});
+  at::Tensor q = at::zeros({n, k}, at::kChar), scale = at::zeros({n, k / 64}), sum = at::zeros({n, k / 64, cpu::kColumnSums}, at::kShort), got = at::zeros({n, rows});
   cpu::quantise_columns(x.const_data_ptr<float>(), n, k, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<int16_t>());
   cpu::block_path(weight.codec())->int_dots(weight.row(0), rows, k / weight.codec().length, n,
                                             {q.const_data_ptr<int8_t>(), scale.const_data_ptr<float>(), sum.const_data_ptr<int16_t>()},
@@ -179,7 +179,7 @@ TEST(GroupedPacked, SixteenRowsAtATimeWithAnyNumberOfColumns) {
 struct IntProduct {
   at::Tensor q, scale, sum;
   int64_t n;
-  IntProduct(int64_t n, int64_t k) : q(at::zeros({n, k}, at::kChar)), scale(at::zeros({n, k / 64})), sum(at::zeros({n, k / 16}, at::kShort)), n(n) {
+  IntProduct(int64_t n, int64_t k) : q(at::zeros({n, k}, at::kChar)), scale(at::zeros({n, k / 64})), sum(at::zeros({n, k / 64, cpu::kColumnSums}, at::kShort)), n(n) {
     const at::Tensor x = randn({n, k}, 2, at::kFloat);
     cpu::quantise_columns(x.const_data_ptr<float>(), n, k, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<int16_t>());
   }
@@ -204,12 +204,13 @@ TEST(GroupedPacked, DigitsAreTheirColumnToTwentyFourBits) {
   x[0][5] = 1e6f;
   x[1].narrow(0, 64, 64).zero_();
   x[2][200] = -1e-30f;
-  at::Tensor q = at::zeros({n, cpu::kDigits, k}, at::kChar), scale = at::zeros({n, cpu::kDigits, k / 64}), sum = at::zeros({n, cpu::kDigits, k / 16}, at::kShort);
+  at::Tensor q = at::zeros({n, cpu::kDigits, k}, at::kChar), scale = at::zeros({n, cpu::kDigits, k / 64}), sum = at::zeros({n, cpu::kDigits, k / 64, cpu::kColumnSums}, at::kShort);
   cpu::quantise_digits(x.const_data_ptr<float>(), n, k, q.mutable_data_ptr<int8_t>(), scale.mutable_data_ptr<float>(), sum.mutable_data_ptr<int16_t>());
   const at::Tensor parts = q.view({n, cpu::kDigits, k / 64, 64}).to(at::kDouble) * scale.to(at::kDouble).unsqueeze(3);
   const at::Tensor off = (parts.sum(1) - x.view({n, k / 64, 64}).to(at::kDouble)).abs(), largest = x.view({n, k / 64, 64}).abs().amax(2, true).to(at::kDouble);
   EXPECT_LE((off / largest.clamp_min(1e-38)).max().item<double>(), 2e-7);
-  EXPECT_TRUE(at::equal(q.view({n, cpu::kDigits, k / 16, 16}).to(at::kLong).sum(3), sum.to(at::kLong)));
+  const auto sums_of = [&](int64_t length) { return q.view({n, cpu::kDigits, k / 64, 64 / length, length}).to(at::kLong).sum(4); };
+  EXPECT_TRUE(at::equal(at::cat({sums_of(16), sums_of(32)}, 3), sum.to(at::kLong)));
 }
 
 TEST(GroupedPacked, Float32RowsAreRoundedWhereThatIsWanted) {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "switchyard/kernels/codecs/half.h"
@@ -98,22 +99,27 @@ PlainRow plain_row(std::string_view format, const uint8_t* block, int64_t k) {
   return row;
 }
 
-/// Integers are summed for 32 values, or for 64 where both runs have the same floats.
+/// Integers are summed for 32 values, or for 64 where both runs have the same floats; two runs make a part, whose floats are multiplied and
+/// added before what they share multiplies them: x's scale, or Q6_K's unit.
 float plain_dot(const PlainRow& row, int64_t k, const int8_t* q, const float* scale) {
-  const int64_t together = row.apart ? 64 : 32;
-  float total = 0;
-  for (int64_t i = 0; i < k / together; ++i) {
-    const int64_t at = row.run == 16 ? (i & ~int64_t{3}) | (i & 1) << 1 | (i >> 1 & 1) : i;  // Q6_K: 32 by 32 in the order 0, 2, 1, 3
-    int whole = 0, offset = 0;
-    for (int64_t j = at * together; j < (at + 1) * together; ++j) {
+  const auto sum = [&](int64_t from, int64_t count, bool offsets) {
+    int whole = 0;
+    for (int64_t j = from; j < from + count; ++j) {
       const auto run = static_cast<size_t>(j / row.run);
-      whole += row.scale[run] * (row.u[static_cast<size_t>(j)] - row.zero) * q[j];
-      if (row.apart) offset += row.offset[run] * q[j];
+      whole += offsets ? row.offset[run] * q[j] : row.scale[run] * (row.u[static_cast<size_t>(j)] - row.zero) * q[j];
     }
-    const auto run = static_cast<size_t>(at * together / row.run);
-    const float unit = scale[at * together / 64];
-    total = std::fma(static_cast<float>(whole), row.unit[run] * unit, total);
-    if (row.apart) total = std::fma(-static_cast<float>(offset), row.least[run] * unit, total);
+    return static_cast<float>(whole);
+  };
+  float total = 0;
+  for (int64_t part = 0; part < k / 64; ++part) {
+    // Q6_K: 32 by 32 in the order 0, 2, 1, 3.
+    const int64_t first = row.run == 16 ? part / 2 * 128 + part % 2 * 32 : 64 * part, second = first + (row.run == 16 ? 64 : 32);
+    const auto run = static_cast<size_t>(first / row.run), next = static_cast<size_t>(second / row.run);
+    float sums;
+    if (row.apart) sums = std::fma(-sum(first, 64, true), row.least[run], sum(first, 64, false) * row.unit[run]);
+    else if (row.run == 16) sums = std::fma(sum(second, 32, false), scale[second / 64], sum(first, 32, false) * scale[first / 64]);
+    else sums = std::fma(sum(second, 32, false), row.unit[next], sum(first, 32, false) * row.unit[run]);
+    total = std::fma(sums, row.run == 16 ? row.unit[run] : scale[part], total);
   }
   return total;
 }
@@ -131,11 +137,12 @@ IntValues any_columns(int64_t n, int64_t k, int least = -128) {
   IntValues x;
   for (int64_t i = 0; i < n * k; ++i) x.q.push_back(i < k ? static_cast<int8_t>(i / 32 % 2 ? 127 : least) : std::max(static_cast<int8_t>(bytes.const_data_ptr<uint8_t>()[i]), static_cast<int8_t>(least)));
   for (int64_t i = 0; i < n * k / 64; ++i) x.scale.push_back(0.01f * static_cast<float>(1 + i % 7));
-  for (int64_t i = 0; i < n * k / 16; ++i) {
-    int whole = 0;
-    for (int64_t j = 0; j < 16; ++j) whole += x.q[static_cast<size_t>(16 * i + j)];
-    x.sum.push_back(static_cast<int16_t>(whole));
-  }
+  for (int64_t i = 0; i < n * k / 64; ++i)
+    for (const int64_t length : {16, 32})
+      for (int64_t s = 0; s < 64 / length; ++s) {
+        const auto from = x.q.begin() + 64 * i + length * s;
+        x.sum.push_back(static_cast<int16_t>(std::accumulate(from, from + length, 0)));
+      }
   return x;
 }
 
@@ -256,7 +263,7 @@ TEST(RowGroups, AnyNumberOfRows) {
 }
 
 /// 64 values to int8 as int_columns.h says; digits: three of them.
-void plain_quantise(const float* x, bool digits, int8_t (*q)[64], float* scale, int (*sum)[4]) {
+void plain_quantise(const float* x, bool digits, int8_t (*q)[64], float* scale, int (*sum)[kColumnSums]) {
   const float most = digits ? 127 * 65536 : 127;
   float top = 0;
   bool all = true;
@@ -275,10 +282,8 @@ void plain_quantise(const float* x, bool digits, int8_t (*q)[64], float* scale, 
   }
   for (int d = 0; d < count; ++d) {
     scale[d] = digits ? unit * (d == 0 ? 65536.0f : d == 1 ? 256.0f : 1.0f) : unit;
-    for (int s = 0; s < 4; ++s) {
-      sum[d][s] = 0;
-      for (int i = 0; i < 16; ++i) sum[d][s] += q[d][16 * s + i];
-    }
+    for (int s = 0; s < 4; ++s) sum[d][s] = std::accumulate(q[d] + 16 * s, q[d] + 16 * (s + 1), 0);
+    for (int s = 0; s < 2; ++s) sum[d][4 + s] = sum[d][2 * s] + sum[d][2 * s + 1];
   }
 }
 
@@ -299,18 +304,18 @@ TEST(RowGroups, ColumnsAreQuantisedToTheBit) {
   const auto equal = [](float a, float b) { return std::isnan(a) ? std::isnan(b) : std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); };
   for (const bool digits : {false, true}) {
     const int64_t count = digits ? kDigits : 1;
-    IntValues got{std::vector<int8_t>(static_cast<size_t>(count * n * k)), std::vector<float>(static_cast<size_t>(count * n * k / 64)), std::vector<int16_t>(static_cast<size_t>(count * n * k / 16))};
+    IntValues got{std::vector<int8_t>(static_cast<size_t>(count * n * k)), std::vector<float>(static_cast<size_t>(count * n * k / 64)), std::vector<int16_t>(static_cast<size_t>(count * n * k / 64 * kColumnSums))};
     (digits ? quantise_digits : quantise_columns)(values, n, k, got.q.data(), got.scale.data(), got.sum.data());
     for (int64_t p = 0; p < parts; ++p) {
       int8_t q[3][64];
       float scale[3];
-      int sum[3][4];
+      int sum[3][kColumnSums];
       plain_quantise(values + 64 * p, digits, q, scale, sum);
       for (int64_t d = 0; d < count; ++d) {
         const int64_t at = (p * 64 / k * count + d) * k + p * 64 % k;  // of a row its digits, one behind the other
         ASSERT_EQ(std::memcmp(got.q.data() + at, q[d], 64), 0) << p;
         ASSERT_TRUE(equal(got.scale[static_cast<size_t>(at / 64)], scale[d])) << p;
-        for (int s = 0; s < 4; ++s) ASSERT_EQ(got.sum[static_cast<size_t>(at / 16 + s)], sum[d][s]) << p;
+        for (int s = 0; s < kColumnSums; ++s) ASSERT_EQ(got.sum[static_cast<size_t>(at / 64 * kColumnSums + s)], sum[d][s]) << p;
       }
     }
   }

@@ -335,7 +335,10 @@ struct Q6_KBytes : Q6_K {
 
 /// Of 256 values of a column: scale Σ q of each 16.
 SWITCHYARD_INLINE __m512 sums_of(const IntColumns& x) {
-  const __m512 whole = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(load32(reinterpret_cast<const uint8_t*>(x.sum))));
+  int16_t sums[16];
+#pragma GCC unroll 4
+  for (int part = 0; part < 4; ++part) std::memcpy(sums + 4 * part, x.sum + part * kColumnSums, 8);
+  const __m512 whole = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(load32(reinterpret_cast<const uint8_t*>(sums))));
   const __m512i four_times = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   return _mm512_mul_ps(whole, _mm512_permutexvar_ps(four_times, _mm512_castps128_ps512(_mm_loadu_ps(x.scale))));
 }

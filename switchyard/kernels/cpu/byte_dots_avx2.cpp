@@ -109,7 +109,7 @@ struct Group {
   Floats scale[kStep][kVectors];
 };
 
-void unpack(const uint8_t* packed, int64_t row_bytes, int64_t blocks, const uint8_t* ahead, Group& g) {
+void unpack(const uint8_t* packed, int64_t row_bytes, int64_t blocks, Group& g) {
   for (int64_t b = 0; b < blocks; ++b) {
 #pragma GCC unroll 2
     for (int64_t v = 0; v < kVectors; ++v) {
@@ -126,8 +126,6 @@ void unpack(const uint8_t* packed, int64_t row_bytes, int64_t blocks, const uint
         }
       }
     }
-    if (ahead)
-      for (int64_t i = 0; i < kRows * kBlockBytes / 64 + 1; ++i, ahead += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
   }
 }
 
@@ -191,8 +189,12 @@ void many_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, c
       for (int64_t b = 0; b < blocks; b += kStep) {
         const int64_t here = std::min(kStep, blocks - b);
         const uint8_t* group = packed + r * row_bytes;
-        unpack(group + b * kBlockBytes, row_bytes, here, r + kRows < rows ? group + kRows * (row_bytes + b * kBlockBytes) : nullptr, g);
+        const uint8_t* ahead = r + kRows < rows ? group + kRows * (row_bytes + b * kBlockBytes) : nullptr;
+        unpack(group + b * kBlockBytes, row_bytes, here, g);
         for (int64_t j = 0; j < columns; j += 4) {
+          // As much of the next rows, a share at a time: all at once would take every buffer that waits for memory.
+          const auto share = [&](int64_t at) { return kRows * here * kBlockBytes * std::min(at, columns) / columns / 64; };
+          for (int64_t line = share(j); ahead && line < share(j + 4); ++line) _mm_prefetch(reinterpret_cast<const char*>(ahead + 64 * line), _MM_HINT_T1);
           const int16_t* at = wide.data() + j * k + b * kBlock;
           const float* at_unit = unit + j * (k / 64) + b / 2;
           for_columns(std::min<int64_t>(4, columns - j), [&](auto count) {

@@ -47,7 +47,7 @@ struct Sixty {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) to[i] = _mm256_cvtps_epi32(_mm256_mul_ps(all.v[i], all.to_q));
   }
-  /// The 64 as bytes, and the sum of each 16.
+  /// The 64 as bytes, and the sums of each 16 and 32.
   SWITCHYARD_INLINE void store(const __m256i* whole, int8_t* q, int16_t* sum) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
@@ -58,7 +58,9 @@ struct Sixty {
     const auto pair = [whole](int i) __attribute__((always_inline)) { return _mm256_add_epi32(whole[2 * i], whole[2 * i + 1]); };
     const __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(pair(0), pair(1)), _mm256_hadd_epi32(pair(2), pair(3)));
     const __m128i all = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    const __m128i halves = _mm_packs_epi32(_mm_hadd_epi32(all, all), _mm_setzero_si128());
     _mm_storel_epi64(reinterpret_cast<__m128i*>(sum), _mm_packs_epi32(all, all));
+    _mm_storeu_si32(sum + 4, halves);
   }
 };
 
@@ -82,7 +84,7 @@ void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale,
       rest[i] = _mm256_srai_epi32(_mm256_sub_epi32(rest[i], low[i]), 8);
     }
     scale[digit * (k / 64)] = units[digit];
-    Sixty::store(low, q + digit * k, sum + digit * (k / 16));
+    Sixty::store(low, q + digit * k, sum + digit * (k / 64 * kColumnSums));
   }
 }
 
@@ -94,13 +96,13 @@ void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale,
 namespace switchyard::kernels::cpu {
 
 void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum) {
-  for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + 4 * part);
+  for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + kColumnSums * part);
 }
 
 void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum) {
-  for (int64_t j = 0; j < n; ++j, x += k, q += kDigits * k, scale += kDigits * (k / 64), sum += kDigits * (k / 16))
+  for (int64_t j = 0; j < n; ++j, x += k, q += kDigits * k, scale += kDigits * (k / 64), sum += kDigits * (k / 64 * kColumnSums))
     for (int64_t part = 0; part < k / 64; ++part)
-      quantise_part_to_digits(x + 64 * part, k, q + 64 * part, scale + part, sum + 4 * part);
+      quantise_part_to_digits(x + 64 * part, k, q + 64 * part, scale + part, sum + kColumnSums * part);
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -45,7 +45,7 @@ struct Heads {
 /// Of 64 of them, two runs of 32 values.
 struct Scales {
   Ints scale[4];   ///< as scaled_sum takes it: of a run, or of its two halves
-  Ints offset[2];  ///< of a run, for the sums of its first and its last 16 values: two halves of a lane
+  Ints offset[2];  ///< of a run, for the sums of its first and its last 16 values, two halves of a lane; where kLeast, of both runs for their sums
   Floats unit[2], least;
 };
 
@@ -72,11 +72,8 @@ struct Header {
   template <int j>
   SWITCHYARD_INLINE void scales(const Heads& g, Scales& part) {
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-      const int at = 2 * j % 4 + i;
-      part.scale[i] = multiplier(g.bytes[j / 2], at);
-      part.offset[i] = halves_of(g.bytes[2 + j / 2], at, at);
-    }
+    for (int i = 0; i < 2; ++i) part.scale[i] = multiplier(g.bytes[j / 2], 2 * j % 4 + i);
+    part.offset[0] = halves_of(g.bytes[2 + j / 2], 2 * j % 4, 2 * j % 4 + 1);
     part.unit[0] = g.unit[0];
     part.least = g.least;
   }

@@ -18,28 +18,37 @@ namespace {
 template <typename Format>
 constexpr int kDwords = std::min<int>(Format::kRun / 4, kTogether<Format::kMost>);
 
-/// Adds `sum`, of the products from dword `first` of a part's run i on, to what the run makes, as integers.
+/// What the two runs of a part make as integers: one sum of both where they have one unit, as what is subtracted has another, else one of each.
 template <typename Format>
-SWITCHYARD_INLINE void add_sum(Ints& whole, bool begins, Ints sum, const Scales& scales, int i, int first) {
+struct Whole {
+  Ints of[Format::kLeast ? 1 : 2];
+};
+
+/// Adds `sum`, of the products from dword `first` of run i on; begins: of the first ones of the run.
+template <typename Format>
+SWITCHYARD_INLINE void add_sum(Whole<Format>& whole, bool begins, Ints sum, const Scales& scales, int i, int first) {
+  Ints& to = whole.of[Format::kLeast ? 0 : i];
   Ints scaled;
   if constexpr (Format::kScaled) scaled = scaled_sum(sum, scales.scale[32 / Format::kRun * i + 4 * first / Format::kRun]);
   else scaled = sum_of(sum);
-  whole = begins ? scaled : plus(whole, scaled);
+  to = begins && (i == 0 || !Format::kLeast) ? scaled : plus(to, scaled);
 }
 
-/// Adds part j to the total of one column, whose x is that of these 256 values: whole[0] and whole[1] of its two runs.
+/// Adds part j to the total of one column, whose x is that of these 256 values.
 template <typename Format>
-SWITCHYARD_INLINE Floats with_part(Floats total, const Ints* whole, const Scales& scales, int j, const IntColumns& x) {
-  const int runs[2] = {Format::first(j), Format::second(j)};
-  const auto offset = [&](int i) __attribute__((always_inline)) { return products_of_halves(scales.offset[i], each_four(x.sum + 2 * runs[i])); };
-  if constexpr (Format::kLeast) {  // both runs have one unit
-    const Floats unit = each(x.scale[j]);
-    total = plus_product(total, to_floats(plus(whole[0], whole[1])), times(scales.unit[0], unit));
-    return minus_product(total, to_floats(plus(offset(0), offset(1))), times(scales.least, unit));
+SWITCHYARD_INLINE Floats with_part(Floats total, const Whole<Format>& whole, const Scales& scales, int j, const IntColumns& x) {
+  if constexpr (Format::kLeast) {
+    const Ints offset = products_of_halves(scales.offset[0], each_four(sums_of_32(x, j)));
+    const Floats part = minus_product(times(to_floats(whole.of[0]), scales.unit[0]), to_floats(offset), scales.least);
+    return plus_product(total, part, each(x.scale[j]));
   } else {
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) total = plus_product(total, to_floats(minus(whole[i], offset(i))), times(scales.unit[i], each(x.scale[runs[i] / 2])));
-    return total;
+    const int runs[2] = {Format::first(j), Format::second(j)};
+    const auto run = [&](int i) __attribute__((always_inline)) {
+      return to_floats(minus(whole.of[i], products_of_halves(scales.offset[i], each_four(sums_of_16(x, runs[i])))));
+    };
+    const auto unit = [&](int i) __attribute__((always_inline)) { return each(x.scale[runs[i] / 2]); };
+    if constexpr (Format::kScaled) return plus_product(total, plus_product(times(run(0), unit(0)), run(1), unit(1)), scales.unit[0]);
+    else return plus_product(total, plus_product(times(run(0), scales.unit[0]), run(1), scales.unit[1]), unit(0));
   }
 }
 
@@ -58,7 +67,8 @@ SWITCHYARD_INLINE void for_parts(int64_t runs, const F& f) {
 template <typename Format, int j, int N, int V>
 SWITCHYARD_INLINE void meet_vectors(const uint8_t* step, int64_t runs, int64_t first, const Heads* heads, const IntColumns& x, int64_t k, Floats* sums) {
   constexpr int kSums = V * N, kTimes = Format::kShared ? std::min(4, kDwords<Format>) : kDwords<Format>;
-  Ints part[2][kSums], whole[kSums][2];
+  Ints part[2][kSums];
+  Whole<Format> whole[kSums];
   Scales scales[V];
 #pragma GCC unroll 2
   for (int v = 0; v < V; ++v) Format::template scales<j>(heads[first + v], scales[v]);
@@ -97,17 +107,17 @@ SWITCHYARD_INLINE void meet_vectors(const uint8_t* step, int64_t runs, int64_t f
     for (int s = 0; s < kSums; ++s) {
       const Scales& of = scales[s % V];
       if constexpr (Format::kShared) {
-        add_sum<Format>(whole[s][run], at < kTimes, part[0][s], of, run, at);
-        add_sum<Format>(whole[s][run], false, part[1][s], of, run, at);
+        add_sum(whole[s], at < kTimes, part[0][s], of, run, at);
+        add_sum(whole[s], false, part[1][s], of, run, at);
       } else {
-        for (int i = 0; i < 2; ++i) add_sum<Format>(whole[s][i], c < kTimes, part[i][s], of, i, c);
+        for (int i = 0; i < 2; ++i) add_sum(whole[s], c < kTimes, part[i][s], of, i, c);
       }
     }
   }
 #pragma GCC unroll 6
   for (int s = 0; s < kSums; ++s) {
     Floats& total = sums[kVectors * (s / V) + first + s % V];
-    total = with_part<Format>(total, whole[s], scales[s % V], j, x.from(s / V, k));
+    total = with_part(total, whole[s], scales[s % V], j, x.from(s / V, k));
   }
 }
 
@@ -126,24 +136,25 @@ template <typename Format>
 template <typename Format> constexpr int64_t kBlocks = kValues / Format::kLength;          ///< a step, of a row
 template <typename Format> constexpr int64_t kStepBytes = kRows * kBlocks<Format> * Format::kBytes;
 
-/// Reads a share of the step that comes after this one, in the order of addresses: all at once would take every buffer that waits for memory, and
-/// two places by turns are no stream. It goes to the second-level cache, since sixteen rows fill the first.
-template <typename Format, int64_t kShares>
-SWITCHYARD_INLINE void read_ahead(const uint8_t* step, int64_t share) {
-  constexpr int64_t kBytes = kStepBytes<Format> / kShares;
-  const auto* at = reinterpret_cast<const char*>(step + kTurnedAhead * kStepBytes<Format> + share * kBytes);
-  for (int64_t i = 0; kTurnedAhead > 0 && i < kBytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T1);
+/// Reads one of so many shares of a step that will be needed, in the order of addresses: all at once would take every buffer that waits for
+/// memory, and two places by turns are no stream. It goes to the second-level cache, since sixteen rows fill the first. Null: nothing.
+template <typename Format>
+SWITCHYARD_INLINE void read_ahead(const uint8_t* step, int64_t share, int64_t shares) {
+  constexpr int64_t kLine = 64, kLines = (kStepBytes<Format> + kLine - 1) / kLine;
+  if (!step) return;
+  for (int64_t line = share * kLines / shares; line < (share + 1) * kLines / shares; ++line)
+    _mm_prefetch(reinterpret_cast<const char*>(step + kLine * line), _MM_HINT_T1);
 }
 
 /// sums[streams][kVectors n + v] += <rows, the values of a step of column n>, for N columns and groups `far` apart that are read at once, 64 values
 /// of one after those of another: what is read ahead of one comes while the others are multiplied.
-template <typename Format, int N, bool kTurned, int64_t kStreams>
-SWITCHYARD_INLINE void meet_few(const uint8_t* step, int64_t streams, int64_t far, int64_t runs, const IntColumns& x, int64_t k, Floats (*sums)[kVectors * N]) {
+template <typename Format, int N, int64_t kStreams>
+SWITCHYARD_INLINE void meet_few(const uint8_t* step, const uint8_t* ahead, int64_t streams, int64_t far, int64_t runs, const IntColumns& x, int64_t k, Floats (*sums)[kVectors * N]) {
   Heads heads[kStreams][kVectors];
   for (int64_t s = 0; s < streams; ++s) read_heads<Format>(step + s * far, runs, heads[s]);
   for_parts(runs, [&](auto j) __attribute__((always_inline)) {
     for (int64_t s = 0; s < streams; ++s) {
-      if constexpr (kTurned) read_ahead<Format, 4>(step + s * far, j);
+      read_ahead<Format>(ahead ? ahead + s * far : nullptr, j, 4);
       meet_part<Format, j, N>(step + s * far, runs, heads[s], x, k, sums[s]);
     }
   });
@@ -176,7 +187,7 @@ template <typename Format, int N>
 #pragma GCC unroll 8
   for (int i = 0; i < kSums; ++i) total[i] = sums[i];
   for (int j = 0; j < runs / 2; ++j) {
-    Ints whole[kSums][2];
+    Whole<Format> whole[kSums];
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const int run = half == 0 ? Format::first(j) : Format::second(j);
@@ -197,41 +208,39 @@ template <typename Format, int N>
           }
         }
 #pragma GCC unroll 8
-        for (int i = 0; i < kSums; ++i) add_sum<Format>(whole[i][half], first == 0, part[i], g.scales[i % kVectors][j], half, first);
+        for (int i = 0; i < kSums; ++i) add_sum(whole[i], first == 0, part[i], g.scales[i % kVectors][j], half, first);
       }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < kSums; ++i) total[i] = with_part<Format>(total[i], whole[i], g.scales[i % kVectors][j], j, x.from(i / kVectors, k));
+    for (int i = 0; i < kSums; ++i) total[i] = with_part(total[i], whole[i], g.scales[i % kVectors][j], j, x.from(i / kVectors, k));
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kSums; ++i) sums[i] = total[i];
 }
 
-template <typename Format, bool kTurned>
-void meet_many(const uint8_t* step, int64_t runs, Group& g, const IntColumns& x, int64_t columns, int64_t k, Floats* sums) {
-  for (int64_t v = 0; v < kVectors; ++v) {
-    if constexpr (kTurned) read_ahead<Format, kVectors>(step, v);
-    unpack<Format>(Step<Format>(step, runs, v), g.scales[v], g.u[v]);
+template <typename Format>
+void meet_many(const uint8_t* step, const uint8_t* ahead, int64_t runs, Group& g, const IntColumns& x, int64_t columns, int64_t k, Floats* sums) {
+  constexpr int64_t kTogether = 4;
+  for (int64_t v = 0; v < kVectors; ++v) unpack<Format>(Step<Format>(step, runs, v), g.scales[v], g.u[v]);
+  for (int64_t j = 0; j < columns; j += kTogether) {
+    read_ahead<Format>(ahead, j / kTogether, (columns + kTogether - 1) / kTogether);
+    const IntColumns here = x.from(j, k);
+    Floats* to = sums + kVectors * j;
+    switch (columns - j) {
+      case 1: meet<Format, 1>(g, runs, here, k, to); break;
+      case 2: meet<Format, 2>(g, runs, here, k, to); break;
+      case 3: meet<Format, 3>(g, runs, here, k, to); break;
+      default: meet<Format, kTogether>(g, runs, here, k, to);
+    }
   }
-  int64_t j = 0;
-  for (; j + 4 <= columns; j += 4) meet<Format, 4>(g, runs, x.from(j, k), k, sums + kVectors * j);
-  if (columns - j == 3) meet<Format, 3>(g, runs, x.from(j, k), k, sums + kVectors * j);
-  else if (columns - j == 2) meet<Format, 2>(g, runs, x.from(j, k), k, sums + kVectors * j);
-  else if (columns - j == 1) meet<Format, 1>(g, runs, x.from(j, k), k, sums + kVectors * j);
 }
 
-/// Turns a step of so many blocks of the sixteen rows at p, and reads ahead what lies as far as it comes; null: nothing.
+/// Turns a step of so many blocks of the sixteen rows at p.
 template <typename Format>
-void turn_step(const uint8_t* p, int64_t stride, int64_t blocks, uint8_t* turned, const uint8_t* ahead) {
-  const auto fetch_as_far = [&](int64_t bytes) {
-    for (int64_t at = 0; ahead && at < bytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead + at), _MM_HINT_T1);
-    if (ahead) ahead += bytes;
-  };
-  fetch_as_far(kRows * Format::kHeads * Format::kHeadBytes);
+void turn_step(const uint8_t* p, int64_t stride, int64_t blocks, uint8_t* turned) {
   for (int64_t s = 0; s < Format::kHeads * blocks / kBlocks<Format>; ++s)
     for (int64_t row = 0; row < kRows; ++row, turned += Format::kHeadBytes) std::memcpy(turned, p + row * stride + Format::head(s), Format::kHeadBytes);
   for (int i = 0; i < Format::kPieces * blocks / kBlocks<Format>; ++i) {
-    fetch_as_far(256);
     for (int64_t v = 0; v < kVectors; ++v) {
       Ints dwords[4];
       turn(p + v * kLanes * stride + Format::piece(i), stride, dwords);
@@ -249,13 +258,14 @@ SWITCHYARD_INLINE void for_steps(int64_t blocks, const F& f) {
     if (rest > 0) f(whole, rest);
 }
 
-/// Where step b of the group whose first row is r stands turned: groups that have turned.
+/// Where step b of the group whose first row is r stands turned, and what to read ahead meanwhile: groups that have turned.
 template <typename Format>
 struct TurnedGroups {
   const uint8_t* turned;
   int64_t stride;
   TurnedGroups(const uint8_t* first, int64_t, int64_t row_bytes) : turned(first), stride(row_bytes) {}
   const uint8_t* step(int64_t r, int64_t b, int64_t) { return turned + r * stride + b * kStepBytes<Format>; }
+  const uint8_t* ahead(int64_t r, int64_t b) const { return kTurnedAhead > 0 ? turned + r * stride + (b + kTurnedAhead) * kStepBytes<Format> : nullptr; }
 };
 
 /// The same of groups that lie: a step turns when its turn comes, and stands until the next one does.
@@ -269,12 +279,11 @@ struct LyingGroups {
     for (int64_t at = 0; at < kRows * stride; at += 64) _mm_prefetch(reinterpret_cast<const char*>(packed + at), _MM_HINT_T1);
   }
   const uint8_t* step(int64_t r, int64_t b, int64_t runs) {
-    const uint8_t* row = packed + r * stride;
-    // As much of the next rows; behind the last ones lies what another task reads.
-    const uint8_t* ahead = (r + kRows < rows ? row + kRows * stride : row) + b * kStepBytes<Format>;
-    turn_step<Format>(row + b * kStepBytes<Format> / kRows, stride, runs * kBlocks<Format> / 8, turned, runs == 8 ? ahead : nullptr);
+    turn_step<Format>(packed + r * stride + b * kStepBytes<Format> / kRows, stride, runs * kBlocks<Format> / 8, turned);
     return turned;
   }
+  /// As much of the next rows; behind the last ones lies what another task reads.
+  const uint8_t* ahead(int64_t r, int64_t b) const { return r + kRows < rows ? packed + (r + kRows) * stride + b * kStepBytes<Format> : nullptr; }
 };
 template <typename Format, bool kTurned>
 using Groups = std::conditional_t<kTurned, TurnedGroups<Format>, LyingGroups<Format>>;
@@ -291,7 +300,7 @@ void few_meet(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColu
       for (Floats& sum : of) sum = no_floats();
     for_steps<Format>(blocks, [&](int64_t b, int64_t runs) {
       const uint8_t* step = groups.step(first * kRows, b, runs);
-      meet_few<Format, N, kTurned, kStreams>(step, streams, apart * group_bytes, runs, x.values(b * kValues), k, sums);
+      meet_few<Format, N, kStreams>(step, groups.ahead(first * kRows, b), streams, apart * group_bytes, runs, x.values(b * kValues), k, sums);
     });
     for (int64_t s = 0; s < streams; ++s)
       for (int64_t i = 0; i < kVectors * N; ++i) store(out + i / kVectors * ld + (first + s * apart) * kRows + i % kVectors * kLanes, sums[s][i]);
@@ -316,7 +325,7 @@ void many_meet(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, c
     for (int64_t r = 0; r < rows; r += kRows) {
       std::fill_n(sums, kVectors * columns, no_floats());
       for_steps<Format>(blocks, [&](int64_t b, int64_t runs) {
-        meet_many<Format, kTurned>(groups.step(r, b, runs), runs, g, here.values(b * kValues), columns, k, sums);
+        meet_many<Format>(groups.step(r, b, runs), groups.ahead(r, b), runs, g, here.values(b * kValues), columns, k, sums);
       });
       for (int64_t j = 0; j < columns; ++j)
         for (int64_t v = 0; v < kVectors; ++v) store(out + (j0 + j) * ld + r + v * kLanes, sums[kVectors * j + v]);
@@ -338,7 +347,7 @@ void turn_groups(const uint8_t* packed, int64_t rows, int64_t blocks, uint8_t* t
   for (int64_t r = 0; r < rows; r += kRows)
     for (int64_t b = 0; b < blocks; b += kBlocks<Format>) {
       const int64_t here = std::min(kBlocks<Format>, blocks - b);
-      turn_step<Format>(packed + r * stride + b * Format::kBytes, stride, here, turned, nullptr);
+      turn_step<Format>(packed + r * stride + b * Format::kBytes, stride, here, turned);
       turned += kRows * here * Format::kBytes;
     }
 }

@@ -233,7 +233,7 @@ class Forms {
     const int64_t n = places_.total;
     return (all_.floats ? bytes_of<float>(n * k_) : 0) + (all_.plain ? bytes_of<T>(n * FewRows<T>::plain_stride(k_)) : 0) +
            (all_.strips ? bytes_of<float>(places_.strip_total * k_) : 0) +
-           (all_.ints ? bytes_of<int8_t>(columns_ * n * k_) + bytes_of<float>(columns_ * n * (k_ / 64)) + bytes_of<int16_t>(columns_ * n * (k_ / 16)) : 0);
+           (all_.ints ? bytes_of<int8_t>(columns_ * n * k_) + bytes_of<float>(columns_ * n * (k_ / 64)) + bytes_of<int16_t>(columns_ * n * (k_ / 64 * kColumnSums)) : 0);
   }
   template <For use>
   void take(Scratch<use>& scratch) {
@@ -244,7 +244,7 @@ class Forms {
     if (!all_.ints) return;
     q_ = scratch.template take<int8_t>(columns_ * n * k_);
     scale_ = scratch.template take<float>(columns_ * n * (k_ / 64));
-    sum_ = scratch.template take<int16_t>(columns_ * n * (k_ / 16));
+    sum_ = scratch.template take<int16_t>(columns_ * n * (k_ / 64 * kColumnSums));
   }
   /// Of tile t, whose rows are row(0), row(1) ...: const T* or const float*.
   template <typename Row>
@@ -304,7 +304,7 @@ class Forms {
     if (needed.floats) std::copy(from, from + k_, x_ + row * k_);
     if (needed.plain) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
     const int64_t column = columns_ * row;
-    if (needed.ints) (columns_ == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 16));
+    if (needed.ints) (columns_ == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 64 * kColumnSums));
   }
 
   const std::vector<RowTile>& tiles_;
