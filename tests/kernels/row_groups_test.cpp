@@ -305,7 +305,7 @@ TEST(RowGroups, ColumnsAreQuantisedToTheBit) {
   for (const bool digits : {false, true}) {
     const int64_t count = digits ? kDigits : 1;
     IntValues got{std::vector<int8_t>(static_cast<size_t>(count * n * k)), std::vector<float>(static_cast<size_t>(count * n * k / 64)), std::vector<int16_t>(static_cast<size_t>(count * n * k / 64 * kColumnSums))};
-    (digits ? quantise_digits : quantise_columns)(values, n, k, got.q.data(), got.scale.data(), got.sum.data());
+    (digits ? quantise_digits : quantise_columns<float>)(values, n, k, got.q.data(), got.scale.data(), got.sum.data());
     for (int64_t p = 0; p < parts; ++p) {
       int8_t q[3][64];
       float scale[3];
@@ -319,6 +319,21 @@ TEST(RowGroups, ColumnsAreQuantisedToTheBit) {
       }
     }
   }
+}
+
+TEST(RowGroups, Bfloat16ColumnsAreThoseOfTheSameFloats) {
+  if (detected_cpu_level() < CpuLevel::avx2) GTEST_SKIP() << "this processor has no fast path";
+  const int64_t n = 3, k = 64 * 5;
+  const at::Tensor half = switchyard::testing::randn({n, k}, 3, at::kFloat).to(at::kBFloat16), x = half.to(at::kFloat);
+  const auto quantised = [&](const auto* values) {
+    IntValues got{std::vector<int8_t>(static_cast<size_t>(n * k)), std::vector<float>(static_cast<size_t>(n * k / 64)), std::vector<int16_t>(static_cast<size_t>(n * k / 64 * kColumnSums))};
+    quantise_columns(values, n, k, got.q.data(), got.scale.data(), got.sum.data());
+    return got;
+  };
+  const IntValues got = quantised(half.const_data_ptr<at::BFloat16>()), wanted = quantised(x.const_data_ptr<float>());
+  EXPECT_EQ(got.q, wanted.q);
+  EXPECT_EQ(got.scale, wanted.scale);
+  EXPECT_EQ(got.sum, wanted.sum);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "switchyard/kernels/cpu/int_columns.h"
 
+#include <c10/util/BFloat16.h>
+
 #include <limits>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -15,6 +17,11 @@ namespace {
 
 #define SWITCHYARD_INLINE [[gnu::always_inline]] static inline
 
+SWITCHYARD_INLINE __m256 eight(const float* x) { return _mm256_loadu_ps(x); }
+SWITCHYARD_INLINE __m256 eight(const c10::BFloat16* x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))), 16));
+}
+
 /// 64 values, the largest of them, and what makes them integers of at most `most`.
 struct Sixty {
   static constexpr float kNothing = 1e-30f;  ///< values below it count for nothing
@@ -22,13 +29,14 @@ struct Sixty {
   float unit;
   __m256 to_q;
 
-  SWITCHYARD_INLINE Sixty of(const float* x, float most) {
+  template <typename X>
+  SWITCHYARD_INLINE Sixty of(const X* x, float most) {
     Sixty all;
     const __m256 size_of = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     __m256 largest = _mm256_setzero_ps(), every = size_of;
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
-      const __m256 value = _mm256_loadu_ps(x + 8 * i), size = _mm256_and_ps(value, size_of);
+      const __m256 value = eight(x + 8 * i), size = _mm256_and_ps(value, size_of);
       const __m256 finite = _mm256_cmp_ps(size, _mm256_set1_ps(std::numeric_limits<float>::max()), _CMP_LE_OQ);
       every = _mm256_and_ps(every, finite);
       all.v[i] = _mm256_and_ps(value, finite);
@@ -64,7 +72,8 @@ struct Sixty {
   }
 };
 
-void quantise_part(const float* x, int8_t* q, float* scale, int16_t* sum) {
+template <typename X>
+void quantise_part(const X* x, int8_t* q, float* scale, int16_t* sum) {
   const Sixty all = Sixty::of(x, 127);
   *scale = all.unit;
   __m256i whole[8];
@@ -95,7 +104,8 @@ void quantise_part_to_digits(const float* x, int64_t k, int8_t* q, float* scale,
 
 namespace switchyard::kernels::cpu {
 
-void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum) {
+template <typename X>
+void quantise_columns(const X* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum) {
   for (int64_t part = 0; part < n * k / 64; ++part) quantise_part(x + 64 * part, q + 64 * part, scale + part, sum + kColumnSums * part);
 }
 
@@ -111,9 +121,15 @@ void quantise_digits(const float* x, int64_t n, int64_t k, int8_t* q, float* sca
 
 namespace switchyard::kernels::cpu {
 
-void quantise_columns(const float*, int64_t, int64_t, int8_t*, float*, int16_t*) {}  // nobody asks for them without a path
+template <typename X>
+void quantise_columns(const X*, int64_t, int64_t, int8_t*, float*, int16_t*) {}  // nobody asks for them without a path
 void quantise_digits(const float*, int64_t, int64_t, int8_t*, float*, int16_t*) {}
 
 }  // namespace switchyard::kernels::cpu
 
 #endif
+
+namespace switchyard::kernels::cpu {
+template void quantise_columns<float>(const float*, int64_t, int64_t, int8_t*, float*, int16_t*);
+template void quantise_columns<c10::BFloat16>(const c10::BFloat16*, int64_t, int64_t, int8_t*, float*, int16_t*);
+}  // namespace switchyard::kernels::cpu

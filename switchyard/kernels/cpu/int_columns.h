@@ -21,8 +21,9 @@ struct IntColumns {
 /// Two sums that lie together: of the 16s of run r, 32 values; of the two runs of part j, 64.
 inline const int16_t* sums_of_16(const IntColumns& x, int64_t r) { return x.sum + r / 2 * kColumnSums + r % 2 * 2; }
 inline const int16_t* sums_of_32(const IntColumns& x, int64_t j) { return x.sum + j * kColumnSums + 4; }
-/// Only where there is a path: needs AVX2. A value that is not finite makes no number of what its 64 give.
-void quantise_columns(const float* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum);
+/// x: float or bf16. Only where there is a path: needs AVX2. A value that is not finite makes no number of what its 64 give.
+template <typename X>
+void quantise_columns(const X* x, int64_t n, int64_t k, int8_t* q, float* scale, int16_t* sum);
 /// A float32 column as kDigits columns, whose products added are those of x: digits of an integer of 24 bits, so that x is off by no more
 /// than 2e-7 of the largest of its 64 values, about what float32 sums lose anyway. q: [kDigits n, k], and so on.
 constexpr int64_t kDigits = 3;

@@ -1,6 +1,7 @@
 #include "switchyard/kernels/cpu/skinny.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "switchyard/kernels/cpu/activation.h"
 #include "switchyard/kernels/cpu/tiles.h"
@@ -292,19 +293,32 @@ class Forms {
   void make_row(const Needed& needed, int64_t row, const T* from) const {
     if (needed.plain && !needed.floats && !needed.ints) {
       std::memcpy(static_cast<void*>(plain_rows_ + row * FewRows<T>::plain_stride(k_)), from, sizeof(T) * k_);
-      return;
+    } else if constexpr (std::is_same_v<T, float>) {
+      make_of(needed, row, from);
+    } else if (columns_ == 1 && !needed.plain && !needed.floats) {
+      make_ints(row, from);
+    } else {
+      Scratch<For::task> task(bytes_of<float>(k_));
+      float* floats = task.template take<float>(k_);
+      widen(from, k_, floats);
+      make_of(needed, row, floats);
     }
-    Scratch<For::task> task(bytes_of<float>(k_));
-    float* floats = task.template take<float>(k_);
-    widen(from, k_, floats);
-    make_of(needed, row, floats);
   }
   void make_row(const Needed& needed, int64_t row, const float* from) const requires(!std::is_same_v<T, float>) { make_of(needed, row, from); }
   void make_of(const Needed& needed, int64_t row, const float* from) const {
     if (needed.floats) std::copy(from, from + k_, x_ + row * k_);
     if (needed.plain) narrow(from, k_, plain_rows_ + row * FewRows<T>::plain_stride(k_));
+    if (needed.ints) make_ints(row, from);
+  }
+  /// Only float32 rows become several columns.
+  template <typename X>
+  void make_ints(int64_t row, const X* from) const {
     const int64_t column = columns_ * row;
-    if (needed.ints) (columns_ == 1 ? quantise_columns : quantise_digits)(from, 1, k_, q_ + column * k_, scale_ + column * (k_ / 64), sum_ + column * (k_ / 64 * kColumnSums));
+    int8_t* q = q_ + column * k_;
+    float* scale = scale_ + column * (k_ / 64);
+    int16_t* sum = sum_ + column * (k_ / 64 * kColumnSums);
+    if (columns_ == 1) quantise_columns(from, 1, k_, q, scale, sum);
+    else if constexpr (std::is_same_v<X, float>) quantise_digits(from, 1, k_, q, scale, sum);
   }
 
   const std::vector<RowTile>& tiles_;
