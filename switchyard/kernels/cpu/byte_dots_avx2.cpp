@@ -150,20 +150,18 @@ template <int N>
 [[gnu::noinline]] void meet(const Group& g, int64_t blocks, const int16_t* x, const float* unit, int64_t k, Floats* sums) {
   for (int64_t b = 0; b < blocks; ++b) {
     Ints whole[N][kVectors];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) whole[n][0] = whole[n][1] = _mm256_setzero_si256();
-    const Ints* pair = &g.pair[b][0][0];
-    const int16_t* at = x + b * kBlock;
-#pragma GCC unroll 4
-    for (int64_t p = 0; p < kPairs; ++p) {
-      const Ints w0 = pair[kVectors * p], w1 = pair[kVectors * p + 1];
+    const auto meet_pair = [&](int64_t p, const auto& add) __attribute__((always_inline)) {
+      const Ints w0 = g.pair[b][p][0], w1 = g.pair[b][p][1];
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
-        const Ints both_values = each_four(reinterpret_cast<const int8_t*>(at + n * k + 2 * p));
-        add_here(whole[n][0], _mm256_madd_epi16(w0, both_values));
-        add_here(whole[n][1], _mm256_madd_epi16(w1, both_values));
+        const Ints both_values = each_four(x + n * k + b * kBlock + 2 * p);
+        add(whole[n][0], _mm256_madd_epi16(w0, both_values));
+        add(whole[n][1], _mm256_madd_epi16(w1, both_values));
       }
-    }
+    };
+    meet_pair(0, [](Ints& sum, Ints v) __attribute__((always_inline)) { sum = v; });
+#pragma GCC unroll 5
+    for (int64_t p = 1; p < kPairs; ++p) meet_pair(p, add_here);
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       const Floats each_unit = each(unit[n * (k / 64) + b / 2]);
@@ -181,7 +179,7 @@ void many_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, c
   Group g;
   Floats sums[kVectors * kColumns];
   for (int64_t j0 = 0; j0 < n; j0 += kColumns) {
-    const int64_t columns = std::min(kColumns, n - j0);
+    const int64_t columns = std::min(kColumns, n - j0), share = (kRows * kStep * kBlockBytes / 64 + (columns + 3) / 4) / ((columns + 3) / 4);
     const float* unit = x.scale + j0 * (k / 64);
     widen(x.q + j0 * k, columns * k, wide.data());
     for (int64_t r = 0; r < rows; r += kRows) {
@@ -189,12 +187,11 @@ void many_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, c
       for (int64_t b = 0; b < blocks; b += kStep) {
         const int64_t here = std::min(kStep, blocks - b);
         const uint8_t* group = packed + r * row_bytes;
+        // As much of the next rows, a share at a time: all at once would take every buffer that waits for memory.
         const uint8_t* ahead = r + kRows < rows ? group + kRows * (row_bytes + b * kBlockBytes) : nullptr;
         unpack(group + b * kBlockBytes, row_bytes, here, g);
         for (int64_t j = 0; j < columns; j += 4) {
-          // As much of the next rows, a share at a time: all at once would take every buffer that waits for memory.
-          const auto share = [&](int64_t at) { return kRows * here * kBlockBytes * std::min(at, columns) / columns / 64; };
-          for (int64_t line = share(j); ahead && line < share(j + 4); ++line) _mm_prefetch(reinterpret_cast<const char*>(ahead + 64 * line), _MM_HINT_T1);
+          for (int64_t line = 0; ahead && line < share; ++line, ahead += 64) _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
           const int16_t* at = wide.data() + j * k + b * kBlock;
           const float* at_unit = unit + j * (k / 64) + b / 2;
           for_columns(std::min<int64_t>(4, columns - j), [&](auto count) {

@@ -136,14 +136,12 @@ template <typename Format>
 template <typename Format> constexpr int64_t kBlocks = kValues / Format::kLength;          ///< a step, of a row
 template <typename Format> constexpr int64_t kStepBytes = kRows * kBlocks<Format> * Format::kBytes;
 
-/// Reads one of so many shares of a step that will be needed, in the order of addresses: all at once would take every buffer that waits for
-/// memory, and two places by turns are no stream. It goes to the second-level cache, since sixteen rows fill the first. Null: nothing.
-template <typename Format>
-SWITCHYARD_INLINE void read_ahead(const uint8_t* step, int64_t share, int64_t shares) {
-  constexpr int64_t kLine = 64, kLines = (kStepBytes<Format> + kLine - 1) / kLine;
-  if (!step) return;
-  for (int64_t line = share * kLines / shares; line < (share + 1) * kLines / shares; ++line)
-    _mm_prefetch(reinterpret_cast<const char*>(step + kLine * line), _MM_HINT_T1);
+template <typename Format> constexpr uint32_t kStepLines = (kStepBytes<Format> + 63) / 64;  ///< of memory
+
+/// Reads some lines of a step that will be needed, in the order of addresses: all at once would take every buffer that waits for memory, and
+/// two places by turns are no stream. They go to the second-level cache, since sixteen rows fill the first. Null: nothing.
+SWITCHYARD_INLINE void read_ahead(const uint8_t* step, uint32_t first, uint32_t lines) {
+  for (uint32_t line = first; step && line < first + lines; ++line) _mm_prefetch(reinterpret_cast<const char*>(step + 64 * line), _MM_HINT_T1);
 }
 
 /// sums[streams][kVectors n + v] += <rows, the values of a step of column n>, for N columns and groups `far` apart that are read at once, 64 values
@@ -154,7 +152,8 @@ SWITCHYARD_INLINE void meet_few(const uint8_t* step, const uint8_t* ahead, int64
   for (int64_t s = 0; s < streams; ++s) read_heads<Format>(step + s * far, runs, heads[s]);
   for_parts(runs, [&](auto j) __attribute__((always_inline)) {
     for (int64_t s = 0; s < streams; ++s) {
-      read_ahead<Format>(ahead ? ahead + s * far : nullptr, j, 4);
+      constexpr uint32_t kShare = (kStepLines<Format> + 3) / 4;
+      read_ahead(ahead ? ahead + s * far : nullptr, kShare * j, kShare);
       meet_part<Format, j, N>(step + s * far, runs, heads[s], x, k, sums[s]);
     }
   });
@@ -221,9 +220,10 @@ template <typename Format, int N>
 template <typename Format>
 void meet_many(const uint8_t* step, const uint8_t* ahead, int64_t runs, Group& g, const IntColumns& x, int64_t columns, int64_t k, Floats* sums) {
   constexpr int64_t kTogether = 4;
+  const uint32_t times = static_cast<uint32_t>(columns + kTogether - 1) / kTogether, share = (kStepLines<Format> + times - 1) / times;
   for (int64_t v = 0; v < kVectors; ++v) unpack<Format>(Step<Format>(step, runs, v), g.scales[v], g.u[v]);
   for (int64_t j = 0; j < columns; j += kTogether) {
-    read_ahead<Format>(ahead, j / kTogether, (columns + kTogether - 1) / kTogether);
+    read_ahead(ahead, static_cast<uint32_t>(j / kTogether) * share, share);
     const IntColumns here = x.from(j, k);
     Floats* to = sums + kVectors * j;
     switch (columns - j) {
