@@ -121,7 +121,7 @@ std::string models_markdown() {
       "OpenMoE, limit places in evaluation too, so each step of theirs computes its sequence again. BERT and ViT do not write: they are asked by "
       "`logits`, and BERT trains by `masked-lm`; recipes have no images for ViT.\n\n"
       "Where a container's architecture is named, GGUF files of it load, `switchyard convert gguf` writes them, and `convert quantize` packs "
-      "their weights.\n\n"
+      "their weights. Of BERT, llama.cpp reads files of models that name classes; one that names hidden tokens keeps its head under the hub's names.\n\n"
       "The decays of MiniMax-Text-01's lightning attention follow from its config. transformers writes tables of them among the weights, which are "
       "not read here: a folder that it saved in bfloat16 has them rounded, and its own logits follow the rounded ones.\n\n"
       "| family | `model_type` | GGUF | what is its own | source | survey |\n| --- | --- | --- | --- | --- | --- |\n";

@@ -64,7 +64,7 @@ const BlockCodec* chosen(const TensorInfo& info, const QuantiseOptions& options,
     for (const auto& [name, kept] : options.keep)
       if (!key.empty() && name == key) return &writable(kept);
   bool matrix = info.shape.size() >= 2 && info.name.ends_with(".weight");
-  for (const char* small : {"norm", "ssm_conv1d", "attn_rel_b"}) matrix = matrix && info.name.find(small) == std::string::npos;
+  for (const char* small : {"norm", "ssm_conv1d", "attn_rel_b", "position_embd", "token_types"}) matrix = matrix && info.name.find(small) == std::string::npos;
   return matrix && role != "router" ? type : nullptr;
 }
 

@@ -4,8 +4,8 @@
     tests/convert/with_llama_cpp.py build/bin/switchyard [FAMILY ...]
 
 Small random models, float32. Needs llama-cpp-python (`pip install llama-cpp-python`; its LLAMA_CPP_LIB_PATH names another build of llama.cpp) and
-transformers. Prints the largest difference of logits, in shares of the largest logit; more than 1e-4 is a failure (GPT-2: 1e-3, since llama.cpp
-takes its GELU from a table of 16-bit numbers).
+transformers. Prints the largest difference of logits, in shares of the largest logit; more than 1e-4 is a failure (GPT-2 and BERT: 1e-3, since
+llama.cpp takes their GELU from a table of 16-bit numbers). BERT is asked for the classes of a sequence.
 """
 import os
 import subprocess
@@ -50,6 +50,8 @@ MODELS = {
     "hunyuan_v1_moe": ("HunYuanMoEV1", dict(num_experts=6, moe_topk=2, head_dim=16)),
     "dbrx": ("Dbrx", DBRX),
     "gpt2": ("GPT2", dict(n_embd=64, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=2)),
+    "bert": ("Bert", dict(num_labels=5, hidden_act="gelu_new")),
+    "t5": ("T5", dict(d_model=64, d_kv=16, d_ff=96, num_layers=3, num_heads=4, feed_forward_proj="relu", decoder_start_token_id=0)),
     "granitemoe": ("GraniteMoe", dict(GRANITE)),
     "granitemoeshared": ("GraniteMoeShared", dict(GRANITE, shared_intermediate_size=48)),
     "granitemoehybrid": ("GraniteMoeHybrid", dict(GRANITE, shared_intermediate_size=48, num_hidden_layers=4, mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16,
@@ -72,7 +74,8 @@ def errors_only(level, text, _):
         sys.stderr.write(text.decode(errors="replace"))
 
 
-def their_logits(path, ids):
+def their_logits(path, ids, classes=0, written=None):
+    """Of every place of `ids`; of `written`, which follows them behind an encoder; or of so many classes of the sequence."""
     model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
     if not model:
         raise SystemExit(f"llama.cpp does not read {path}")
@@ -80,17 +83,26 @@ def their_logits(path, ids):
     settings.n_ctx = settings.n_batch = settings.n_ubatch = 256
     settings.type_k = settings.type_v = 0  # float32
     settings.flash_attn_type = 0
+    settings.embeddings = bool(classes)
     context = llama_cpp.llama_init_from_model(model, settings)
-    batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
-    for i, token in enumerate(ids):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
-        batch.seq_id[i][0] = 0
-    batch.n_tokens = len(ids)
-    if llama_cpp.llama_decode(context, batch) != 0:
-        raise SystemExit(f"llama.cpp does not compute {path}")
-    width = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    logits = numpy.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape=(len(ids), width)).copy()
-    llama_cpp.llama_batch_free(batch)
+
+    def pass_through(call, ids):
+        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
+        for i, token in enumerate(ids):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, i, 1, 1
+            batch.seq_id[i][0] = 0
+        batch.n_tokens = len(ids)
+        if call(context, batch) != 0:
+            raise SystemExit(f"llama.cpp does not compute {path}")
+        llama_cpp.llama_batch_free(batch)
+
+    if classes or written:
+        pass_through(llama_cpp.llama_encode, ids)
+    if not classes:
+        pass_through(llama_cpp.llama_decode, written or ids)
+    width = classes or llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    given = llama_cpp.llama_get_embeddings_seq(context, 0) if classes else llama_cpp.llama_get_logits(context)
+    logits = numpy.ctypeslib.as_array(given, shape=(1 if classes else len(written or ids), width)).copy()
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
     return logits
@@ -100,7 +112,9 @@ def difference(program, family, folder):
     name, keys = MODELS[family]
     torch.manual_seed(5)
     config = (getattr(transformers, name + "Config") if name != "Llama4" else transformers.Llama4TextConfig)(**dict(BASE, **keys))
-    model = (getattr(transformers, name + "ForCausalLM", None) or getattr(transformers, name + "LMHeadModel"))(config).float().eval()
+    head = ("ForSequenceClassification" if "num_labels" in keys else "ForConditionalGeneration" if "d_kv" in keys else
+            "LMHeadModel" if family == "gpt2" else "ForCausalLM")
+    model = getattr(transformers, name + head)(config).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -110,9 +124,10 @@ def difference(program, family, folder):
     if done.returncode:
         raise SystemExit(done.stderr)
     ids = [int(i) for i in torch.randint(3, 96, (40,))]
+    written = [0] + ids[:8] if config.is_encoder_decoder else None
     with torch.no_grad():
-        wanted = model(torch.tensor([ids])).logits[0].numpy()
-    found = their_logits(path, ids)
+        wanted = model(torch.tensor([ids]), **(dict(decoder_input_ids=torch.tensor([written])) if written else {})).logits[0].numpy()
+    found = their_logits(path, ids, keys.get("num_labels", 0), written)
     return float(numpy.abs(found - wanted).max() / numpy.abs(wanted).max())
 
 
@@ -124,7 +139,7 @@ def main():
         for family in sys.argv[2:] or MODELS:
             here = difference(sys.argv[1], family, folder)
             print(f"{family:<20}{here:.1e}", flush=True)
-            failed |= here > (1e-3 if family == "gpt2" else 1e-4)
+            failed |= here > (1e-3 if family in ("gpt2", "bert") else 1e-4)
     sys.exit(failed)
 
 

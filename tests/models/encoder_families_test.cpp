@@ -5,8 +5,10 @@
 #include <set>
 
 #include "switchyard/base/files.h"
+#include "switchyard/base/json.h"
 #include "switchyard/blocks/relative_bias.h"
 #include "switchyard/convert/export.h"
+#include "switchyard/convert/to_gguf.h"
 #include "switchyard/infer/generate.h"
 #include "switchyard/infer/named_outputs.h"
 #include "switchyard/infer/network_model.h"
@@ -357,6 +359,14 @@ TEST(EncoderFamilies, BertNamesClassesBehindItsPooler) {
   EXPECT_LT(difference(find(got, "logits").narrow(0, 0, 1), expected), 1e-4);
   EXPECT_EQ(export_model(load_model(folder.path()), folder / "out"), "bert");
   EXPECT_TRUE(find(outputs(folder / "out", named_inputs(recording)), "logits").equal(find(got, "logits")));
+  // A GGUF file says as much, the names of the classes too.
+  convert_to_gguf(folder.path(), folder / "bert.gguf");
+  EXPECT_TRUE(find(outputs(folder / "bert.gguf", named_inputs(recording)), "logits").equal(find(got, "logits")));
+  export_model(load_model(folder / "bert.gguf"), folder / "back");
+  for (const char* from : {"out", "back"}) {
+    const Node said = parse_json(read_file(folder / from / "config.json"), from);
+    EXPECT_EQ(to_json(*said.find("id2label")), to_json(parse_json(R"({"0": "a", "1": "b", "2": "c"})", "labels"))) << from;
+  }
 }
 
 }  // namespace

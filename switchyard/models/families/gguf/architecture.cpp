@@ -22,7 +22,7 @@ const std::vector<Architecture>& architectures() {
     for (const auto& part : {llama_architectures(), qwen_architectures(), deepseek_architectures(), gpt_oss_architectures(), granite_architectures(),
                              hybrid_architectures(), llama4_architectures(), arctic_architectures(), t5_architectures(), sigmoid_architectures(),
                              ernie_architectures(), hunyuan_architectures(), phimoe_architectures(), dbrx_architectures(), gpt2_architectures(),
-                             grok_architectures()})
+                             bert_architectures(), grok_architectures()})
       list.insert(list.end(), part.begin(), part.end());
     return list;
   }();

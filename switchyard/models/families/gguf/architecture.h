@@ -130,6 +130,7 @@ std::vector<Architecture> hunyuan_architectures();
 std::vector<Architecture> phimoe_architectures();
 std::vector<Architecture> dbrx_architectures();
 std::vector<Architecture> gpt2_architectures();
+std::vector<Architecture> bert_architectures();
 std::vector<Architecture> grok_architectures();
 
 /// Of layers with a running state: convolution and output, which the hub has below `hub`.

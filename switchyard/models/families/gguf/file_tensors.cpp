@@ -17,7 +17,7 @@ namespace {
 
 bool needs_float(const std::string& name, const std::vector<int64_t>& shape) {
   return shape.size() < 2 || name.ends_with("_norm.weight") || !name.ends_with(".weight") || name.find(".ffn_gate_inp") != std::string::npos ||
-         name.find(".ssm_conv1d") != std::string::npos;
+         name.find(".ssm_conv1d") != std::string::npos || name == "token_types.weight";
 }
 
 }  // namespace
