@@ -46,7 +46,13 @@ void add_generation_options(CommandLine& line, GenerationArguments& arguments) {
       .repeatable();
   line.option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
   add_activations_option(line, arguments.activations);
+  add_set_option(line, arguments.set);
   add_adapter_options(line, arguments.adapters);
+}
+
+void add_set_option(CommandLine& line, std::vector<std::string>& set) {
+  line.option("--set", set, "KEY=VALUE: another value of one of the model's options, which `switchyard show DIR --options` lists: mixtures.0.router.k=4 lets four "
+              "experts work (may be given several times)").repeatable();
 }
 
 void add_activations_option(CommandLine& line, std::string& activations) {
@@ -124,10 +130,10 @@ GenerateOptions generate_options(const GenerationArguments& arguments, const Ada
   return options;
 }
 
-std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const std::string& dtype, const AdapterArguments& adapters,
-                                               const std::string& activations) {
+std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const ModelArguments& arguments) {
+  const auto& [dtype, activations, set, adapters] = arguments;
   check(activations.empty() || activations == "exact" || activations == "int8", "program.usage", "--activations {} is neither exact nor int8", activations);
-  LoadedModel loaded = load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype)));
+  LoadedModel loaded = load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype)), set);
   if (activations == "int8") kernels::round_rows(loaded.decoder->schema());
   auto model = std::make_shared<AdaptedModel>(std::move(loaded));
   use_adapters(*model, adapters);

@@ -122,6 +122,10 @@ std::string models_markdown() {
       "`logits`, and BERT trains by `masked-lm`; recipes have no images for ViT.\n\n"
       "Where a container's architecture is named, GGUF files of it load, `switchyard convert gguf` writes them, and `convert quantize` packs "
       "their weights. Of BERT, llama.cpp reads files of models that name classes; one that names hidden tokens keeps its head under the hub's names.\n\n"
+      "Where implementations of a family disagree, the code that came with its weights is followed. `--set KEY=VALUE` takes another side, as it changes any option "
+      "that `switchyard show DIR --options` lists: `mixtures.0.combine.overflow=scaled_identity` for a Switch Transformer whose tokens without a place pass "
+      "times their probability, `attention.yarn_scale=false` for a DeepSeek-V2 without the square of YaRN's factor in its scores. What is exported so says "
+      "so in its config.\n\n"
       "The decays of MiniMax-Text-01's lightning attention follow from its config. transformers writes tables of them among the weights, which are "
       "not read here: a folder that it saved in bfloat16 has them rounded, and its own logits follow the rounded ones.\n\n"
       "| family | `model_type` | GGUF | what is its own | source | survey |\n| --- | --- | --- | --- | --- | --- |\n";

@@ -21,7 +21,7 @@ struct Arguments : GenerationArguments {
 };
 
 int chat(const Arguments& arguments) {
-  const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments.dtype, arguments.adapters, arguments.activations);
+  const std::shared_ptr<const AdaptedModel> opened = open_model(arguments.model, arguments);
   const LanguageModel& model = *opened;
   GenerateOptions options = generate_options(arguments, *opened);
   model.check_generation();

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "program/adapters.h"
+#include "program/generation.h"
 #include "program/verb.h"
 #include "switchyard/base/error.h"
 #include "switchyard/base/progress.h"
@@ -25,13 +26,14 @@ void check_folder_name(const std::string& out) {
 
 struct ExportArguments {
   std::string model, out, family, dtype;
+  std::vector<std::string> set;
 };
 
 int export_folder(const ExportArguments& arguments) {
   check_folder_name(arguments.out);
   const std::optional<at::ScalarType> dtype =
       arguments.dtype.empty() ? std::nullopt : std::optional(dtype_named(arguments.dtype));
-  const LoadedModel model = load_model(arguments.model);
+  const LoadedModel model = load_model(arguments.model, {}, arguments.set);
   const std::string type = export_model(model, arguments.out, {.model_type = arguments.family, .dtype = dtype});
   log_info(fmt::format("{} is written as {} to {}", model.folder.string(), type, arguments.out));
   return 0;
@@ -104,6 +106,7 @@ Verb convert_verb() {
             exporting.option("out", arguments->out, "the new folder").required();
             exporting.option("--family", arguments->family, "model type to write, such as mixtral; default whichever fits");
             exporting.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16; default as they are");
+            add_set_option(exporting, arguments->set);
             auto merging_arguments = std::make_shared<MergeArguments>();
             CommandLine merging = line.subcommand("merge", "the same folder with adapters put into its weights");
             merging.option("model", merging_arguments->model, "folder of the base model").required();

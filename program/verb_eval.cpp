@@ -20,12 +20,11 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
-  std::string model, dtype, activations, output;
+struct Arguments : ModelArguments {
+  std::string model, output;
   std::vector<std::string> texts, tasks;
   int64_t context = 0, stride = 0, batch = 8, limit = 0, shots = 0;
   bool json = false;
-  AdapterArguments adapters;
 };
 
 std::string compact(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
@@ -137,7 +136,7 @@ int evaluate(const Arguments& arguments) {
   for (const std::string& path : arguments.texts) check(fs::exists(path), "file.missing", "{} does not exist", path);
   // Task files are read whole before the model: what is wrong in them is said at once.
   for (const std::string& path : arguments.tasks) (void)read_tasks(path, arguments.shots, arguments.limit);
-  const auto model = open_model(arguments.model, arguments.dtype, arguments.adapters, arguments.activations);
+  const auto model = open_model(arguments.model, arguments);
   std::string details, text;
   Json json;
   Perplexity all;
@@ -185,6 +184,7 @@ Verb eval_verb() {
             line.option("--output", arguments->output, "JSON lines to write: what became of each document and question");
             line.option("--dtype", arguments->dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
             add_activations_option(line, arguments->activations);
+            add_set_option(line, arguments->set);
             line.flag("--json", arguments->json, "the result as JSON");
             add_adapter_options(line, arguments->adapters);
             return [arguments] { return evaluate(*arguments); };

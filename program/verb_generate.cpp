@@ -86,7 +86,7 @@ int generate_file(const Arguments& arguments, const AdaptedModel& model, const G
 }
 
 int generate_text(const Arguments& arguments) {
-  const std::shared_ptr<const AdaptedModel> model = open_model(arguments.model, arguments.dtype, arguments.adapters, arguments.activations);
+  const std::shared_ptr<const AdaptedModel> model = open_model(arguments.model, arguments);
   GenerateOptions options = generate_options(arguments, *model);
   options.batch = arguments.batch;
   model->check_generation();

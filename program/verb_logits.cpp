@@ -11,10 +11,9 @@ namespace switchyard::program {
 
 namespace {
 
-struct Arguments {
-  std::string model, input, output, dtype = "float32";
+struct Arguments : ModelArguments {
+  std::string model, input, output;
   std::vector<std::string> with;
-  AdapterArguments adapters;
 };
 
 int write_logits(const Arguments& arguments) {
@@ -27,7 +26,7 @@ int write_logits(const Arguments& arguments) {
   }
   const Safetensors input(arguments.input);
   if (input.has(kAdapterFact)) options.facts.emplace_back(kAdapterFact, input.get(kAdapterFact));
-  const std::shared_ptr<const AdaptedModel> model = open_model(arguments.model, arguments.dtype, arguments.adapters);
+  const std::shared_ptr<const AdaptedModel> model = open_model(arguments.model, arguments);
   write_safetensors(arguments.output, named_outputs(*model, named_inputs(input), options));
   return 0;
 }
@@ -41,6 +40,7 @@ Verb logits_verb() {
           .computes = true,
           .setup = [](CommandLine& line) -> std::function<int()> {
             auto arguments = std::make_shared<Arguments>();
+            arguments->dtype = "float32";
             line.option("model", arguments->model, "folder of a run, a checkpoint or a model").required();
             line.option("--input", arguments->input, "safetensors with input_ids [B, S] (or [S]), if padded attention_mask [B, S], token_type_ids where the model has "
                         "types, decoder_input_ids [B, T] where it has an encoder; or pixel_values [B, C, H, W]; and adapter [B] when each row "
@@ -50,6 +50,7 @@ Verb logits_verb() {
                         "safetensors to write: logits [B, S, V] (or [B, classes]) and what --with asks for").required();
             line.option("--with", arguments->with, "hidden: hidden_states.{i}; routing: router_logits, topk_ids and "
                         "topk_weights of every layer; scalings: an X-LoRA's").by_comma();
+            add_set_option(line, arguments->set);
             add_adapter_options(line, arguments->adapters);
             line.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
             return [arguments] { return write_logits(*arguments); };

@@ -5,6 +5,8 @@
 #include "program/verb.h"
 #include "switchyard/base/json.h"
 #include "switchyard/inspect/description.h"
+#include "switchyard/models/checkpoint.h"
+#include "switchyard/models/families/composition.h"
 
 namespace switchyard::program {
 
@@ -14,7 +16,7 @@ using Json = nlohmann::ordered_json;
 
 struct Arguments {
   std::string path;
-  bool tensors = false, json = false;
+  bool tensors = false, json = false, options = false;
 };
 
 std::string amount(double value, std::initializer_list<const char*> units, double base) {
@@ -117,7 +119,13 @@ Verb show_verb() {
                 .required();
             line.flag("--tensors", arguments->tensors, "every tensor with its type, shape and size");
             line.flag("--json", arguments->json, "one JSON object");
+            line.flag("--options", arguments->options, "the model's options instead, in full, as a recipe's `model` has them and --set changes them");
             return [arguments] {
+              if (arguments->options) {
+                const Node options = written_out(load_model(arguments->path).decoder->options());
+                print(arguments->json ? switchyard::to_json(options) + "\n" : to_yaml(options));
+                return 0;
+              }
               const FileSummary description = describe(arguments->path);
               print(arguments->json ? json_text(to_json(description, arguments->tensors), 2) + "\n"
                                     : to_text(description, arguments->tensors));

@@ -28,6 +28,7 @@ constexpr double kTolerance = 1e-4;
 
 struct Arguments {
   std::string reference, other, prompts, dtype = "float32";
+  std::vector<std::string> set;
   std::optional<double> tolerance;
   bool json = false;
 };
@@ -66,7 +67,7 @@ Comparison with_recording(const Arguments& arguments) {
   const Safetensors file(recording);
   const NamedInputs inputs = named_inputs(file);
   check(file.has("logits"), "formats.safetensors.missing", "{} holds no logits, so it is no recording of a model", recording);
-  const auto model = open_model(first ? arguments.other : arguments.reference, arguments.dtype);
+  const auto model = open_model(first ? arguments.other : arguments.reference, {.dtype = arguments.dtype, .set = arguments.set});
   const int64_t dims = model->names_classes() ? 2 : 3;  // [batch, classes], or [batch, sequence, vocabulary]
   NamedTensors recorded = all_of(file, dims);
   // Behind an encoder logits are the decoder's; of the encoder's decisions padding has none here.
@@ -162,7 +163,7 @@ void check_same_tokens(const AdaptedModel& a, const AdaptedModel& b) {
 }
 
 Comparison of_models(const Arguments& arguments) {
-  const auto a = open_model(arguments.reference, arguments.dtype), b = open_model(arguments.other, arguments.dtype);
+  const auto a = open_model(arguments.reference, {.dtype = arguments.dtype}), b = open_model(arguments.other, {.dtype = arguments.dtype, .set = arguments.set});
   check_same_tokens(*a, *b);
   const std::vector<NamedInputs> all = inputs_for(arguments, *a, *b);
   Comparer comparer;
@@ -258,6 +259,8 @@ Verb verify_verb() {
             line.option("--tolerance", arguments->tolerance, "logits may differ by so much; without it what golden.json beside a "
                         "recording says, else 1e-4").not_negative();
             line.option("--dtype", arguments->dtype, "type of the weights: float32, bfloat16, float16, float64");
+            line.option("--set", arguments->set, "KEY=VALUE: another value of one of the options of the second model, or of the only one, as `switchyard show DIR "
+                        "--options` lists them (may be given several times)").repeatable();
             line.flag("--json", arguments->json, "the result as JSON");
             return [arguments] { return verify(*arguments); };
           }};

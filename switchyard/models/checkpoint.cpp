@@ -166,14 +166,28 @@ void say_key_heads(Node& config, const WeightSource& weights) {
   if (key->shape[0] > 0 && key->shape[0] % width == 0) (*keys)["num_key_value_heads"] = number(key->shape[0] / width);
 }
 
-/// Makes the decoder that a config describes and binds it to the weights; `where` names the file or folder.
-void bind_model(LoadedModel& model, Node config, const WeightSource& weights, const std::string& where,
-                std::optional<at::ScalarType> dtype) {
+/// Where a model is, and what its user wants of it.
+struct Wish {
+  fs::path path;
+  std::optional<at::ScalarType> dtype;
+  std::vector<std::string> overrides;
+
+  ModelOptions changed(ModelOptions options) const {
+    if (overrides.empty()) return options;
+    Node node = written_out(options);
+    for (const std::string& each : overrides) apply_override(node, each);
+    return read_options<ModelOptions>(node);
+  }
+};
+
+/// Makes the decoder that a config describes and binds it to the weights.
+void bind_model(LoadedModel& model, Node config, const WeightSource& weights, const Wish& wish) {
+  const std::string where = model.folder.string();
   if (const Node* ours = config.find(kOurKey)) {
-    model.decoder = std::make_shared<Decoder>(read_options<ModelOptions>(*ours));
+    model.decoder = std::make_shared<Decoder>(wish.changed(read_options<ModelOptions>(*ours)));
     NameMap map(model.decoder->schema());
     map.rename_all();
-    map.bind(weights, where, dtype);
+    map.bind(weights, where, wish.dtype);
     return;
   }
   const Node* type = config.find("model_type");
@@ -182,12 +196,12 @@ void bind_model(LoadedModel& model, Node config, const WeightSource& weights, co
         config.where(), type && type->is_scalar() ? "'" + type->scalar() + "'" : "(none)", fmt::join(known_model_types(), ", "));
   say_key_heads(config, weights);
   const HasTensor has = [&](const std::string& name) { return weights.has(name); };
-  const ModelOptions options = family->read(config, has);
+  const ModelOptions options = wish.changed(family->read(config, has));
   model.decoder = std::make_shared<Decoder>(options);
   model.family = family;
   NameMap map(model.decoder->schema());
   family->names(map, options, has);
-  map.bind(weights, where, dtype);
+  map.bind(weights, where, wish.dtype);
 }
 
 /// A model computes without its vocabulary: null for an error of these codes. A large vocabulary takes longer to read than weights that
@@ -204,14 +218,14 @@ std::future<std::shared_ptr<const Tokenizer>> tokenizer_if_any(std::function<std
   });
 }
 
-LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype) {
+LoadedModel load_gguf(const Wish& wish) {
   LoadedModel model;
-  model.folder = path;
-  const auto file = std::make_shared<Gguf>(path);
+  model.folder = wish.path;
+  const auto file = std::make_shared<Gguf>(wish.path);
   auto tokenizer = tokenizer_if_any([file] { return make_tokenizer(parts_from_gguf(file->metadata())); },
                                     {"tokenizer.missing", "tokenizer.unsupported"});
   const HubView view = hub_view(file);
-  bind_model(model, view.config, *view.weights, path.string(), dtype);
+  bind_model(model, view.config, *view.weights, wish);
   model.end_ids = end_ids(view.config);
   model.tokenizer = tokenizer.get();
   file->forget_metadata();
@@ -220,13 +234,13 @@ LoadedModel load_gguf(const fs::path& path, std::optional<at::ScalarType> dtype)
 
 }  // namespace
 
-LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype) {
-  if (const fs::path file = gguf_of(path); !file.empty()) return load_gguf(file, dtype);
+LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype, const std::vector<std::string>& overrides) {
+  if (const fs::path file = gguf_of(path); !file.empty()) return load_gguf({file, dtype, overrides});
   LoadedModel model;
   model.folder = model_folder(path);
   const Node config = read_config(model.folder);
   auto tokenizer = tokenizer_if_any([folder = model.folder] { return load_tokenizer(folder); }, {"tokenizer.missing"});
-  bind_model(model, config, *open_weights(model.folder), model.folder.string(), dtype);
+  bind_model(model, config, *open_weights(model.folder), {model.folder, dtype, overrides});
   model.end_ids = generation_end_ids(model.folder);
   if (model.end_ids.empty()) model.end_ids = end_ids(config);
   model.tokenizer = tokenizer.get();

@@ -5,6 +5,7 @@
 
 
 #include "switchyard/base/files.h"
+#include "switchyard/convert/export.h"
 #include "switchyard/formats/safetensors.h"
 #include "switchyard/models/families/composition.h"
 #include "tests/files.h"
@@ -16,6 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::expect_error;
+using testing::golden;
 using testing::make_decoder;
 using testing::run_logits;
 using testing::some_ids;
@@ -50,6 +52,33 @@ TEST(Checkpoint, AModelReadsBackBitForBit) {
     EXPECT_TRUE(model.decoder->schema().find(parameter.name()).tensor().equal(parameter.tensor())) << parameter.name();
   const at::Tensor ids = some_ids(12, 30);
   EXPECT_TRUE(run_logits(*model.decoder, ids, {7, 5}).equal(run_logits(*decoder, ids, {7, 5})));
+}
+
+TEST(Checkpoint, OptionsCanBeSetWhereAModelIsOpened) {
+  TemporaryFolder folder;
+  fs::create_directories(folder / "one");
+  std::string config = read_file(golden("mixtral/config.json"));
+  const std::string two = "\"num_experts_per_tok\": 2";
+  ASSERT_NE(config.find(two), std::string::npos);
+  config.replace(config.find(two), two.size(), "\"num_experts_per_tok\": 1");
+  write_text(folder / "one/config.json", config);
+  fs::copy_file(golden("mixtral/model.safetensors"), folder / "one/model.safetensors");
+  const std::vector<std::string> set{"mixtures.0.router.k=1"};
+  const at::Tensor ids = some_ids(12, 90);
+  const at::Tensor wanted = run_logits(*load_model(folder / "one").decoder, ids, {12}), whole = run_logits(*load_model(golden("mixtral")).decoder, ids, {12});
+  const LoadedModel changed = load_model(golden("mixtral"), {}, set);
+  EXPECT_TRUE(run_logits(*changed.decoder, ids, {12}).equal(wanted));
+  EXPECT_FALSE(wanted.equal(whole));
+  EXPECT_EQ(export_model(changed, folder / "out"), "mixtral");
+  EXPECT_EQ(json_from(read_file(folder / "out/config.json"))["num_experts_per_tok"], 1);
+  // Of models saved here and of files as well.
+  save_model(folder / "one", *load_model(golden("mixtral")).decoder, nullptr);
+  EXPECT_TRUE(run_logits(*load_model(folder / "one", {}, set).decoder, ids, {12}).equal(wanted));
+  EXPECT_EQ(load_model(golden("gguf/qwen3_moe.gguf"), {}, set).decoder->options().mixtures.at(0).router.write().find("k")->scalar(), "1");
+
+  for (const auto& [wrong, code] : {std::pair{"mixtures.0.router.kk=1", "options.unknown_key"}, {"width", "options.override"}, {"vocabulary=50", "model.tensor_shape"},
+                                    {"layers=4", "model.missing_tensor"}, {"attention.heads=four", "options.type"}, {"mixtures.0.router.k=99", "routing.k_range"}})
+    EXPECT_EQ(expect_error([&] { load_model(golden("mixtral"), {}, {wrong}); }).code(), code) << wrong;
 }
 
 TEST(Checkpoint, TheConfigSaysWhatOtherToolsLookFor) {
