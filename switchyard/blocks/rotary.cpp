@@ -14,6 +14,7 @@
 
 #include "switchyard/base/differentiable.h"
 #include "switchyard/base/error.h"
+#include "switchyard/base/node.h"
 #include "switchyard/base/registry.h"
 #include "switchyard/kernels/row_math.h"
 
@@ -106,6 +107,7 @@ Rotary::Rotary(RotaryOptions options, int64_t head_dim)
       check(std::all_of(list->begin(), list->end(), [](double f) { return f > 0; }), "blocks.rotary",
             "longrope divides by its factors, so they are above 0");
     }
+  key_ = fmt::format("angles of {} in {} by {}", options_.theta, turning_, to_json(write_options(scaling), 0));
   if (!depends_on_length())
     for (const at::ScalarType type : {at::kFloat, at::kDouble}) fixed_.push_back(frequencies(0, type));
 }
@@ -163,8 +165,14 @@ Rotary::Angles Rotary::angles(const at::Tensor& positions, bool wide, const at::
 }
 
 Rotary::Angles Rotary::angles(const Facts& facts, std::string_view who, bool wide) const {
+  if (!depends_on_length()) {
+    const std::vector<at::Tensor> both = facts.once(key_ + (wide ? " wide" : ""), [&]() -> std::vector<at::Tensor> {
+      const Angles made = angles(facts.row("position", who), wide);
+      return {made.cosine, made.sine};
+    });
+    return {both[0], both[1]};
+  }
   const at::Tensor positions = facts.row("position", who);
-  if (!depends_on_length()) return angles(positions, wide);
   // A row knows the tokens up to the end of this pass.
   const Segments& segments = facts.segments;
   at::Tensor length = at::empty({segments.rows()}, at::kLong);

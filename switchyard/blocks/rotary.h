@@ -77,6 +77,7 @@ class Rotary {
   /// Frequencies [n/2] of sequences of `length` tokens, and the multiplier.
   std::pair<at::Tensor, double> frequencies(int64_t length, at::ScalarType type) const;
   RotaryOptions options_;
+  std::string key_;  ///< equal for rotaries of equal angles
   int64_t head_dim_, turning_;
   std::vector<std::pair<at::Tensor, double>> fixed_;  ///< frequencies in float32 and float64, where no length changes them
 };

@@ -3,8 +3,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "switchyard/base/error.h"
 
@@ -53,12 +55,35 @@ void Facts::set_row(std::string name, at::Tensor value) {
   check(value.dim() >= 1 && value.size(0) == segments.rows(), "facts.rows",
         "fact \"{}\" has {} entries for a pass of {} rows", name, value.dim() ? value.size(0) : 0, segments.rows());
   row_[std::move(name)] = std::move(value);
+  made_ = nothing_made();
 }
 
 void Facts::set_segment(std::string name, at::Tensor value) {
   check(value.dim() >= 1 && value.size(0) == segments.count(), "facts.segments",
         "fact \"{}\" has {} entries for a pass of {} segments", name, value.dim() ? value.size(0) : 0, segments.count());
   segment_[std::move(name)] = std::move(value);
+  made_ = nothing_made();
+}
+
+struct Facts::Made {
+  std::mutex mutex;
+  std::vector<int64_t> begin, past;  ///< of the segments that all is for
+  /// Tensors of inference mode are for that mode alone.
+  std::map<std::string, std::vector<at::Tensor>> tensors[2];
+};
+
+std::shared_ptr<Facts::Made> Facts::nothing_made() { return std::make_shared<Made>(); }
+
+std::vector<at::Tensor> Facts::once(const std::string& name, const std::function<std::vector<at::Tensor>()>& make) const {
+  const std::lock_guard lock(made_->mutex);
+  if (made_->begin != segments.begin || made_->past != segments.past) {
+    made_->begin = segments.begin;
+    made_->past = segments.past;
+    for (auto& mode : made_->tensors) mode.clear();
+  }
+  std::vector<at::Tensor>& kept = made_->tensors[c10::InferenceMode::is_enabled() ? 1 : 0][name];
+  if (kept.empty()) kept = make();
+  return kept;
 }
 
 bool Facts::has(std::string_view name) const {

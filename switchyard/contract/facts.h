@@ -6,7 +6,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,9 +60,15 @@ class Facts {
   at::Tensor segment(std::string_view name, std::string_view who) const;
   /// The facts of the rows `index` [n] int64, ascending; positions are kept as they were.
   Facts take(const at::Tensor& index) const;
+  /// What follows from the rows' segments and facts alone and every layer needs: made for the first that asks, kept under `name` while
+  /// segments and facts stay as they are. Any number of threads may ask.
+  std::vector<at::Tensor> once(const std::string& name, const std::function<std::vector<at::Tensor>()>& make) const;
 
  private:
+  struct Made;
+  static std::shared_ptr<Made> nothing_made();
   std::map<std::string, at::Tensor, std::less<>> row_, segment_;
+  std::shared_ptr<Made> made_ = nothing_made();
 };
 
 }  // namespace switchyard

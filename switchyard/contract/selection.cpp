@@ -9,6 +9,9 @@
 #include <ATen/ops/sort.h>
 #include <ATen/ops/zeros.h>
 
+#include <tuple>
+#include <utility>
+
 #include "switchyard/base/error.h"
 
 namespace switchyard {
@@ -16,6 +19,17 @@ namespace {
 
 at::TensorOptions index_options(const at::Tensor& like) {
   return at::TensorOptions().dtype(at::kLong).device(like.device());
+}
+
+/// 0 0 0 1 1 1 ... and 0 1 2 0 1 2 ...: k pairs a unit, unit after unit.
+std::pair<at::Tensor, at::Tensor> units_and_ranks(int64_t units, int64_t k, const at::TensorOptions& options) {
+  if (!options.device().is_cpu())
+    return {at::arange(units, options).unsqueeze(1).expand({units, k}).reshape({-1}), at::arange(k, options).unsqueeze(0).expand({units, k}).reshape({-1})};
+  at::Tensor unit = at::empty({units * k}, options), rank = at::empty({units * k}, options);
+  int64_t *u = unit.mutable_data_ptr<int64_t>(), *r = rank.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < units; ++i)
+    for (int64_t j = 0; j < k; ++j, ++u, ++r) *u = i, *r = j;
+  return {std::move(unit), std::move(rank)};
 }
 
 }  // namespace
@@ -29,9 +43,7 @@ Selection select_pairs(const at::Tensor& ids, const at::Tensor& weights, int64_t
   selection.units = units;
   selection.experts = experts;
   selection.per_unit = k;
-  const auto options = index_options(ids);
-  selection.unit = at::arange(units, options).unsqueeze(1).expand({units, k}).reshape({-1});
-  selection.rank = at::arange(k, options).unsqueeze(0).expand({units, k}).reshape({-1});
+  std::tie(selection.unit, selection.rank) = units_and_ranks(units, k, index_options(ids));
   selection.expert = ids.reshape({-1});
   selection.weight = weights.reshape({-1});
   return selection;
@@ -52,10 +64,8 @@ Selection with_pairs(Selection selection) {
   TORCH_INTERNAL_ASSERT(dense.defined());
   const int64_t units = selection.units, experts = selection.experts;
   const at::Tensor by_weight = at::argsort(dense.detach(), /*stable=*/true, /*dim=*/1, /*descending=*/true);
-  const auto options = index_options(dense);
-  selection.unit = at::arange(units, options).unsqueeze(1).expand({units, experts}).reshape({-1});
+  std::tie(selection.unit, selection.rank) = units_and_ranks(units, experts, index_options(dense));
   selection.expert = by_weight.reshape({-1});
-  selection.rank = at::arange(experts, options).unsqueeze(0).expand({units, experts}).reshape({-1});
   selection.weight = dense.gather(1, by_weight).reshape({-1});
   selection.per_unit = experts;
   return selection;

@@ -18,6 +18,33 @@ Segments uneven() {
   return s;
 }
 
+TEST(Facts, WhatLayersShareIsMadeOnceForTheSameRows) {
+  Facts facts(Segments::equal(2, 3));
+  int made = 0;
+  const auto positions = [&](const Facts& of) {
+    return of.once("p", [&] {
+      ++made;
+      return std::vector<at::Tensor>{of.row("position", "test")};
+    })[0];
+  };
+  EXPECT_TRUE(positions(facts).equal(at::tensor({0, 1, 2, 0, 1, 2}, at::kLong)));
+  EXPECT_TRUE(positions(Facts(facts)).is_same(positions(facts)));
+  EXPECT_EQ(made, 1);
+  {
+    const c10::InferenceMode guard;  // whose tensors no gradient may pass
+    (void)positions(facts);
+  }
+  EXPECT_FALSE(positions(facts).is_inference());
+  EXPECT_EQ(made, 2);
+  facts.segments.past = {5, 0};
+  EXPECT_TRUE(positions(facts).equal(at::tensor({5, 6, 7, 0, 1, 2}, at::kLong)));
+  Facts moved = facts;
+  moved.set_row("position", at::arange(6, at::kLong));
+  EXPECT_TRUE(positions(moved).equal(at::arange(6, at::kLong)));
+  EXPECT_TRUE(positions(facts).equal(at::tensor({5, 6, 7, 0, 1, 2}, at::kLong)));
+  EXPECT_EQ(made, 4);
+}
+
 TEST(Segments, RowsKnowTheirSequenceAndPosition) {
   const Segments s = uneven();
   EXPECT_EQ(s.count(), 3);
