@@ -41,6 +41,7 @@ void add_generation_options(CommandLine& line, GenerationArguments& arguments) {
   line.option("--max-tokens", arguments.max_tokens, "tokens written at most; without it 256").between(0, 1 << 24);
   line.option("--stop", arguments.stop, "a text or special token that ends the writing (may be given several times)")
       .repeatable();
+  line.option("--prefill-rows", arguments.prefill_rows, "tokens of a prompt that are read in one pass, which bounds the memory of long ones; without it 1024").between(1, 1 << 24);
   line.flag("--ignore-end", arguments.ignore_end, "write on past the end of the text");
   line.option("--fact", arguments.facts, "name=number: what a router asks about the text, such as domain=2")
       .repeatable();
@@ -112,6 +113,7 @@ GenerateOptions generate_options(const GenerationArguments& arguments, const Ada
   given(arguments.typical, options.typical);
   given(arguments.repetition_penalty, options.repetition_penalty);
   given(arguments.max_tokens, options.max_tokens);
+  given(arguments.prefill_rows, options.prefill_rows);
   options.presence_penalty = arguments.presence_penalty;
   options.frequency_penalty = arguments.frequency_penalty;
   options.seed = arguments.seed;

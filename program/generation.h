@@ -22,7 +22,7 @@ struct ModelArguments {
 /// What is not given is as the model's generation_config.json says, else the program's own choice.
 struct GenerationArguments : ModelArguments {
   std::optional<double> temperature, top_p, min_p, typical, repetition_penalty;
-  std::optional<int64_t> top_k, max_tokens;
+  std::optional<int64_t> top_k, max_tokens, prefill_rows;
   double presence_penalty = 0, frequency_penalty = 0;
   int64_t seed = 0;
   bool ignore_end = false;

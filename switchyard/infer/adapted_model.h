@@ -48,6 +48,7 @@ class AdaptedModel : public LanguageModel {
   at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                     const Wanted& wanted = {}) const override;
   bool rows_stand_alone(Phase phase) const override { return network_.rows_stand_alone(phase); }
+  bool reads_in_pieces() const override { return !xlora_ && network_.reads_in_pieces(); }
   void check_generation() const override { network_.check_generation(); }
 
  private:

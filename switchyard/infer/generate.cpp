@@ -124,8 +124,8 @@ class Writer {
       }
     }
     const auto begin = Clock::now();
+    int64_t rows = read_beginnings(running);
     const at::Tensor logits = forward(running);
-    int64_t rows = 0;
     for (size_t i = 0; i < running.size(); ++i) {
       Sequence& sequence = *running[i];
       rows += static_cast<int64_t>(sequence.next.size());
@@ -139,6 +139,25 @@ class Writer {
     (room ? times_.prefill : times_.decode) += seconds_since(begin);
     if (listener_.times) *listener_.times = times_;
     return true;
+  }
+
+  /// Leaves prefill_rows of each prompt at most: what stands before passes first, piece by piece. Returns how many rows that was.
+  int64_t read_beginnings(const std::vector<Sequence*>& running) {
+    const auto most = static_cast<size_t>(options_.prefill_rows);
+    int64_t rows = 0;
+    for (Sequence* sequence : running) {
+      if (sequence->next.size() <= most || !model_.reads_in_pieces()) continue;
+      std::vector<int64_t> whole = std::move(sequence->next);
+      size_t first = 0;
+      for (; whole.size() - first > most; first += most) {
+        sequence->next.assign(whole.begin() + static_cast<int64_t>(first), whole.begin() + static_cast<int64_t>(first + most));
+        forward({sequence});
+        sequence->past += static_cast<int64_t>(most);
+      }
+      sequence->next.assign(whole.begin() + static_cast<int64_t>(first), whole.end());
+      rows += static_cast<int64_t>(first);
+    }
+    return rows;
   }
 
   at::Tensor forward(const std::vector<Sequence*>& running) {
@@ -231,6 +250,7 @@ void GenerateOptions::describe(Fields<GenerateOptions>& f) {
   f("stop", &GenerateOptions::stop, "texts that end the writing; they are left out");
   f("ignore_end", &GenerateOptions::ignore_end, "write past the end token");
   f("batch", &GenerateOptions::batch, "sequences that run at once, where their number changes nothing").range(1);
+  f("prefill_rows", &GenerateOptions::prefill_rows, "of a prompt that are read in one pass, where that changes nothing but rounding").range(1).unit("tokens");
   f("facts", &GenerateOptions::facts, "facts that routers ask for, such as domain: 2");
 }
 

@@ -19,6 +19,7 @@ struct GenerateOptions : SamplingOptions {
   bool ignore_end = false;                ///< write past the end token
   std::map<std::string, int64_t> facts;   ///< facts of the sequences that routers ask for ("domain": 2)
   int64_t batch = 32;                     ///< sequences that run at once, where their number changes nothing; else one
+  int64_t prefill_rows = 1024;            ///< of a prompt that are read in one pass, where that changes nothing but rounding: bounds the memory of long ones
   static void describe(Fields<GenerateOptions>& f);
 };
 

@@ -54,6 +54,9 @@ class LanguageModel {
                             const Wanted& wanted = {}) const = 0;
   /// Whether a sequence gives the same beside others as alone; not where the sequences of a batch compete for places.
   virtual bool rows_stand_alone(Phase) const { return true; }
+  /// Whether a prompt gives the same, but for rounding, where a state holds its beginning and the rest comes in further passes; not where a
+  /// row's result depends on how long its pass is.
+  virtual bool reads_in_pieces() const { return false; }
   /// Refuses (routing.generation) when a layer has no rule for decoding token by token.
   virtual void check_generation() const = 0;
 };

@@ -158,6 +158,13 @@ bool NetworkModel::rows_stand_alone(Phase phase) const {
   return model_.decoder->reach(Context::none(), phase).unit != Reach::Unit::batch;
 }
 
+bool NetworkModel::reads_in_pieces() const {
+  // These scalings go by the length that a sequence has reached at the end of a pass.
+  const RotaryScaling& scaling = model_.decoder->options().rope_scaling;
+  const bool by_length = scaling.kind == RotaryScaling::Kind::longrope || (scaling.kind == RotaryScaling::Kind::dynamic && scaling.alpha == 0);
+  return !by_length && model_.decoder->reach(Context::none(), Phase::generate).unit == Reach::Unit::row;
+}
+
 void NetworkModel::check_generation() const {
   const Reach reach = model_.decoder->reach(Context::none(), Phase::generate);
   check(!reach.future, "routing.generation",

@@ -29,6 +29,7 @@ class NetworkModel : public LanguageModel {
   at::Tensor logits(const at::Tensor& ids, const Facts& facts, Phase phase, StateStore* state, Rows rows,
                     const Wanted& wanted = {}) const override;
   bool rows_stand_alone(Phase phase) const override;
+  bool reads_in_pieces() const override;
   void check_generation() const override;
   /// The two halves of `logits`, with adapters acting on the pass: [rows, D] after the final norm, then [rows, V] float32 of rows.
   /// Where tokens compete with earlier ones in generation (PlacesInGeneration::whole), a state holds the tokens, and each sequence is

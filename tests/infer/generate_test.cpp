@@ -118,6 +118,32 @@ TEST(Generate, TokenByTokenEqualsTheWholeRecomputed) {
   EXPECT_EQ(written.text, Letters().decode(written.ids));
 }
 
+TEST(Generate, LongPromptsAreReadInPiecesWhereThatChangesNothing) {
+  const auto yaml = [](const std::string& scaling, const std::string& router) {
+    return "{vocabulary: 28, width: 16, layers: 2, context: 32, attention: {type: gqa, heads: 2}, rope_scaling: " + scaling + R"(,
+      mixtures: [{experts: 4, expert: {type: swiglu, hidden: 8}, router: )" + router + "}]}";
+  };
+  const std::vector<int64_t> prompt = ids_of("thequickbrownfox"), other = ids_of("jumps");
+  GenerateOptions options;
+  options.temperature = 0;
+  options.max_tokens = 6;
+  options.ignore_end = true;
+  for (const auto& [scaling, pieces] : {std::pair{"{kind: none}", true}, {"{kind: dynamic, factor: 2, original: 8}", false}, {"{kind: dynamic, alpha: 3, original: 8}", true}}) {
+    SCOPED_TRACE(scaling);
+    const NetworkModel model = network(yaml(scaling, "{type: sparse-topk, k: 2}"));
+    EXPECT_EQ(model.reads_in_pieces(), pieces);
+    options.prefill_rows = 1024;
+    const std::vector<Continuation> whole = generate(model, {prompt, other}, options);
+    for (const int64_t rows : {1, 5, 15, 16}) {
+      options.prefill_rows = rows;
+      GenerationTimes times;
+      const std::vector<Continuation> read = generate(model, {prompt, other}, options, {.on_text = {}, .on_end = {}, .times = &times});
+      for (size_t i = 0; i < 2; ++i) EXPECT_EQ(read[i].ids, whole[i].ids) << rows;
+      EXPECT_EQ(times.prefilled, static_cast<int64_t>(prompt.size() + other.size()));
+    }
+  }
+}
+
 TEST(Generate, PrefillAndStepsGiveTheLogitsOfTheWhole) {
   // Routers that look at the token, its neighbours or its place must find these in the cache too.
   for (const char* router : {"{type: sparse-topk, k: 2}", "{type: hash-layer, of: token}", "{type: hash-layer, of: previous}",

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -69,11 +70,21 @@ void expect_golden(const fs::path& model_folder, const fs::path& recording_path,
   const at::Tensor first = ids[0].contiguous();
   const std::vector<int64_t> prompt(first.const_data_ptr<int64_t>(), first.const_data_ptr<int64_t>() + first.numel());
   EXPECT_TRUE(at::tensor(generate(model, {prompt}, greedy).front().ids).equal(recording.get("generate")));
+  greedy.prefill_rows = 5;  // the prompt in four pieces
+  EXPECT_TRUE(at::tensor(generate(model, {prompt}, greedy).front().ids).equal(recording.get("generate")));
 }
 
-/// Rows of one sequence: all at once, or nine and then one by one.
+/// Rows of one sequence: all at once, or nine and then one by one, or in pieces of six.
 void expect_cached_steps(const Decoder& decoder, const Safetensors& recording) {
   const at::Tensor ids = recording.get("input_ids").to(at::kLong)[0], expected = recording.get("logits")[0];
+  {
+    ContiguousState pieces;
+    at::NoGradGuard guard;
+    for (int64_t t = 0; t < ids.size(0); t += 6) {
+      const int64_t here = std::min<int64_t>(6, ids.size(0) - t);
+      EXPECT_LT(difference(testing::run_cached(decoder, ids.narrow(0, t, here), {here}, {t}, pieces), expected.narrow(0, t, here)), 1e-4) << t;
+    }
+  }
   ContiguousState state;
   at::NoGradGuard guard;
   EXPECT_LT(difference(testing::run_cached(decoder, ids.narrow(0, 0, 9), {9}, {0}, state), expected.narrow(0, 0, 9)), 1e-4);
