@@ -29,7 +29,8 @@ void save_model(const std::filesystem::path& folder, const Decoder& decoder, con
 
 /// A model folder, a checkpoint, or a run folder (then its newest complete checkpoint); ours, or one of a published family
 /// (models/families/); or a GGUF file (any of a split set), or a folder that holds one. dtype: the weights' type in memory; unset = as stored, float32 where
-/// they are packed. overrides: "mixtures.0.router.k=4", changes to the model's options as a recipe's `model` has them; what the weights are must still fit. Throws model.folder, model.config, model.family, model.missing_tensor, model.unexpected_tensor,
+/// they are packed. overrides: "mixtures.0.router.k=4", changes to the model's options as a recipe's `model` has them; the weights must
+/// still fit. Throws model.folder, model.config, model.family, model.missing_tensor, model.unexpected_tensor,
 /// model.tensor_shape, model.tensor_dtype, model.gguf, options.*, formats.*, with file and key or tensor named.
 LoadedModel load_model(const std::filesystem::path& path, std::optional<at::ScalarType> dtype = {}, const std::vector<std::string>& overrides = {});
 

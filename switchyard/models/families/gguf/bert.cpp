@@ -62,6 +62,8 @@ void bert_config(HubConfig& config) {
   config.put_flag("tie_word_embeddings", classes || !file.has(kHidden + "decoder.weight"));
   if (!classes) return;
   const std::vector<std::string> said = config.has(kLabels) ? metadata.texts("bert." + std::string(kLabels)) : std::vector<std::string>{"LABEL_0"};
+  constexpr size_t kMostLabels = 1 << 14;  // a map of them is searched for each
+  check(said.size() <= kMostLabels, "model.gguf", "{}: bert.{} names {} classes; at most {} are read", metadata.source(), kLabels, said.size(), kMostLabels);
   Node labels = Node::map(), numbers = Node::map();
   for (size_t i = 0; i < said.size(); ++i) {
     labels[std::to_string(i)] = HubConfig::quoted(said[i]);
@@ -79,7 +81,8 @@ void bert_keys(FileKeys& keys) {
   if (keys.integer("type_vocab_size", 2) == 0) keys.notice("llama.cpp wants token types of 'bert'");
   if (const std::string activation = text_at(config, "hidden_act"); activation != "gelu") {
     keys.metadata().set(kActivation, GgufValue::text(activation));
-    if (activation != "gelu_new" && activation != "gelu_pytorch_tanh") keys.notice(fmt::format("llama.cpp takes the activation of 'bert' as GELU, whatever hidden_act says ({})", activation));
+    if (activation != "gelu_new" && activation != "gelu_pytorch_tanh")
+      keys.notice(fmt::format("llama.cpp takes the activation of 'bert' as GELU, whatever hidden_act says ({})", activation));
   }
   const int64_t classes = integer_at(keys.composition(), "classes");
   if (classes == 0) {
@@ -88,10 +91,10 @@ void bert_keys(FileKeys& keys) {
   }
   keys.count("pooling_type", kRank);
   std::vector<std::string> labels;
+  const Node* given = find_at(config, "id2label");
   for (int64_t i = 0; i < classes; ++i) {
-    const Node* given = find_at(config, "id2label");
     const Node* label = given && given->is_map() ? given->find(std::to_string(i)) : nullptr;
-    labels.push_back(label ? label->scalar() : fmt::format("LABEL_{}", i));
+    labels.push_back(label && label->is_scalar() ? label->scalar() : fmt::format("LABEL_{}", i));
   }
   keys.metadata().set("bert." + std::string(kLabels), GgufValue::texts(labels));
 }
