@@ -29,7 +29,8 @@ namespace {
 bool plain(const std::string& dtype) { return dtype == "f32" || dtype == "bf16"; }
 
 /// A stack [E, M, K] of random weights in a type or a block format. Packed experts are copies of one another: the kernels do
-/// not mind, and quantising a billion weights would take minutes.
+/// not mind, and quantising a billion weights would take minutes. They are as a model has them that has written two tokens: what is read
+/// again and again is kept in the order of the products (SWITCHYARD_REPACK).
 struct Weights {
   at::Tensor tensor;
   std::shared_ptr<const BlockTensor> packed;
@@ -45,6 +46,8 @@ struct Weights {
     const at::Tensor one = quantise_blocks(*codec, random.normal({shape[1], shape[2]}, {.purpose = purpose}).mul_(0.02));
     auto all = std::make_shared<at::Tensor>(one.unsqueeze(0).repeat({shape[0], 1, 1}));
     packed = std::make_shared<BlockTensor>(*codec, shape, all->const_data_ptr<uint8_t>(), all);
+    const at::Tensor token = at::zeros({shape[0], shape[2]}, at::kBFloat16), each_expert = at::arange(shape[0] + 1);
+    for (int i = 0; i < 2; ++i) (void)kernels::grouped_linear_packed(token, packed, each_expert);
   }
   int64_t expert_bytes() const {
     return packed ? packed->shape()[1] * packed->row_bytes() : tensor.size(1) * tensor.size(2) * tensor.element_size();

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Experts with packed weights here and in ggml, that of llama.cpp or of ik_llama.cpp, in turn.
 
-    bench/peers/llama.py --source DIR --build DIR [--program build/bin/switchyard] [--types Q8_0 Q4_K=q4_k_r4] [--rows 512] [--rounds 3]
+    bench/peers/llama.py --source DIR --build DIR [--program build/bin/switchyard] [--types Q8_0 Q4_K=q4_k_r4] [--rows 512] [--rounds 3] [--network]
 
-The product of 768 x 2048 matrices of 128 experts, 8 a row. bench/peers/ggml_experts.cpp is compiled against the build; ours is measured
-by `switchyard bench gemm`. Both print GFLOP/s; the dense product beside ours says what the machine had to give. A type is ours, and theirs
-behind = where ggml has a layout of its own for it. Build ggml's target with -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=ON.
+The product of 768 x 2048 matrices of 128 experts, 8 a row, or with --network whole SwiGLU experts of that width. bench/peers/ggml_experts.cpp
+is compiled against the build; ours is measured by `switchyard bench gemm`, or quant. Both print GFLOP/s; the dense product beside ours says what the machine had to give. A type is ours, and theirs
+behind = where ggml has a layout of its own for it. Where ggml repacks weights as it loads a model, the faster of both layouts counts.
+Build ggml's target with -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=ON.
 """
 import argparse
 import json
@@ -29,21 +30,23 @@ def compiled(source, build, folder):
     return program
 
 
-def theirs(program, kind, rows, threads):
+def theirs(program, kind, rows, threads, what):
     names = [kind] if kind != kind.upper() else [kind.lower(), kind[0].lower() + kind[1:]]
     for name in names:  # q8_0, but q4_K
-        command = [program, name, *map(str, (rows, WIDTH, HIDDEN, EXPERTS, CHOICES, threads, 5))]
+        command = [program, name, *map(str, (rows, WIDTH, HIDDEN, EXPERTS, CHOICES, threads, 5)), what]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
-            return float(done.stdout.split()[-1])
+            return {layout: float(rate) for layout, rate in map(str.split, done.stdout.splitlines())}
     raise SystemExit(done.stderr)
 
 
-def ours(program, kind, rows, threads):
-    command = [program, "bench", "gemm", "--shape", f"{rows},{WIDTH},{HIDDEN},{EXPERTS},{CHOICES}", "--dtype", kind, "--repeats", "5", "--json",
+def ours(program, kind, rows, threads, what):
+    command = [program, "bench", "gemm" if what == "product" else "quant", "--shape", f"{rows},{WIDTH},{HIDDEN},{EXPERTS},{CHOICES}", "--dtype", kind, "--repeats", "5", "--json",
                "--threads", str(threads)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     found = {row["name"]: row for row in map(json.loads, lines)}
+    if what == "network":
+        return found["prefill"]["rate"], found["dense_swiglu"]["rate"]
     return found["grouped_linear"]["rate"], found["dense_product"]["rate"]
 
 
@@ -56,19 +59,21 @@ def main():
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--network", dest="what", action="store_const", const="network", default="product")
     a = parser.parse_args()
-    print(f"{'type':<16}{'switchyard':>12}{'ggml':>12}{'ratio':>8}{'dense':>12}")
+    print(f"{'type':<16}{'switchyard':>12}{'ggml':>12}{'ratio':>8}{'dense':>12}  layout")
     with tempfile.TemporaryDirectory() as folder:
         program = compiled(a.source, a.build, folder)
         for kind in a.types:
             mine, dense, other = [], [], []
             for _ in range(a.rounds):
-                rate, ceiling = ours(a.program, kind.split("=")[0], a.rows, a.threads)
+                rate, ceiling = ours(a.program, kind.split("=")[0], a.rows, a.threads, a.what)
                 mine.append(rate)
                 dense.append(ceiling)
-                other.append(theirs(program, kind.split("=")[-1], a.rows, a.threads))
-            us, them = statistics.median(mine), statistics.median(other)
-            print(f"{kind:<16}{us:>12.1f}{them:>12.1f}{us / them:>8.2f}{statistics.median(dense):>12.1f}", flush=True)
+                other.append(theirs(program, kind.split("=")[-1], a.rows, a.threads, a.what))
+            us = statistics.median(mine)
+            them, layout = max((statistics.median(one[layout] for one in other), layout) for layout in other[0])
+            print(f"{kind:<16}{us:>12.1f}{them:>12.1f}{us / them:>8.2f}{statistics.median(dense):>12.1f}  {layout}", flush=True)
 
 
 if __name__ == "__main__":

@@ -142,33 +142,33 @@ void widen(const int8_t* x, int64_t count, int16_t* pairs) {
   }
 }
 
-/// sum += v, in this place among others: in another order sums wait in memory.
-SWITCHYARD_INLINE void add_here(Ints& sum, Ints v) { asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(v)); }
-
 /// N columns meet so many blocks of the group.
 template <int N>
 [[gnu::noinline]] void meet(const Group& g, int64_t blocks, const int16_t* x, const float* unit, int64_t k, Floats* sums) {
+  const int16_t* at[N];
+  for (int n = 0; n < N; ++n) at[n] = x + n * k;
   for (int64_t b = 0; b < blocks; ++b) {
     Ints whole[N][kVectors];
-    const auto meet_pair = [&](int64_t p, const auto& add) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int64_t p = 0; p < kPairs; ++p) {
       const Ints w0 = g.pair[b][p][0], w1 = g.pair[b][p][1];
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
-        const Ints both_values = each_four(x + n * k + b * kBlock + 2 * p);
-        add(whole[n][0], _mm256_madd_epi16(w0, both_values));
-        add(whole[n][1], _mm256_madd_epi16(w1, both_values));
+        const Ints both_values = each_four(at[n] + 2 * p);
+        const Ints one = _mm256_madd_epi16(w0, both_values), other = _mm256_madd_epi16(w1, both_values);
+        whole[n][0] = p == 0 ? one : plus(whole[n][0], one);
+        whole[n][1] = p == 0 ? other : plus(whole[n][1], other);
       }
-    };
-    meet_pair(0, [](Ints& sum, Ints v) __attribute__((always_inline)) { sum = v; });
-#pragma GCC unroll 5
-    for (int64_t p = 1; p < kPairs; ++p) meet_pair(p, add_here);
+    }
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       const Floats each_unit = each(unit[n * (k / 64) + b / 2]);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v)
         sums[kVectors * n + v] = plus_product(sums[kVectors * n + v], to_floats(whole[n][v]), times(g.scale[b][v], each_unit));
+      at[n] += kBlock;
     }
+    asm volatile("" ::: "memory");  // sums go back to memory: kept, they would take the registers of the products
   }
 }
 

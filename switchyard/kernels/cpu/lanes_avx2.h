@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kLanes = 8;
 constexpr int64_t kTurnedAhead = 1;
 constexpr int64_t kGroupStreams = 2;
+constexpr bool kManyLose = true;
 using Ints = __m256i;
 using Floats = __m256;
 

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kLanes = 16;
 constexpr int64_t kTurnedAhead = 0;   ///< steps by which turned groups are read ahead; 0: the hardware follows their stream better by itself
 constexpr int64_t kGroupStreams = 1;  ///< turned groups that few columns read at once, each the beginning of a stream
+constexpr bool kManyLose = false;  ///< GroupPath::many_lose: not measured
 using Ints = __m512i;
 using Floats = __m512;
 

@@ -21,6 +21,7 @@ struct GroupPath {
   std::string_view format;
   Dots dots;         ///< rows one behind the other
   Dots turned_dots;  ///< groups that are turned already
+  bool many_lose;    ///< whether many columns, too, are slower where rows lie
   /// Groups one behind the other, each in the order in which it is read: as many bytes, one stream.
   void (*turn)(const uint8_t* packed, int64_t rows, int64_t blocks, uint8_t* turned);
   /// One row, 0 to 15, of a group that is turned, as it lay before.

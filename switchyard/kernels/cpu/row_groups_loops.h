@@ -366,7 +366,7 @@ void lay_row(const uint8_t* turned, int64_t row, int64_t blocks, uint8_t* packed
 
 template <typename Format>
 constexpr GroupPath path_of(std::string_view name) {
-  return {name, dots_of_groups<Format, false>, dots_of_groups<Format, true>, turn_groups<Format>, lay_row<Format>};
+  return {name, dots_of_groups<Format, false>, dots_of_groups<Format, true>, kManyLose, turn_groups<Format>, lay_row<Format>};
 }
 
 }  // namespace

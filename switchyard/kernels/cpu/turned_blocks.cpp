@@ -128,10 +128,11 @@ void TurnedBlocks::settle(int64_t g) {
 /// The state of a group that n columns are about to meet. Of several threads one turns it; the others read it as it lies meanwhile.
 TurnedBlocks::State TurnedBlocks::prepare(int64_t g, int64_t n) {
   State state = state_[g].load(std::memory_order_acquire);
-  if (state >= turning || n > kDigits * kSkinnyRows) return state;
-  const State next = state == unread ? read_once : turning;
+  const bool few = n <= kDigits * kSkinnyRows;
+  if (state >= turning || !(few || path_.many_lose)) return state;
+  const State next = std::min<int>(state + (few ? turning / 2 : 1), turning);
   if (!state_[g].compare_exchange_strong(state, next, std::memory_order_relaxed)) return turning;
-  if (next == read_once) return next;
+  if (next != turning) return next;
   path_.turn(lying_ + g * group_bytes_, kGroupRows, blocks_, group(g));
   state_[g].store(turned, std::memory_order_release);
   settle(g);

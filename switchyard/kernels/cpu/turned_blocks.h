@@ -1,6 +1,7 @@
 // Packed rows that are read again and again, kept in the order in which the products read them (row_groups.h): one stream a group, which
-// memory delivers while the last of it is still multiplied. Rows turn as they are needed for the second time, group by group, so what is
-// read once costs nothing; a file's pages are given back as they turn, and the memory in use stays what the weights take. Internal to kernels/.
+// memory delivers while the last of it is still multiplied. Rows turn, group by group, when they have been read often enough for it to pay:
+// by few columns for the second time, by many for the twelfth. What is read once costs nothing; a file's pages are given back as they turn,
+// and the memory in use stays what the weights take. Internal to kernels/.
 #pragma once
 
 #include <atomic>
@@ -37,7 +38,9 @@ class TurnedBlocks {
  private:
   TurnedBlocks(const BlockTensor& tensor, int64_t charged);
   static std::shared_ptr<TurnedBlocks> made(const BlockTensor& tensor, int64_t charged);
-  enum State : uint8_t { unread, read_once, turning, turned };
+  /// Of a group: what it has lost so far because it lies, in twelfths of what turning costs, below `turning`.
+  using State = uint8_t;
+  static constexpr State turning = 12, turned = 13;
   State prepare(int64_t group, int64_t n);
   void settle(int64_t g);
   uint8_t* group(int64_t g) const { return memory_ + g * group_bytes_; }
