@@ -126,8 +126,8 @@ std::string models_markdown() {
       "that `switchyard show DIR --options` lists: `mixtures.0.combine.overflow=scaled_identity` for a Switch Transformer whose tokens without a place pass "
       "times their probability, `attention.yarn_scale=false` for a DeepSeek-V2 without the square of YaRN's factor in its scores. What is exported so says "
       "so in its config.\n\n"
-      "The decays of MiniMax-Text-01's lightning attention follow from its config. transformers writes tables of them among the weights, which are "
-      "not read here: a folder that it saved in bfloat16 has them rounded, and its own logits follow the rounded ones.\n\n"
+      "The decays of MiniMax-Text-01's lightning attention follow from its config, as in its own code. transformers writes tables of them among the "
+      "weights and reads them, rounded in a folder in bfloat16: `--set attention.table_rows=256`, with the config's block_size, reads them here too.\n\n"
       "| family | `model_type` | GGUF | what is its own | source | survey |\n| --- | --- | --- | --- | --- | --- |\n";
   for (const Method* method : Registry::instance().of(Family::kInterface)) {
     const Card& card = method->card;

@@ -1,12 +1,16 @@
 // Attention whose past is one matrix a head. The gated delta net (Yang et al. 2024; Qwen3-Next): the matrix decays, and a key's old
 // value is corrected toward its new one. Lightning attention (Qin et al. 2024; MiniMax-01): a fixed decay a head, keys and
-// values only added.
+// values only added; the decays follow from layer and head, or are tables among the weights.
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softplus.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <cmath>
 
@@ -126,7 +130,7 @@ class GatedDeltaNet : public Body {
 };
 
 struct LightningOptions {
-  int64_t heads = 8, head_dim = 0;
+  int64_t heads = 8, head_dim = 0, table_rows = 0;
   double inner_norm_eps = 1e-6;
   std::string activation = "silu";
 
@@ -135,8 +139,48 @@ struct LightningOptions {
     f.title("Lightning attention", "Linear attention with a fixed decay a head, slower in later layers.");
     f("heads", &O::heads, "heads H").range(1, 1 << 16);
     f("head_dim", &O::head_dim, "width of a head; 0 = model width / heads").range(0, 1 << 16);
+    f("table_rows", &O::table_rows, "rows of a block whose decays are tables among the weights; 0 = they follow from layer and head").range(0, 1 << 13).unit("tokens");
     f("inner_norm_eps", &O::inner_norm_eps, "added under the root of the norm behind the heads").range(0, 1);
     describe_curve(f, &O::activation, "what queries, keys and values pass");
+  }
+};
+
+/// The decays of heads in blocks of B rows, as tables: what transformers keeps beside MiniMax's weights, rounded where those are. A
+/// sequence that goes on steps row by row, and reads the slope alone.
+struct DecayTables {
+  Parameter slope, query, key, diagonal;  ///< [H, 1, 1]; of row i e^(-slope (i + 1)) and e^(-slope (B - 1 - i)): [H, B, 1]; [1, H, B, B]
+
+  DecayTables() = default;
+  DecayTables(const Schema& schema, const std::vector<double>& slopes, int64_t rows) {
+    const auto heads = static_cast<int64_t>(slopes.size());
+    const auto computed = [slopes](const std::function<at::Tensor(const at::Tensor&)>& of) {
+      return Init::computed([=] { return of(at::tensor(slopes, at::kDouble).view({-1, 1, 1})); });
+    };
+    const auto range = [rows] { return at::arange(1, rows + 1, at::kDouble); };
+    slope = schema.buffer("slope", {heads, 1, 1}, computed([](const at::Tensor& s) { return s; }));
+    query = schema.buffer("query", {heads, rows, 1}, computed([=](const at::Tensor& s) { return (-s * range().unsqueeze(1)).exp(); }));
+    key = schema.buffer("key", {heads, rows, 1}, computed([=](const at::Tensor& s) { return (-s * (rows - range().unsqueeze(1))).exp(); }));
+    diagonal = schema.buffer("diagonal", {1, heads, rows, rows}, computed([=](const at::Tensor& s) {
+      const at::Tensor apart = range().unsqueeze(1) - range().unsqueeze(0);
+      return (-s * apart).exp().masked_fill(apart.lt(0), 0).unsqueeze(0);
+    }));
+  }
+
+  /// One sequence from its beginning. q, k, v: [L, H, d].
+  Scanned scan(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const Context& context) const {
+    const at::Tensor slopes = wide(context[slope]), of_query = wide(context[query]), of_key = wide(context[key]), of_pair = wide(context[diagonal]).squeeze(0);
+    const int64_t block = of_query.size(1), rows = q.size(0);
+    at::Tensor state = at::zeros({q.size(1), k.size(2), v.size(2)}, q.options());
+    std::vector<at::Tensor> seen;
+    for (int64_t first = 0; first < rows; first += block) {
+      const int64_t here = std::min(block, rows - first);
+      const auto part = [&](const at::Tensor& all) { return all.narrow(0, first, here).transpose(0, 1); };
+      const at::Tensor a = part(q), b = part(k), c = part(v);
+      const at::Tensor inside = at::matmul(at::matmul(a, b.transpose(1, 2)) * of_pair.narrow(1, 0, here).narrow(2, 0, here), c);
+      seen.push_back((at::matmul(a * of_query.narrow(1, 0, here), state) + inside).transpose(0, 1));
+      state = state * (-slopes * static_cast<double>(here)).exp() + at::matmul((b * of_key.narrow(1, block - here, here)).transpose(1, 2), c);
+    }
+    return {seen.empty() ? v : at::cat(seen, 0), state};
   }
 };
 
@@ -162,24 +206,18 @@ class LightningAttention : public Body {
   void declare(const Schema& schema) override {
     for (SiteLinear* map : {&in_, &gate_, &out_}) map->declare(schema);
     norm_->declare(schema.in("norm"));
+    if (o_.table_rows > 0) tables_ = DecayTables(schema.in("decay"), slope_, o_.table_rows);
   }
 
   at::Tensor forward(const at::Tensor& x, const Context& context) const override {
     check_causal(context, name_);
-    const PaddedSequences sequences(context.facts.segments);
     const int64_t rows = x.size(0), d = o_.head_dim;
     const at::Tensor all = curve(in_(x, context), o_.activation).view({rows, o_.heads, 3 * d});
-    const auto part = [&](int64_t first) { return sequences.spread(all.narrow(2, first, d)); };
-    // A sequence decays over its own rows alone: by the slope there, not at all in the padding.
-    const at::Tensor slope = at::tensor(slope_, at::kDouble).to(all.options().dtype(wide_type(all)));
-    const Scanned scanned = decayed_scan(part(0), part(d), part(2 * d), sequences.spread(-slope.expand({rows, o_.heads})),
-                                         sequences.held(context, name_ + ".state", {o_.heads, d, d}, slope));
-    sequences.keep(context, name_ + ".state", scanned.state);
-    const at::Tensor seen = sequences.gather(scanned.rows);
+    const at::Tensor seen = o_.table_rows > 0 ? by_tables(all, context) : by_slopes(all, at::tensor(slope_, at::kDouble), context);
     const at::Tensor normed = norm_->forward(seen.reshape({rows, inner_}).to(x.scalar_type()), context);
     return out_(normed * gate_(x, context).sigmoid(), context);
   }
-
+ 
   std::vector<StateSpec> states() const override {
     return {{.name = name_ + ".state", .kind = StateSpec::Kind::per_sequence, .shape = {o_.heads, o_.head_dim, o_.head_dim}}};
   }
@@ -194,12 +232,41 @@ class LightningAttention : public Body {
   }
 
  private:
+  /// all: [T, H, 3 d], queries, keys and values of each head. Returns [T, H, d].
+  at::Tensor by_slopes(const at::Tensor& all, const at::Tensor& slopes, const Context& context) const {
+    const PaddedSequences sequences(context.facts.segments);
+    const int64_t d = o_.head_dim;
+    const auto part = [&](int64_t first) { return sequences.spread(all.narrow(2, first, d)); };
+    // A sequence decays over its own rows alone: by the slope there, not at all in the padding.
+    const at::Tensor slope = slopes.to(all.options().dtype(wide_type(all)));
+    const Scanned scanned = decayed_scan(part(0), part(d), part(2 * d), sequences.spread(-slope.expand({all.size(0), o_.heads})),
+                                         sequences.held(context, name_ + ".state", {o_.heads, d, d}, slope));
+    sequences.keep(context, name_ + ".state", scanned.state);
+    return sequences.gather(scanned.rows);
+  }
+  at::Tensor by_tables(const at::Tensor& all, const Context& context) const {
+    const Segments& segments = context.facts.segments;
+    for (int64_t s = 0; s < segments.count(); ++s)
+      if (segments.past_of(s) > 0) return by_slopes(all, context[tables_.slope].detach().flatten(), context);
+    std::vector<at::Tensor> seen, states;
+    for (int64_t s = 0; s < segments.count(); ++s) {
+      const at::Tensor rows = wide(all.narrow(0, segments.begin[static_cast<size_t>(s)], segments.length(s)));
+      const auto part = [&](int64_t i) { return rows.narrow(2, i * o_.head_dim, o_.head_dim); };
+      const Scanned scanned = tables_.scan(part(0), part(1), part(2), context);
+      seen.push_back(scanned.rows);
+      states.push_back(scanned.state);
+    }
+    PaddedSequences(segments).keep(context, name_ + ".state", at::stack(states, 0));
+    return at::cat(seen, 0);
+  }
+
   LightningOptions o_;
   std::string name_;
   int64_t inner_ = 0;
   std::vector<double> slope_;
   SiteLinear in_, gate_, out_;
   std::shared_ptr<RmsNorm> norm_;
+  DecayTables tables_;
 };
 
 }  // namespace

@@ -98,6 +98,14 @@ TEST(Catalogue, gated_delta_net_gradients) {
 }
 
 TEST(Catalogue, lightning_attention_keeps_sequences_apart_and_steps_through_its_state) { expect_sequences_apart(kLightning); }
+TEST(Catalogue, lightning_attention_with_tables_of_its_decays_is_the_same) {
+  const std::string tables = "{type: lightning-attention, heads: 2, head_dim: 3, table_rows: 4}";
+  expect_sequences_apart(tables);
+  const auto model = [](const std::string& attention) { return make_decoder("{vocabulary: 29, width: 12, layers: 2, attention: " + attention + "}", at::kDouble, 8); };
+  const at::Tensor ids = some_ids(17, 29);
+  EXPECT_LT(difference(run_logits(*model(tables), ids, {11, 6}), run_logits(*model(kLightning), ids, {11, 6})), 1e-10);
+  EXPECT_TRUE(model(tables)->schema().find("layers.0.attention.decay.diagonal").spec().buffer) << "they are kept, not trained";
+}
 TEST(Catalogue, lightning_attention_gradients) { expect_its_gradients("{type: lightning-attention, heads: 2, head_dim: 2}"); }
 
 TEST(Catalogue, filtered_attention_keeps_sequences_apart_and_steps_through_its_state) {

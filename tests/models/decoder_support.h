@@ -21,7 +21,8 @@ inline std::shared_ptr<Decoder> make_decoder(const std::string& yaml, at::Scalar
   initialise(decoder->schema(), Streams(3), type);
   at::NoGradGuard guard;
   for (const Parameter& parameter : decoder->schema().all())
-    if (parameter.tensor().dim() > 1) parameter.tensor().mul_(spread);
+    if (parameter.spec().init.kind == Init::Kind::computed) continue;  // a table says something
+    else if (parameter.tensor().dim() > 1) parameter.tensor().mul_(spread);
     else parameter.tensor().add_(randn(parameter.tensor().sizes(), stable_hash(parameter.name()), type), 0.1);
   return decoder;
 }

@@ -8,6 +8,7 @@
 #include "switchyard/models/families/hub_keys.h"
 #include "switchyard/models/families/table_family.h"
 #include "tests/files.h"
+#include "tests/models/decoder_support.h"
 #include "tests/support.h"
 
 namespace switchyard {
@@ -90,6 +91,31 @@ TEST(FamilyChoices, WeightsSayHowManyHeadsHaveKeysWhereAConfigDoesNot) {
     const int64_t at = first_layer(read, [](const Node& layer) { return find_at(layer, "attention.kv_heads") != nullptr; });
     EXPECT_EQ(integer_at(read, fmt::format("layers.{}.attention.kv_heads", at)), heads) << folder;
   }
+}
+
+// transformers writes tables of decays beside the weights, and reads them: decay_tables.safetensors has them as a folder in bfloat16 would,
+// and the logits that it (5.24) then gives the golden's weights.
+TEST(FamilyChoices, TablesOfDecaysOfMiniMaxAreReadWhereThatIsAskedFor) {
+  const Safetensors recording(golden("minimax/decay_tables.safetensors"));
+  std::map<std::string, at::Tensor> tensors = recorded("minimax");
+  for (const TensorInfo& info : recording.tensors())
+    if (info.name.starts_with("model.")) tensors[info.name] = recording.get(info.name).clone();
+  TemporaryFolder folder;
+  write_model(folder / "tables", changed("minimax", {}), tensors);
+  const at::Tensor ids = recording.get("input_ids"), wanted = recording.get("logits").flatten(0, 1);
+  const auto logits = [&](const LoadedModel& model) {
+    at::NoGradGuard guard;
+    return testing::run_logits(*model.decoder, ids.flatten(), {ids.size(1), ids.size(1)});
+  };
+  const auto apart = [&](const LoadedModel& model) { return (logits(model) - wanted).abs().max().item<double>(); };
+  const std::vector<std::string> tables{"attention.table_rows=4"};
+  EXPECT_GT(apart(load_model(folder / "tables", at::kFloat)), 1e-3) << "as published, decays follow from the config";
+  const LoadedModel read = load_model(folder / "tables", at::kFloat, tables);
+  EXPECT_LT(apart(read), 1e-5);
+
+  EXPECT_EQ(export_model(read, folder / "out"), "minimax");
+  EXPECT_TRUE(logits(load_model(folder / "out", at::kFloat)).equal(logits(read))) << "the config says that there are tables";
+  EXPECT_EQ(expect_error([&] { load_model(golden("minimax"), at::kFloat, tables); }).code(), "model.missing_tensor");
 }
 
 TEST(FamilyChoices, TheFirstFilesOfMiniMaxAreTheSameModel) {

@@ -352,13 +352,20 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
     return joined(joined({{{ours + "in.weight"}, theirs + "qkv_proj.weight"},
                           {{ours + "gate.weight"}, theirs + "output_gate.weight"},
                           {{ours + "out.weight"}, theirs + "out_proj.weight"},
-                          {{ours + "norm.weight"}, theirs + "norm.weight"}},
+                          {{ours + "norm.weight"}, theirs + "norm.weight"},
+                          {{ours + "decay.slope"}, theirs + "slope_rate"},
+                          {{ours + "decay.query"}, theirs + "query_decay"},
+                          {{ours + "decay.key"}, theirs + "key_decay"},
+                          {{ours + "decay.diagonal"}, theirs + "diagonal_decay"}},
                          memory_names()),
                   llama_names({.router = "block_sparse_moe.gate.weight", .experts = "block_sparse_moe.experts", .gate = "w1", .up = "w3", .down = "w2"}));
   }
   static void arrange(const HubReader& config, const std::string&, Draft& draft) {
     arrange_curve(config, draft, "lightning");
-    for (const char* key : {"block_size", "shared_moe_mode"}) config.pass(key);
+    config.pass("shared_moe_mode");
+    // The published weights have no tables of decays; transformers writes them, and reads them where they are.
+    const int64_t block = config.count("block_size", 256);
+    if (config.flag("decay_tables", false)) draft.parts.at("lightning")["table_rows"] = hub_count(block);
     config.only("postnorm", {"true"});
     config.only("shared_intermediate_size", {"0"});
     const std::vector<std::string> types = texts_by_layer(config, draft, "layer_types");
@@ -404,6 +411,12 @@ mixture: {expert: {type: swiglu}, router: {type: sparse-topk, softmax: kept}}
         for (const auto& [newer, older] : kFactors)
           if (key == newer) key = older;
       config["postnorm"] = hub_flag(true);
+    }
+    const int64_t running = first_layer(composition, [](const Node& layer) { return is_body(layer, "lightning-attention"); });
+    const int64_t block = running < 0 ? 0 : integer_at(composition, fmt::format("layers.{}.attention.table_rows", running));
+    if (block > 0) {
+      config["block_size"] = hub_count(block);
+      config["decay_tables"] = hub_flag(true);
     }
     const double fraction = number_at(composition, "rope_fraction");
     const int64_t at = first_layer(composition, [](const Node& layer) { return is_body(layer, "gqa"); });
