@@ -217,7 +217,7 @@ class LightningAttention : public Body {
     const at::Tensor normed = norm_->forward(seen.reshape({rows, inner_}).to(x.scalar_type()), context);
     return out_(normed * gate_(x, context).sigmoid(), context);
   }
- 
+
   std::vector<StateSpec> states() const override {
     return {{.name = name_ + ".state", .kind = StateSpec::Kind::per_sequence, .shape = {o_.heads, o_.head_dim, o_.head_dim}}};
   }

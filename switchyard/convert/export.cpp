@@ -184,18 +184,6 @@ Node export_config(const Decoder& decoder, const std::string& model_type) {
        model_type.empty() ? "no published family" : "no model of the family", fmt::join(obstacles, "; "));
 }
 
-namespace {
-
-/// The names of classes, which no option says.
-void keep_labels(const Node& source, Node& config) {
-  const Node *said = source.find("id2label"), *written = config.find("id2label");
-  if (!said || !written || !said->is_map() || said->entries().size() != written->entries().size()) return;
-  for (const char* key : {"id2label", "label2id"})
-    if (const Node* names = source.find(key); names && names->is_map()) config[key] = *names;
-}
-
-}  // namespace
-
 Node published_config(const LoadedModel& model, const std::string& model_type) {
   Node config = config_of(*model.decoder, model, model_type);
   // Written even when there is none: classes have defaults of their own, of the published vocabulary.

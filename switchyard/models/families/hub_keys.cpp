@@ -268,6 +268,13 @@ void write_labels(int64_t classes, Node& config) {
   }
 }
 
+void keep_labels(const Node& source, Node& config) {
+  const Node *said = source.find("id2label"), *written = config.find("id2label");
+  if (!said || !written || !said->is_map() || said->entries().size() != written->entries().size()) return;
+  for (const char* key : {"id2label", "label2id"})
+    if (const Node* names = source.find(key); names && names->is_map()) config[key] = *names;
+}
+
 Node hub_text(std::string text) {
   Node node(std::move(text));
   node.set_quoted(true);

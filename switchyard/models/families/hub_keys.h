@@ -85,6 +85,8 @@ Node& place_at(Node& tree, const std::string& path);
 /// Classes of a classifier: the entries of id2label, or num_labels, or 2 as the library has it; and id2label with names by number.
 int64_t labels_of(const HubReader& config);
 void write_labels(int64_t classes, Node& config);
+/// Where `config` has as many classes as `source`, they get its names, which no option says.
+void keep_labels(const Node& source, Node& config);
 
 /// Scalars as config.json has them.
 Node hub_text(std::string text);

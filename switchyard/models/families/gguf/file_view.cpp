@@ -105,8 +105,7 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
   const Node* inner = architecture->wrapper.empty() ? nullptr : config.find(architecture->wrapper);
   for (const char* key : {"intermediate_size", "intermediate_size_mlp", "rope_theta"})  // though no layer be dense, or turn
     if (const Node* said = (inner && inner->is_map() ? *inner : config).find(key); said != nullptr && said->is_scalar()) spoken[key] = *said;
-
-  if (const Node* labels = config.find("id2label"); labels != nullptr && labels->is_map() && spoken.find("id2label") != nullptr) spoken["id2label"] = *labels;
+  keep_labels(config, spoken);
 
   GgufView view;
   view.metadata = metadata_of(spoken, wanted, *architecture, view.notices);
