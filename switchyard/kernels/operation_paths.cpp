@@ -19,10 +19,9 @@ std::vector<OperationPath> operation_paths() {
   const std::string floats = std::string("unpack, ") + cpu::product_path(false);
   paths.push_back({"grouped_linear_packed", "float32", blocks ? "few rows: " + ints + "; many: " + floats : floats});
   paths.push_back({"grouped_linear_packed", "bfloat16", blocks ? ints : std::string("unpack, ") + cpu::product_path(true)});
-  for (const char* operation : {"top_k", "sort_by_slot", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
+  for (const char* operation : {"top_k", "top_k_grouped", "sort_by_slot", "admit", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
   for (const char* dtype : {"float32", "bfloat16"}) paths.push_back({"attend_held", dtype, std::string("one pass, ") + name(cpu_level())});
   paths.push_back({"adamw_step", "float32", name(cpu_level())});
-  for (const char* operation : {"top_k_grouped", "admit"}) paths.push_back({operation, "float32", "reference"});
   if (cuda::built()) {
     for (const char* operation : {"grouped_linear", "grouped_ffn"}) {
       paths.push_back({operation, "float32", "CUDA: fused multiply-adds"});

@@ -188,6 +188,37 @@ TEST(GroupedKernels, AutocastRunsInBf16AndKeepsTheGradientOfFloatWeights) {
   EXPECT_LT(relative(x.grad(), xd.grad()), 4e-2);
 }
 
+TEST(GroupedKernels, AMapUsedTwiceOrWithoutAGraphIsTheSameMap) {
+  const GroupedShape s{40, 3, 32, 48, 32};
+  const at::Tensor offset = offsets(s.rows, s.experts, false);
+  for (const Intermediates intermediates : {Intermediates::keep, Intermediates::recompute}) {
+    const FeedForwardOptions options{.intermediates = intermediates};
+    Ffn ffn(s, at::kFloat, {}, true), once = ffn.as(at::kFloat);
+    const at::Tensor x = leaf(randn({s.rows, s.in}, 1), at::kFloat), x1 = leaf(x, at::kFloat);
+    const at::Tensor y = grouped_ffn(x, offset, {}, {}, ffn.weights, options);
+    grouped_ffn(x1, offset, {}, {}, once.weights, options).sum().backward();
+    // Two uses of the same weights in one graph, then the same graph again.
+    const at::Tensor both = (y + grouped_ffn(x, offset, {}, {}, ffn.weights, options)).sum();
+    both.backward({}, true);
+    both.backward();
+    for (const auto& [many, one] : {std::pair{x.grad(), x1.grad()}, std::pair{ffn.weights.up.grad(), once.weights.up.grad()},
+                                    std::pair{ffn.weights.down.grad(), once.weights.down.grad()}})
+      EXPECT_LT(relative(many, one * 4), 1e-5);
+
+    const auto without = [&](const at::Tensor& z) {
+      EXPECT_FALSE(z.requires_grad());
+      EXPECT_TRUE(at::equal(z, y.detach()));
+    };
+    {
+      const at::NoGradGuard guard;
+      without(grouped_ffn(x, offset, {}, {}, ffn.weights, options));
+    }
+    const c10::InferenceMode guard;
+    without(grouped_ffn(x, offset, {}, {}, ffn.weights, options));
+    EXPECT_TRUE(at::equal(grouped_linear(x, ffn.weights.up, offset, ffn.weights.up_bias), grouped_linear(x.detach(), ffn.weights.up.detach(), offset, ffn.weights.up_bias.detach())));
+  }
+}
+
 TEST(GroupedKernels, SecondDerivativesAreRightNotMissing) {
   const GroupedShape s{12, 2, 4, 6, 4};
   Ffn ffn(s, at::kFloat, {}, false), plain = ffn.as(at::kDouble);

@@ -1,10 +1,12 @@
-// top_k and top_k_grouped against a stable sort, and what they promise about ties, -inf and NaN.
+// top_k, top_k_grouped and admit against stable sorts, and what they promise about ties, -inf and NaN.
 #include "switchyard/kernels/topk.h"
 
 #include <ATen/ATen.h>
 
 #include <cmath>
 
+#include "switchyard/base/random.h"
+#include "switchyard/kernels/admission.h"
 #include "switchyard/kernels/reference/reference.h"
 #include "tests/support.h"
 
@@ -50,6 +52,50 @@ TEST(TopK, GradientGoesToTheChosenScores) {
   const TopK best = top_k(scores, 2);
   best.values.sum().backward();
   EXPECT_TRUE(at::equal(scores.grad(), at::zeros({2, 5}, at::kDouble).scatter(1, best.indices, 1.0)));
+}
+
+TEST(TopK, GroupedEqualsTheReference) {
+  for (at::ScalarType type : {at::kFloat, at::kDouble})
+    for (const int64_t rows : {0, 1, 70})
+      for (const GroupLimit limit : {GroupLimit{1, 1, 1}, GroupLimit{4, 2, 2}, GroupLimit{8, 3, 1}, GroupLimit{8, 8, 4}, GroupLimit{2, 1, 18}, GroupLimit{20, 18, 2}})
+        for (const int64_t columns : {40, 120})
+          for (const int64_t k : {1, 3, 8, 17, 19}) {
+            const int64_t width = columns / limit.groups;
+            if (columns % limit.groups || limit.best > width || k > limit.chosen * width) continue;
+            at::Tensor scores = (randn({rows, columns}, 3, type) * 2).round();  // ties abound
+            scores.masked_fill_(randn({rows, columns}, 4, type).gt(1), -INFINITY);
+            const TopK got = top_k_grouped(scores, k, limit), expected = reference::top_k_grouped(scores, k, limit);
+            ASSERT_TRUE(at::equal(got.indices, expected.indices)) << columns << " in " << limit.groups << ", " << limit.chosen << " by " << limit.best << ", k " << k;
+            ASSERT_TRUE(at::equal(got.values, expected.values));
+          }
+}
+
+TEST(Admission, EqualsTheReference) {
+  for (const auto& [pairs, bins] : std::vector<std::pair<int64_t, int64_t>>{{0, 2}, {1, 1}, {40, 3}, {900, 1}, {1300, 4}, {20, 60}})
+    for (const bool priorities : {false, true})
+      for (const bool exempts : {false, true}) {
+        const at::Tensor bin = Streams(7).integers(bins + 1, {pairs}, {.purpose = "bin"}) - 1;  // -1 asks for nothing
+        at::Tensor priority, exempt;
+        if (priorities) {
+          priority = (randn({pairs}, 8, at::kFloat) * 2).round();
+          if (pairs > 20) priority[7] = INFINITY, priority[9] = -INFINITY;
+        }
+        if (exempts) exempt = randn({pairs}, 10).gt(1);
+        for (const at::Tensor& capacity : {Streams(11).integers(pairs / bins + 2, {bins}, {.purpose = "capacity"}), at::zeros({bins}, at::kLong)})
+          ASSERT_TRUE(at::equal(admit(bin, priority, exempt, capacity, bins), reference::admit(bin, priority, exempt, capacity, bins)))
+              << pairs << " pairs, " << bins << " bins" << (priorities ? ", priorities" : "") << (exempts ? ", exempt ones" : "");
+      }
+}
+
+TEST(Admission, RefusesBinsThatAreNotThereAndPrioritiesThatAreNoNumbers) {
+  const at::Tensor bin = at::tensor({0, 1, -1, 1}, at::kLong);
+  const Error range = expect_error([&] { admit(bin, {}, {}, 1, 1); });
+  EXPECT_EQ(range.code(), "kernels.bin_range");
+  EXPECT_NE(range.message().find("pair 1 asks for bin 1"), std::string::npos) << range.message();
+  at::Tensor priority = at::tensor({1.0f, NAN, NAN, 2.0f}, at::kFloat);
+  EXPECT_EQ(expect_error([&] { admit(bin, priority, {}, 1, 2); }).code(), "kernels.priority_nan");
+  EXPECT_TRUE(admit(bin, priority, at::tensor({0, 1, 0, 0}, at::kLong).to(at::kBool), 1, 2).equal(at::tensor({1, 1, 0, 1}, at::kLong).to(at::kBool)))
+      << "who does not ask needs no priority";
 }
 
 TEST(TopK, GroupsLimitWhereExpertsMayBeChosen) {
