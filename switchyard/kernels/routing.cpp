@@ -81,6 +81,10 @@ TopK top_k_grouped(const at::Tensor& scores, int64_t k, GroupLimit limit) {
 
 at::Tensor admit(const at::Tensor& bin, const at::Tensor& priority, const at::Tensor& exempt,
                  const at::Tensor& capacity, int64_t bins) {
+  const auto has = [&](const at::Tensor& t, int64_t length) { return !t.defined() || (t.dim() == 1 && t.size(0) == length); };
+  check(bin.dim() == 1 && has(priority, bin.size(0)) && has(exempt, bin.size(0)) && capacity.defined() && has(capacity, bins) &&
+            (!exempt.defined() || exempt.scalar_type() == at::kBool),
+        "kernels.claims", "each of {} pairs has a bin, a priority and, as a bool, an exemption, where those are given, and each of {} bins a capacity", bin.numel(), bins);
   if (const auto kept = cuda::admit(bin, priority, exempt, capacity, bins)) return *kept;
   const bool plain = bin.device().is_cpu() && bin.scalar_type() == at::kLong && (!priority.defined() || priority.scalar_type() == at::kFloat);
   if (plain) {

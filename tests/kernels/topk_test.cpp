@@ -96,6 +96,9 @@ TEST(Admission, RefusesBinsThatAreNotThereAndPrioritiesThatAreNoNumbers) {
   EXPECT_EQ(expect_error([&] { admit(bin, priority, {}, 1, 2); }).code(), "kernels.priority_nan");
   EXPECT_TRUE(admit(bin, priority, at::tensor({0, 1, 0, 0}, at::kLong).to(at::kBool), 1, 2).equal(at::tensor({1, 1, 0, 1}, at::kLong).to(at::kBool)))
       << "who does not ask needs no priority";
+  EXPECT_EQ(expect_error([&] { admit(bin, {}, {}, at::ones({3}, at::kLong), 2); }).code(), "kernels.claims");
+  EXPECT_EQ(expect_error([&] { admit(bin, at::ones({3}), {}, 1, 2); }).code(), "kernels.claims");
+  EXPECT_EQ(expect_error([&] { admit(bin, {}, at::ones({4}), 1, 2); }).code(), "kernels.claims");
 }
 
 TEST(TopK, GroupsLimitWhereExpertsMayBeChosen) {
