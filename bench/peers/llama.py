@@ -4,8 +4,8 @@
     bench/peers/llama.py --source DIR --build DIR [--program build/bin/switchyard] [--types Q8_0 Q4_K=q4_k_r4] [--rows 512] [--rounds 3] [--network]
 
 The product of 768 x 2048 matrices of 128 experts, 8 a row, or with --network whole SwiGLU experts of that width. bench/peers/ggml_experts.cpp
-is compiled against the build; ours is measured by `switchyard bench gemm`, or quant. Both print GFLOP/s; the dense product beside ours says what the machine had to give. A type is ours, and theirs
-behind = where ggml has a layout of its own for it. Where ggml repacks weights as it loads a model, the faster of both layouts counts.
+is compiled against the build; ours is measured by `switchyard bench gemm`, or quant. Both print GFLOP/s; the dense product beside ours says
+what the machine had to give. A type is ours, and theirs behind = where ggml has a layout of its own for it. Where ggml repacks weights as it loads a model, the faster of both layouts counts.
 Build ggml's target with -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=ON.
 """
 import argparse

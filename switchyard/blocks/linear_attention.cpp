@@ -213,7 +213,7 @@ class LightningAttention : public Body {
     check_causal(context, name_);
     const int64_t rows = x.size(0), d = o_.head_dim;
     const at::Tensor all = curve(in_(x, context), o_.activation).view({rows, o_.heads, 3 * d});
-    const at::Tensor seen = o_.table_rows > 0 ? by_tables(all, context) : by_slopes(all, at::tensor(slope_, at::kDouble), context);
+    const at::Tensor seen = o_.table_rows > 0 ? by_tables(all, context) : by_slopes(all, context);
     const at::Tensor normed = norm_->forward(seen.reshape({rows, inner_}).to(x.scalar_type()), context);
     return out_(normed * gate_(x, context).sigmoid(), context);
   }
@@ -233,30 +233,35 @@ class LightningAttention : public Body {
 
  private:
   /// all: [T, H, 3 d], queries, keys and values of each head. Returns [T, H, d].
-  at::Tensor by_slopes(const at::Tensor& all, const at::Tensor& slopes, const Context& context) const {
+  at::Tensor by_slopes(const at::Tensor& all, const Context& context) const {
     const PaddedSequences sequences(context.facts.segments);
     const int64_t d = o_.head_dim;
     const auto part = [&](int64_t first) { return sequences.spread(all.narrow(2, first, d)); };
     // A sequence decays over its own rows alone: by the slope there, not at all in the padding.
-    const at::Tensor slope = slopes.to(all.options().dtype(wide_type(all)));
+    const at::Tensor slope = at::tensor(slope_, at::kDouble).to(all.options().dtype(wide_type(all)));
     const Scanned scanned = decayed_scan(part(0), part(d), part(2 * d), sequences.spread(-slope.expand({all.size(0), o_.heads})),
                                          sequences.held(context, name_ + ".state", {o_.heads, d, d}, slope));
     sequences.keep(context, name_ + ".state", scanned.state);
     return sequences.gather(scanned.rows);
   }
+  /// A sequence that begins goes by the tables, one that goes on by the slope among them, whatever else is in the pass.
   at::Tensor by_tables(const at::Tensor& all, const Context& context) const {
     const Segments& segments = context.facts.segments;
-    for (int64_t s = 0; s < segments.count(); ++s)
-      if (segments.past_of(s) > 0) return by_slopes(all, context[tables_.slope].detach().flatten(), context);
+    const PaddedSequences sequences(segments);
+    const int64_t d = o_.head_dim;
+    const at::Tensor values = wide(all), slope = wide(context[tables_.slope]).flatten();
+    const at::Tensor held = sequences.held(context, name_ + ".state", {o_.heads, d, d}, values);
     std::vector<at::Tensor> seen, states;
     for (int64_t s = 0; s < segments.count(); ++s) {
-      const at::Tensor rows = wide(all.narrow(0, segments.begin[static_cast<size_t>(s)], segments.length(s)));
-      const auto part = [&](int64_t i) { return rows.narrow(2, i * o_.head_dim, o_.head_dim); };
-      const Scanned scanned = tables_.scan(part(0), part(1), part(2), context);
-      seen.push_back(scanned.rows);
-      states.push_back(scanned.state);
+      const at::Tensor rows = values.narrow(0, segments.begin[static_cast<size_t>(s)], segments.length(s));
+      const at::Tensor q = rows.narrow(2, 0, d), k = rows.narrow(2, d, d), v = rows.narrow(2, 2 * d, d);
+      const auto one = [](const at::Tensor& t) { return t.unsqueeze(0); };
+      const Scanned scanned = segments.past_of(s) == 0 ? tables_.scan(q, k, v, context)
+                                                       : decayed_scan(one(q), one(k), one(v), one(-slope.expand({q.size(0), o_.heads})), held.narrow(0, s, 1));
+      seen.push_back(scanned.rows.reshape({q.size(0), o_.heads, d}));
+      states.push_back(scanned.state.reshape({o_.heads, d, d}));
     }
-    PaddedSequences(segments).keep(context, name_ + ".state", at::stack(states, 0));
+    sequences.keep(context, name_ + ".state", at::stack(states, 0));
     return at::cat(seen, 0);
   }
 

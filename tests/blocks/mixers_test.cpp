@@ -105,6 +105,17 @@ TEST(Catalogue, lightning_attention_with_tables_of_its_decays_is_the_same) {
   const at::Tensor ids = some_ids(17, 29);
   EXPECT_LT(difference(run_logits(*model(tables), ids, {11, 6}), run_logits(*model(kLightning), ids, {11, 6})), 1e-10);
   EXPECT_TRUE(model(tables)->schema().find("layers.0.attention.decay.diagonal").spec().buffer) << "they are kept, not trained";
+
+  // Tables that say something else are seen by a sequence that begins, alone or beside one that goes on.
+  const auto rounded = model(tables);
+  at::NoGradGuard guard;
+  for (const char* layer : {"layers.0", "layers.1"}) rounded->schema().find(std::string(layer) + ".attention.decay.query").tensor().mul_(0.9);
+  const at::Tensor alone = run_logits(*rounded, ids.narrow(0, 0, 6), {6});
+  EXPECT_GT(difference(alone, run_logits(*model(tables), ids.narrow(0, 0, 6), {6})), 1e-4);
+  ContiguousState state;
+  run_cached(*rounded, ids.narrow(0, 6, 5), {5}, {0}, state, {1});
+  const at::Tensor both = run_cached(*rounded, at::cat({ids.narrow(0, 0, 6), ids.narrow(0, 11, 1)}), {6, 1}, {0, 5}, state, {0, 1});
+  EXPECT_LT(difference(both.narrow(0, 0, 6), alone), 1e-10);
 }
 TEST(Catalogue, lightning_attention_gradients) { expect_its_gradients("{type: lightning-attention, heads: 2, head_dim: 2}"); }
 

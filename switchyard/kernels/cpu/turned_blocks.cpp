@@ -79,7 +79,7 @@ std::shared_ptr<TurnedBlocks> TurnedBlocks::instead(const PackedRows& rows, cons
     for (int64_t g = begin; g < end; ++g) {
       rows.write_blocks(g * kGroupRows, kGroupRows, lying.data());
       all->path_.turn(lying.data(), kGroupRows, all->blocks_, all->group(g));
-      all->state_[g] = turned;
+      all->state_[g] = kTurned;
       all->settle(g);
     }
   });
@@ -105,7 +105,7 @@ TurnedBlocks::~TurnedBlocks() {
 }
 
 int64_t TurnedBlocks::turned_groups() const {
-  return std::count_if(state_.get(), state_.get() + groups_, [](const std::atomic<State>& state) { return state == turned; });
+  return std::count_if(state_.get(), state_.get() + groups_, [](const std::atomic<State>& state) { return state == kTurned; });
 }
 
 void TurnedBlocks::lay(int64_t first, int64_t count, uint8_t* packed) const {
@@ -129,14 +129,14 @@ void TurnedBlocks::settle(int64_t g) {
 TurnedBlocks::State TurnedBlocks::prepare(int64_t g, int64_t n) {
   State state = state_[g].load(std::memory_order_acquire);
   const bool few = n <= kDigits * kSkinnyRows;
-  if (state >= turning || !(few || path_.many_lose)) return state;
-  const State next = std::min<int>(state + (few ? turning / 2 : 1), turning);
-  if (!state_[g].compare_exchange_strong(state, next, std::memory_order_relaxed)) return turning;
-  if (next != turning) return next;
+  if (state >= kTurning || !(few || path_.many_lose)) return state;
+  const State next = std::min<int>(state + (few ? kTurning / 2 : 1), kTurning);
+  if (!state_[g].compare_exchange_strong(state, next, std::memory_order_relaxed)) return kTurning;
+  if (next != kTurning) return next;
   path_.turn(lying_ + g * group_bytes_, kGroupRows, blocks_, group(g));
-  state_[g].store(turned, std::memory_order_release);
+  state_[g].store(kTurned, std::memory_order_release);
   settle(g);
-  return turned;
+  return kTurned;
 }
 
 void TurnedBlocks::dots(int64_t first, int64_t rows, int64_t n, const IntColumns& x, float* out, int64_t ld) {
@@ -153,7 +153,7 @@ void TurnedBlocks::dots(int64_t first, int64_t rows, int64_t n, const IntColumns
     alike = until;
   };
   for (int64_t g = begin; g < end; ++g) {
-    const bool was = state_[g].load(std::memory_order_relaxed) == turned, is = prepare(g, n) == turned;
+    const bool was = state_[g].load(std::memory_order_relaxed) == kTurned, is = prepare(g, n) == kTurned;
     if (is != kind) multiply(g);
     kind = is;
     any = any || is > was;

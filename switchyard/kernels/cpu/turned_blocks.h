@@ -38,9 +38,9 @@ class TurnedBlocks {
  private:
   TurnedBlocks(const BlockTensor& tensor, int64_t charged);
   static std::shared_ptr<TurnedBlocks> made(const BlockTensor& tensor, int64_t charged);
-  /// Of a group: what it has lost so far because it lies, in twelfths of what turning costs, below `turning`.
+  /// Of a group: what it has lost so far because it lies, in twelfths of what turning costs, below kTurning.
   using State = uint8_t;
-  static constexpr State turning = 12, turned = 13;
+  static constexpr State kTurning = 12, kTurned = 13;
   State prepare(int64_t group, int64_t n);
   void settle(int64_t g);
   uint8_t* group(int64_t g) const { return memory_ + g * group_bytes_; }
