@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <chrono>
@@ -161,6 +162,7 @@ class Writer {
   }
 
   at::Tensor forward(const std::vector<Sequence*>& running) {
+    const c10::InferenceMode inference;  // views and results then keep no track of one another, which nobody would ask for
     Segments segments;
     std::vector<int64_t> ids;
     for (const Sequence* sequence : running) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -23,16 +24,18 @@ namespace {
 
 using namespace cpu;
 
-constexpr int64_t kKeys = 1024, kHeads = 8;  ///< a piece has at most so many keys and query heads
+constexpr int64_t kHeads = 8;  ///< so many query heads meet keys at once, at most
+constexpr int64_t kLeastKeys = 32, kMostKeys = 1024, kPieces = 16;  ///< of a piece, and how many pieces there should be of a row's keys
+constexpr int64_t kBlock = 8;  ///< keys that all heads meet before the next keys
 constexpr int64_t kLanes = 16;
 
-/// Some query heads of one key head of a row, and some of its keys.
-struct Piece { int64_t row, head, first_query, queries, first_key, keys; };
+/// Some of the keys of a row of q.
+struct Piece { int64_t row, first_key, keys; };
 
-/// scores[i * n + j] = <query i, key j>.
+/// scores[i * ld + j] = <query i, key j>.
 template <typename T>
-void score(const T* q, int64_t queries, const T* keys, int64_t stride, int64_t n, int64_t d, float* scores) {
-  if (row_dots(keys, stride, n, d, queries, q, d, scores, n)) return;
+void score(const T* q, int64_t queries, const T* keys, int64_t stride, int64_t n, int64_t d, float* scores, int64_t ld) {
+  if (row_dots(keys, stride, n, d, queries, q, d, scores, ld)) return;
   at_level([=] {
     for (int64_t i = 0; i < queries; ++i)
       for (int64_t j = 0; j < n; ++j) {
@@ -40,7 +43,7 @@ void score(const T* q, int64_t queries, const T* keys, int64_t stride, int64_t n
         for (int64_t c = 0; c < d; ++c) part[c % kLanes] += to_float(q[i * d + c]) * to_float(keys[j * stride + c]);
         float sum = 0;
         for (const float lane : part) sum += lane;
-        scores[i * n + j] = sum;
+        scores[i * ld + j] = sum;
       }
   });
 }
@@ -74,16 +77,15 @@ std::pair<float, float> exponentials(float* s, int64_t n, const HeldOptions& opt
   return {largest, sum};
 }
 
-/// y[i * d + c] = Σ_j weight[i * n + j] values[j, c].
+/// y[i * d + c] += Σ_j weight[i * ld + j] values[j, c].
 template <typename T>
-void weigh(const float* weight, int64_t queries, const T* values, int64_t stride, int64_t n, int64_t d, float* y) {
+void weigh(const float* weight, int64_t ld, int64_t queries, const T* values, int64_t stride, int64_t n, int64_t d, float* y) {
   at_level([=] {
-    std::fill_n(y, queries * d, 0.0f);
     int64_t j = 0;
     for (; j + 4 <= n; j += 4) {
       const T *v0 = values + j * stride, *v1 = v0 + stride, *v2 = v1 + stride, *v3 = v2 + stride;
       for (int64_t i = 0; i < queries; ++i) {
-        const float *w = weight + i * n + j, w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+        const float *w = weight + i * ld + j, w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
         float* to = y + i * d;
 #pragma GCC ivdep
         for (int64_t c = 0; c < d; ++c) to[c] += w0 * to_float(v0[c]) + w1 * to_float(v1[c]) + w2 * to_float(v2[c]) + w3 * to_float(v3[c]);
@@ -91,7 +93,7 @@ void weigh(const float* weight, int64_t queries, const T* values, int64_t stride
     }
     for (; j < n; ++j)
       for (int64_t i = 0; i < queries; ++i) {
-        const float w = weight[i * n + j];
+        const float w = weight[i * ld + j];
         const T* v = values + j * stride;
         float* to = y + i * d;
 #pragma GCC ivdep
@@ -100,58 +102,101 @@ void weigh(const float* weight, int64_t queries, const T* values, int64_t stride
   });
 }
 
+/// How keys and queries of a pass meet.
+struct Shape {
+  int64_t heads, kv_heads, d, dv;
+  int64_t group() const { return heads / kv_heads; }
+  /// What a piece gives: of each query head the largest score, the sum of the exponentials, and the weighed values.
+  int64_t room() const { return heads * (2 + dv); }
+};
+
+/// Calls run(first key, keys, key head, first query head, query heads). Where key heads are several, all of them meet a few keys before the next
+/// ones, so that memory is read as it lies.
+template <typename Run>
+void for_blocks(const Shape& shape, int64_t keys, const Run& run) {
+  const int64_t block = shape.kv_heads > 1 ? kBlock : keys, group = shape.group();
+  for (int64_t j = 0; j < keys; j += block)
+    for (int64_t h = 0; h < shape.kv_heads; ++h)
+      for (int64_t i = 0; i < group; i += kHeads) run(j, std::min(block, keys - j), h, h * group + i, std::min(kHeads, group - i));
+}
+
+/// Keys or values [m, Hk, ·] as they lie.
+template <typename T>
+struct Lying {
+  const T* data;
+  int64_t stride, head_stride;
+  Lying(const at::Tensor& t, int64_t first) : data(t.const_data_ptr<T>() + first * t.stride(0)), stride(t.stride(0)), head_stride(t.stride(1)) {}
+  const T* at(int64_t j, int64_t head) const { return data + j * stride + head * head_stride; }
+};
+
+/// n keys and their values; q: [H, d].
+template <typename T>
+void attend_piece(const Shape& shape, const T* q, const Lying<T>& keys, const Lying<T>& values, int64_t n, const HeldOptions& options, float* to) {
+  Scratch<For::task> scratch(bytes_of<float>(shape.heads * n));
+  float* scores = scratch.take<float>(shape.heads * n);
+  for_blocks(shape, n, [&](int64_t j, int64_t count, int64_t h, int64_t first, int64_t queries) {
+    score(q + first * shape.d, queries, keys.at(j, h), keys.stride, count, shape.d, scores + first * n + j, n);
+  });
+  float* sums = to + 2 * shape.heads;
+  for (int64_t i = 0; i < shape.heads; ++i) std::tie(to[2 * i], to[2 * i + 1]) = exponentials(scores + i * n, n, options);
+  std::fill_n(sums, shape.heads * shape.dv, 0.0f);
+  for_blocks(shape, n, [&](int64_t j, int64_t count, int64_t h, int64_t first, int64_t queries) {
+    weigh(scores + first * n + j, n, queries, values.at(j, h), values.stride, count, shape.dv, sums + first * shape.dv);
+  });
+}
+
+/// What so many pieces of a row found, one after the other, as y [H, dv]. The first piece's sums are lost.
+template <typename T>
+void join(const Shape& shape, float* found, int64_t pieces, const float* sinks, T* y) {
+  const int64_t room = shape.room(), dv = shape.dv;
+  for (int64_t head = 0; head < shape.heads; ++head) {
+    const auto most = [&](int64_t i) { return found[i * room + 2 * head]; };
+    float* sum = found + 2 * shape.heads + head * dv;
+    float largest = sinks ? sinks[head] : -std::numeric_limits<float>::infinity();
+    for (int64_t i = 0; i < pieces; ++i) largest = std::max(largest, most(i));
+    float total = sinks ? std::exp(sinks[head] - largest) : 0;
+    for (int64_t i = 0; i < pieces; ++i) {
+      const float share = std::exp(most(i) - largest), *more = sum + i * room;
+      total += share * found[i * room + 2 * head + 1];
+      at_level([=] {
+        for (int64_t c = 0; c < dv; ++c) sum[c] = i == 0 ? share * sum[c] : sum[c] + share * more[c];
+      });
+    }
+    T* to = y + head * dv;
+    at_level([=] {
+      for (int64_t c = 0; c < dv; ++c) to[c] = from_float<T>(sum[c] / total);
+    });
+  }
+}
+
 template <typename T>
 void attend(const at::Tensor& q, std::span<const HeldKeys> held, const HeldOptions& options, const float* sinks, at::Tensor& y) {
-  const int64_t heads = q.size(1), d = q.size(2), dv = y.size(2), kv_heads = held[0].keys.size(1), group = heads / kv_heads;
+  const Shape shape{.heads = q.size(1), .kv_heads = held[0].keys.size(1), .d = q.size(2), .dv = y.size(2)};
   std::vector<Piece> pieces;
-  int64_t operations = 0, longest = 0;
+  int64_t operations = 0;
   for (int64_t t = 0; t < q.size(0); ++t) {
-    const int64_t m = held[static_cast<size_t>(t)].keys.size(0);
-    operations += 2 * m * heads * (d + dv);
-    longest = std::max(longest, std::min(m, kKeys));
-    for (int64_t h = 0; h < kv_heads; ++h)
-      for (int64_t i = 0; i < group; i += kHeads)
-        for (int64_t j = 0; j < m; j += kKeys) pieces.push_back({t, h, i, std::min(kHeads, group - i), j, std::min(kKeys, m - j)});
+    const int64_t m = held[static_cast<size_t>(t)].keys.size(0), most = std::clamp(m / kPieces, kLeastKeys, kMostKeys), count = (m + most - 1) / most;
+    const int64_t step = round_up((m + count - 1) / count, kBlock);  // pieces of nearly equal length
+    operations += 2 * m * shape.heads * (shape.d + shape.dv);
+    for (int64_t j = 0; j < m; j += step) pieces.push_back({t, j, std::min(step, m - j)});
   }
-  // Of each piece: for each of its queries the largest score, the sum of the exponentials, and the weighed values.
-  const int64_t most = std::min(kHeads, group), room = most * (2 + dv);
-  std::vector<float> found(pieces.size() * static_cast<size_t>(room));
+  const int64_t room = shape.room();
+  const std::unique_ptr<float[]> found(new float[pieces.size() * static_cast<size_t>(room)]);
   const T* queries = q.const_data_ptr<T>();
   const int64_t cost = operations / 4;  // keys and values mostly lie in a cache, where such products take a quarter of what weights do
   parallel_tasks(static_cast<int64_t>(pieces.size()), cost, [&](int64_t i) {
     const Piece& piece = pieces[static_cast<size_t>(i)];
     const HeldKeys& of = held[static_cast<size_t>(piece.row)];
-    const int64_t key_stride = of.keys.stride(0), value_stride = of.values.stride(0), n = piece.keys;
-    Scratch<For::task> scratch(bytes_of<float>(most * longest));
-    float* scores = scratch.take<float>(most * longest);
-    score(queries + (piece.row * heads + piece.head * group + piece.first_query) * d, piece.queries,
-          of.keys.const_data_ptr<T>() + piece.first_key * key_stride + piece.head * of.keys.stride(1), key_stride, n, d, scores);
-    float* to = found.data() + i * room;
-    for (int64_t g = 0; g < piece.queries; ++g) std::tie(to[2 * g], to[2 * g + 1]) = exponentials(scores + g * n, n, options);
-    weigh(scores, piece.queries, of.values.const_data_ptr<T>() + piece.first_key * value_stride + piece.head * of.values.stride(1), value_stride, n,
-          dv, to + 2 * most);
+    const int64_t at = piece.row * shape.heads * shape.d;
+    attend_piece<T>(shape, queries + at, {of.keys, piece.first_key}, {of.values, piece.first_key}, piece.keys, options,
+                    found.get() + i * room);
   });
-  // The pieces of a head follow one another, and are added in their order.
+  // The pieces of a row follow one another, and are added in their order.
   T* out = y.mutable_data_ptr<T>();
-  std::vector<float> sum(static_cast<size_t>(dv));
   for (size_t first = 0, last = 0; first < pieces.size(); first = last) {
-    const Piece& piece = pieces[first];
-    while (last < pieces.size() && (last == first || pieces[last].first_key > 0)) ++last;
-    for (int64_t g = 0; g < piece.queries; ++g) {
-      const int64_t head = piece.head * group + piece.first_query + g;
-      const auto of = [&](size_t i) { return found.data() + static_cast<int64_t>(i) * room; };
-      float largest = sinks ? sinks[head] : -std::numeric_limits<float>::infinity();
-      for (size_t i = first; i < last; ++i) largest = std::max(largest, of(i)[2 * g]);
-      float total = sinks ? std::exp(sinks[head] - largest) : 0;
-      std::fill(sum.begin(), sum.end(), 0.0f);
-      for (size_t i = first; i < last; ++i) {
-        const float share = std::exp(of(i)[2 * g] - largest);
-        total += share * of(i)[2 * g + 1];
-        for (int64_t c = 0; c < dv; ++c) sum[static_cast<size_t>(c)] += share * of(i)[2 * most + g * dv + c];
-      }
-      T* to = out + (piece.row * heads + head) * dv;
-      for (int64_t c = 0; c < dv; ++c) to[c] = from_float<T>(sum[static_cast<size_t>(c)] / total);
-    }
+    const int64_t row = pieces[first].row;
+    while (last < pieces.size() && pieces[last].row == row) ++last;
+    join(shape, found.get() + static_cast<int64_t>(first) * room, static_cast<int64_t>(last - first), sinks, out + row * shape.heads * shape.dv);
   }
 }
 

@@ -203,18 +203,30 @@ void narrow_rows(const float* src, int64_t ld, int64_t n, int64_t count, T* dst,
 
 }  // namespace
 
-/// Tiles and where the rows of each lie when they follow one another.
+/// Where the rows of tiles lie in their forms: one behind the other, but a row of x that several tiles have for their only one lies once.
 struct Places {
-  explicit Places(const std::vector<RowTile>& tiles) {
+  /// row: the row of x at each position; null: every position has its own.
+  explicit Places(const std::vector<RowTile>& tiles, const int64_t* row = nullptr) {
+    std::vector<int64_t> alone;  // the place of a row of x that is alone in a tile; less than 0: there is none yet
     for (const RowTile& tile : tiles) {
-      of.push_back(total);
+      positions += tile.count;
+      int64_t place = -1;
+      if (row && tile.count == 1) {
+        const auto source = static_cast<size_t>(row[tile.begin]);
+        if (source >= alone.size()) alone.resize(source + 1, -1);
+        place = alone[source];
+        if (place < 0) alone[source] = total;
+      }
+      first.push_back(place < 0);
+      of.push_back(place < 0 ? total : place);
       strips_of.push_back(strip_total);
-      total += tile.count;
+      if (place < 0) total += tile.count;
       strip_total += strip_columns(tile.count);
     }
   }
+  std::vector<bool> first;  ///< whether a tile's rows lie at no earlier tile's place
   std::vector<int64_t> of, strips_of;  ///< in rows; in columns of strips
-  int64_t total = 0, strip_total = 0;
+  int64_t positions = 0, total = 0, strip_total = 0;
 };
 
 /// The forms of rows that some stacks read, of one input: which there are, their memory, and making those of a tile.
@@ -247,9 +259,10 @@ class Forms {
     scale_ = scratch.template take<float>(columns_ * n * (k_ / 64));
     sum_ = scratch.template take<int16_t>(columns_ * n * (k_ / 64 * kColumnSums));
   }
-  /// Of tile t, whose rows are row(0), row(1) ...: const T* or const float*.
+  /// Of tile t, whose rows are row(0), row(1) ...: const T* or const float*. Nothing where an earlier tile makes them.
   template <typename Row>
   void make(int64_t t, const Row& row) const {
+    if (!places_.first[static_cast<size_t>(t)]) return;
     using X = std::remove_cvref_t<decltype(*row(0))>;
     const int64_t n = tiles_[t].count, at = places_.of[t];
     const Needed needed = of(n);
@@ -351,7 +364,7 @@ void map_few(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* 
     forms.make(t, [&](int64_t j) { return x + (tiles[t].begin + j) * k; });
   });
   const int64_t piece = piece_of(stack, m, static_cast<int64_t>(tiles.size())), pieces = (m + piece - 1) / piece, space = stack.together() * k;
-  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, operations_of(stack, places.total, m), [&](int64_t i) {
+  parallel_tasks(static_cast<int64_t>(tiles.size()) * pieces, operations_of(stack, places.positions, m), [&](int64_t i) {
     const RowTile& tile = tiles[i / pieces];
     const int64_t m0 = i % pieces * piece, mc = std::min(piece, m - m0);
     Scratch<For::task> task(bytes_of<float>(space) + bytes_of<float>(tile.count * piece));
@@ -372,13 +385,13 @@ template <typename T>
 void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const std::vector<RowTile>& tiles, T* y, T* keep_gate,
                         T* keep_up) {
   const int64_t F = w.hidden, D = w.in, O = w.out, count = static_cast<int64_t>(tiles.size());
-  const Places places(tiles);
-  Forms<T> x({&w.up, &w.gate}, tiles, places, D), hidden({&w.down}, tiles, places, F);
+  const Places places(tiles), x_places(tiles, rows.row);
+  Forms<T> x({&w.up, &w.gate}, tiles, x_places, D), hidden({&w.down}, tiles, places, F);
   Scratch<For::operation> scratch(bytes_of<float>(places.total * F) + x.bytes() + hidden.bytes());
   float* h = scratch.template take<float>(places.total * F);
   x.take(scratch);
   hidden.take(scratch);
-  for_tiles(tiles, places, D, [&](int64_t t) {
+  for_tiles(tiles, x_places, D, [&](int64_t t) {
     x.make(t, [&](int64_t j) {
       const int64_t position = tiles[t].begin + j;
       return rows.x + (rows.row ? rows.row[position] : position) * D;
@@ -387,7 +400,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
 
   const int64_t up_piece = piece_of(w.up, F, count), up_pieces = (F + up_piece - 1) / up_piece;
   const int64_t up_space = std::max(w.up.together(), w.gate.together()) * D;
-  parallel_tasks(count * up_pieces, operations_of(w.up, places.total, F) * (w.gate ? 2 : 1), [&](int64_t i) {
+  parallel_tasks(count * up_pieces, operations_of(w.up, places.positions, F) * (w.gate ? 2 : 1), [&](int64_t i) {
     const RowTile& tile = tiles[i / up_pieces];
     const int64_t f0 = i % up_pieces * up_piece, fc = std::min(up_piece, F - f0), n = tile.count, at = places.of[i / up_pieces];
     Scratch<For::task> task(bytes_of<float>(up_space) + 2 * bytes_of<float>(n * up_piece));
@@ -408,7 +421,7 @@ void ffn_forward_skinny(const FfnWeights<T>& w, const FfnRows<T>& rows, const st
   });
   const int64_t down_piece = piece_of(w.down, O, count), down_pieces = (O + down_piece - 1) / down_piece;
   const int64_t down_space = w.down.together() * F;
-  parallel_tasks(count * down_pieces, operations_of(w.down, places.total, O), [&](int64_t i) {
+  parallel_tasks(count * down_pieces, operations_of(w.down, places.positions, O), [&](int64_t i) {
     const RowTile& tile = tiles[i / down_pieces];
     const int64_t o0 = i % down_pieces * down_piece, oc = std::min(down_piece, O - o0);
     Scratch<For::task> task(bytes_of<float>(down_space) + bytes_of<float>(tile.count * down_piece));
