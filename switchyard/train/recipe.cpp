@@ -12,6 +12,8 @@ void Recipe::describe(Fields<Recipe>& f) {
   f("seed", &Recipe::seed, "of initial weights, data order and every random draw").range(0);
   f("from", &Recipe::from, "the model that training begins from, with its tokenizer: a published folder, a GGUF file, or a run; empty = "
     "the one that `model` describes, freshly drawn");
+  f("set", &Recipe::set, "KEY=VALUE: other values of options of the model `from`, as `switchyard show DIR --options` lists them: "
+    "mixtures.0.router.k=4 trains it with four experts at work");
   f("tokenizer", &Recipe::tokenizer, "how text becomes tokens");
   f("data", &Recipe::data, "what is read");
   f("model", &Recipe::model, "what is trained");
@@ -28,6 +30,7 @@ Recipe load_recipe(const std::string& path, const std::vector<std::string>& over
   check(recipe.from.empty() || !described, "train.from",
         "{}: the model comes from {}, so `model` cannot describe it; leave it out, or say `model: null` where an included recipe has it", path,
         recipe.from);
+  check(recipe.set.empty() || !recipe.from.empty(), "train.from", "{}: `set` changes the model that `from` names, and there is none; change `model`", path);
   if (recipe.output.empty()) recipe.output = (std::filesystem::path("runs") / std::filesystem::path(path).stem()).string();
   const TrainOptions& train = recipe.train;
   check(train.batch % train.accumulate == 0, "train.accumulate",

@@ -16,6 +16,7 @@ struct Recipe {
   std::string output;             ///< run folder; empty = runs/<file name without .yaml>
   int64_t seed = 1;
   std::string from;               ///< model that training begins from: a folder, a GGUF file or a run; empty = `model`, freshly drawn
+  std::vector<std::string> set;   ///< KEY=VALUE: options of that model that are others
   TokenizerOptions tokenizer;
   DataOptions data;
   ModelOptions model;
@@ -24,7 +25,7 @@ struct Recipe {
 };
 
 /// Reads a recipe with its includes and `key=value` overrides; throws yaml.* and options.* with file and line, and
-/// train.from for a recipe that both takes its model and describes one.
+/// train.from for a recipe that both takes its model and describes one, or changes one that it does not take.
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides = {});
 
 }  // namespace switchyard

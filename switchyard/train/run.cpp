@@ -336,7 +336,7 @@ RunResult begin(const fs::path& folder, Recipe recipe) {
     write_recipe(folder, recipe);
     return run.go();
   }
-  LoadedModel model = load_model(recipe.from, at::kFloat);
+  LoadedModel model = load_model(recipe.from, at::kFloat, recipe.set);
   const ModelOptions& options = model.decoder->options();
   check(recipe.data.sequence <= options.context, "train.sequence", "data.sequence is {} tokens, but the model of {} allows {}",
         recipe.data.sequence, recipe.from, options.context);

@@ -133,6 +133,23 @@ train: {{steps: 3, batch: 4, log_every: 1, evaluate_every: 0, optimiser: {{lr: 0
   EXPECT_EQ(metrics.find("router-z"), std::string::npos);
 }
 
+TEST_F(BegunFrom, OptionsCanBeSet) {
+  const TemporaryFolder folder;
+  publish("mixtral", folder / "model");
+  const std::string before = text_at(config_of(folder / "model"), "num_experts_per_tok");
+  ASSERT_NE(before, "3");
+  train(recipe_in(folder.path(), "model", {"set=[mixtures.0.router.k=3]", "train.steps=1"}));
+  for (const int64_t step : {0, 1}) EXPECT_EQ(text_at(config_of(checkpoint_folder(folder / "run", step)), "num_experts_per_tok"), "3");
+  const NetworkModel changed(load_model(folder / "model", {}, {"mixtures.0.router.k=3"}));
+  EXPECT_TRUE(some_logits(checkpoint_folder(folder / "run", 0)).equal(named_outputs(changed, at::arange(34).view({2, 17}), {})[0].second));
+  EXPECT_EQ(resume(folder / "run").step, 1);
+
+  fs::remove_all(folder / "run");
+  EXPECT_EQ(expect_error([&] { train(recipe_in(folder.path(), "model", {"set=[mixtures.0.router.j=1]"})); }).code(), "options.unknown_key");
+  write_text(folder / "nowhere.yaml", "set: [mixtures.0.router.k=3]\n");
+  EXPECT_EQ(expect_error([&] { load_recipe((folder / "nowhere.yaml").string()); }).code(), "train.from");
+}
+
 TEST_F(BegunFrom, MixturesGetTheRecipesLossesAndControllers) {
   const TemporaryFolder folder;
   publish("deepseek_v3", folder / "model");
