@@ -124,7 +124,7 @@ std::vector<Row> bench_gemm(const BenchOptions& o) {
     };
     if (!w.packed) {
       // Where libtorch multiplies bf16 value by value, only small tables have the time for it.
-      constexpr double kFewFlops = 4e9;
+      constexpr double kFewFlops = 2e10;
       if (ceiling == dtype || flops < kFewFlops) contenders.push_back({"libtorch_grouped_mm", dtype, flops, "GFLOP/s", [&] {
                               const at::NoGradGuard guard;
                               (void)at::_grouped_mm(x, w.tensor.transpose(1, 2), ends);
