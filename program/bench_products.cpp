@@ -123,7 +123,7 @@ std::vector<Row> bench_gemm(const BenchOptions& o) {
          }},
     };
     if (!w.packed) {
-      // Where libtorch multiplies bf16 value by value, only small tables have the time for it.
+      // Where libtorch's bf16 products are slow, only small tables have the time for them.
       constexpr double kFewFlops = 2e10;
       if (ceiling == dtype || flops < kFewFlops) contenders.push_back({"libtorch_grouped_mm", dtype, flops, "GFLOP/s", [&] {
                               const at::NoGradGuard guard;

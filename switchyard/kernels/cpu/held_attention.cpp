@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <tuple>
 #include <vector>
 
@@ -181,22 +180,23 @@ void attend(const at::Tensor& q, std::span<const HeldKeys> held, const HeldOptio
     for (int64_t j = 0; j < m; j += step) pieces.push_back({t, j, std::min(step, m - j)});
   }
   const int64_t room = shape.room();
-  const std::unique_ptr<float[]> found(new float[pieces.size() * static_cast<size_t>(room)]);
+  const int64_t numbers = static_cast<int64_t>(pieces.size()) * room;
+  Scratch<For::operation> scratch(bytes_of<float>(numbers));
+  float* found = scratch.take<float>(numbers);
   const T* queries = q.const_data_ptr<T>();
   const int64_t cost = operations / 4;  // keys and values mostly lie in a cache, where such products take a quarter of what weights do
   parallel_tasks(static_cast<int64_t>(pieces.size()), cost, [&](int64_t i) {
     const Piece& piece = pieces[static_cast<size_t>(i)];
     const HeldKeys& of = held[static_cast<size_t>(piece.row)];
     const int64_t at = piece.row * shape.heads * shape.d;
-    attend_piece<T>(shape, queries + at, {of.keys, piece.first_key}, {of.values, piece.first_key}, piece.keys, options,
-                    found.get() + i * room);
+    attend_piece<T>(shape, queries + at, {of.keys, piece.first_key}, {of.values, piece.first_key}, piece.keys, options, found + i * room);
   });
   // The pieces of a row follow one another, and are added in their order.
   T* out = y.mutable_data_ptr<T>();
   for (size_t first = 0, last = 0; first < pieces.size(); first = last) {
     const int64_t row = pieces[first].row;
     while (last < pieces.size() && pieces[last].row == row) ++last;
-    join(shape, found.get() + static_cast<int64_t>(first) * room, static_cast<int64_t>(last - first), sinks, out + row * shape.heads * shape.dv);
+    join(shape, found + static_cast<int64_t>(first) * room, static_cast<int64_t>(last - first), sinks, out + row * shape.heads * shape.dv);
   }
 }
 
