@@ -25,11 +25,12 @@ using namespace cpu;
 
 constexpr int64_t kHeads = 8;  ///< so many query heads meet keys at once, at most
 constexpr int64_t kLeastKeys = 32, kMostKeys = 1024, kPieces = 16;  ///< of a piece, and how many pieces there should be of a row's keys
+constexpr int64_t kKeysAHead = 8;  ///< a piece has at least so many for each query head that shares them: what it finds is written and read again
 constexpr int64_t kBlock = 8;  ///< keys that all heads meet before the next keys
 constexpr int64_t kLanes = 16;
 
-/// Some of the keys of a row of q.
-struct Piece { int64_t row, first_key, keys; };
+/// Some of the keys of a row of q, and query heads from `head` on.
+struct Piece { int64_t row, head, first_key, keys; };
 
 /// scores[i * ld + j] = <query i, key j>.
 template <typename T>
@@ -105,8 +106,10 @@ void weigh(const float* weight, int64_t ld, int64_t queries, const T* values, in
 struct Shape {
   int64_t heads, kv_heads, d, dv;
   int64_t group() const { return heads / kv_heads; }
-  /// What a piece gives: of each query head the largest score, the sum of the exponentials, and the weighed values.
-  int64_t room() const { return heads * (2 + dv); }
+  /// Query heads of a piece: a few where one key head is for all of them, so that what they read and write stays in a cache.
+  int64_t run() const { return kv_heads > 1 ? heads : std::min(heads, kHeads); }
+  /// What the piece whose first query head is that one computes.
+  Shape of_piece(int64_t head) const { return {std::min(run(), heads - head), kv_heads, d, dv}; }
 };
 
 /// Calls run(first key, keys, key head, first query head, query heads). Where key heads are several, all of them meet a few keys before the next
@@ -128,7 +131,7 @@ struct Lying {
   const T* at(int64_t j, int64_t head) const { return data + j * stride + head * head_stride; }
 };
 
-/// n keys and their values; q: [H, d].
+/// n keys and their values; q: [H, d]. Writes of each query head the largest score and the sum of the exponentials, then the weighed values of all.
 template <typename T>
 void attend_piece(const Shape& shape, const T* q, const Lying<T>& keys, const Lying<T>& values, int64_t n, const HeldOptions& options, float* to) {
   Scratch<For::task> scratch(bytes_of<float>(shape.heads * n));
@@ -144,42 +147,46 @@ void attend_piece(const Shape& shape, const T* q, const Lying<T>& keys, const Ly
   });
 }
 
-/// What so many pieces of a row found, one after the other, as y [H, dv]. The first piece's sums are lost.
+/// What so many pieces found of a query head of theirs, `room` apart, as y [dv]. sink: its own, or null. The first piece's sums are lost.
 template <typename T>
-void join(const Shape& shape, float* found, int64_t pieces, const float* sinks, T* y) {
-  const int64_t room = shape.room(), dv = shape.dv;
-  for (int64_t head = 0; head < shape.heads; ++head) {
-    const auto most = [&](int64_t i) { return found[i * room + 2 * head]; };
-    float* sum = found + 2 * shape.heads + head * dv;
-    float largest = sinks ? sinks[head] : -std::numeric_limits<float>::infinity();
-    for (int64_t i = 0; i < pieces; ++i) largest = std::max(largest, most(i));
-    float total = sinks ? std::exp(sinks[head] - largest) : 0;
-    for (int64_t i = 0; i < pieces; ++i) {
-      const float share = std::exp(most(i) - largest), *more = sum + i * room;
-      total += share * found[i * room + 2 * head + 1];
-      at_level([=] {
-        for (int64_t c = 0; c < dv; ++c) sum[c] = i == 0 ? share * sum[c] : sum[c] + share * more[c];
-      });
-    }
-    T* to = y + head * dv;
+void join(const Shape& shape, float* found, int64_t room, int64_t pieces, int64_t head, const float* sink, T* y) {
+  const int64_t dv = shape.dv;
+  const auto most = [&](int64_t i) { return found[i * room + 2 * head]; };
+  float* sum = found + 2 * shape.heads + head * dv;
+  float largest = sink ? *sink : -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < pieces; ++i) largest = std::max(largest, most(i));
+  float total = sink ? std::exp(*sink - largest) : 0;
+  for (int64_t i = 0; i < pieces; ++i) {
+    const float share = std::exp(most(i) - largest), *more = sum + i * room;
+    total += share * found[i * room + 2 * head + 1];
     at_level([=] {
-      for (int64_t c = 0; c < dv; ++c) to[c] = from_float<T>(sum[c] / total);
+      for (int64_t c = 0; c < dv; ++c) sum[c] = i == 0 ? share * sum[c] : sum[c] + share * more[c];
     });
   }
+  at_level([=] {
+    for (int64_t c = 0; c < dv; ++c) y[c] = from_float<T>(sum[c] / total);
+  });
 }
 
 template <typename T>
 void attend(const at::Tensor& q, std::span<const HeldKeys> held, const HeldOptions& options, const float* sinks, at::Tensor& y) {
   const Shape shape{.heads = q.size(1), .kv_heads = held[0].keys.size(1), .d = q.size(2), .dv = y.size(2)};
+  const int64_t least = std::clamp(kKeysAHead * shape.group(), kLeastKeys, kMostKeys);
+  const int64_t run = shape.run(), runs = (shape.heads + run - 1) / run;
   std::vector<Piece> pieces;
+  std::vector<int64_t> first;  // of the pieces of each row and run of heads, and the end of all
   int64_t operations = 0;
   for (int64_t t = 0; t < q.size(0); ++t) {
-    const int64_t m = held[static_cast<size_t>(t)].keys.size(0), most = std::clamp(m / kPieces, kLeastKeys, kMostKeys), count = (m + most - 1) / most;
+    const int64_t m = held[static_cast<size_t>(t)].keys.size(0), most = std::clamp(m / kPieces, least, kMostKeys), count = (m + most - 1) / most;
     const int64_t step = round_up((m + count - 1) / count, kBlock);  // pieces of nearly equal length
     operations += 2 * m * shape.heads * (shape.d + shape.dv);
-    for (int64_t j = 0; j < m; j += step) pieces.push_back({t, j, std::min(step, m - j)});
+    for (int64_t h = 0; h < shape.heads; h += run) {
+      first.push_back(static_cast<int64_t>(pieces.size()));
+      for (int64_t j = 0; j < m; j += step) pieces.push_back({t, h, j, std::min(step, m - j)});
+    }
   }
-  const int64_t room = shape.room();
+  first.push_back(static_cast<int64_t>(pieces.size()));
+  const int64_t room = run * (2 + shape.dv);
   const int64_t numbers = static_cast<int64_t>(pieces.size()) * room;
   Scratch<For::operation> scratch(bytes_of<float>(numbers));
   float* found = scratch.take<float>(numbers);
@@ -188,16 +195,16 @@ void attend(const at::Tensor& q, std::span<const HeldKeys> held, const HeldOptio
   parallel_tasks(static_cast<int64_t>(pieces.size()), cost, [&](int64_t i) {
     const Piece& piece = pieces[static_cast<size_t>(i)];
     const HeldKeys& of = held[static_cast<size_t>(piece.row)];
-    const int64_t at = piece.row * shape.heads * shape.d;
-    attend_piece<T>(shape, queries + at, {of.keys, piece.first_key}, {of.values, piece.first_key}, piece.keys, options, found + i * room);
+    const int64_t at = (piece.row * shape.heads + piece.head) * shape.d;
+    attend_piece<T>(shape.of_piece(piece.head), queries + at, {of.keys, piece.first_key}, {of.values, piece.first_key}, piece.keys, options, found + i * room);
   });
   // The pieces of a row follow one another, and are added in their order.
   T* out = y.mutable_data_ptr<T>();
-  for (size_t first = 0, last = 0; first < pieces.size(); first = last) {
-    const int64_t row = pieces[first].row;
-    while (last < pieces.size() && pieces[last].row == row) ++last;
-    join(shape, found + static_cast<int64_t>(first) * room, static_cast<int64_t>(last - first), sinks, out + row * shape.heads * shape.dv);
-  }
+  parallel_tasks(q.size(0) * shape.heads, numbers, [&](int64_t i) {
+    const int64_t head = i % shape.heads, of_run = head / run;
+    const auto at = static_cast<size_t>(i / shape.heads * runs + of_run);
+    join(shape.of_piece(of_run * run), found + first[at] * room, room, first[at + 1] - first[at], head % run, sinks ? sinks + head : nullptr, out + i * shape.dv);
+  });
 }
 
 }  // namespace
