@@ -1,7 +1,8 @@
 // Settings that libgomp and glibc read once, before main; so the program begins again with them. What is set already is obeyed.
 // - Threads that wait for each other give their cores away soon: libgomp spins for milliseconds, so that one busy neighbour on
 //   one core slows a computation tenfold.
-// - The heap lies in huge pages, for which faults and address translation cost a fraction.
+// - Where gradients are made the heap lies in huge pages, for which address translation costs a fraction. Not so for a prompt: virtual machines
+//   have rarely kept the memory of a huge page that is free, and its first use then takes milliseconds.
 // It begins again before libtorch's initialisers run, which take a quarter of a second; neither they nor those of the C library
 // have run here, so nothing but system calls is used.
 #include <alloca.h>
@@ -17,9 +18,13 @@ constexpr char kSpin[] = "GOMP_SPINCOUNT=0", kTunables[] = "GLIBC_TUNABLES=", kH
 
 bool is(const char* variable, const char* name) { return std::strncmp(variable, name, std::strlen(name)) == 0; }
 
-void begin_again(int, char** argv, char** environment) {
+bool makes_gradients(const char* verb) {
+  return verb != nullptr && (std::strcmp(verb, "train") == 0 || std::strcmp(verb, "resume") == 0 || std::strcmp(verb, "bench") == 0);
+}
+
+void begin_again(int arguments, char** argv, char** environment) {
   size_t count = 0, tunables = 0;
-  bool spin = false, huge = false;
+  bool spin = false, huge = arguments < 2 || !makes_gradients(argv[1]);
   for (; environment[count] != nullptr; ++count) {
     const char* variable = environment[count];
     spin = spin || is(variable, "OMP_WAIT_POLICY=") || is(variable, "GOMP_SPINCOUNT=");
