@@ -24,7 +24,7 @@ bool makes_gradients(const char* verb) {
 
 void begin_again(int arguments, char** argv, char** environment) {
   size_t count = 0, tunables = 0;
-  bool spin = false, huge = arguments < 2 || !makes_gradients(argv[1]);
+  bool spin = false, huge = arguments < 2 || !makes_gradients(argv[1]);  // set already, or not wanted
   for (; environment[count] != nullptr; ++count) {
     const char* variable = environment[count];
     spin = spin || is(variable, "OMP_WAIT_POLICY=") || is(variable, "GOMP_SPINCOUNT=");
