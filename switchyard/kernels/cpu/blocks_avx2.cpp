@@ -214,7 +214,7 @@ constexpr NamedBlockPath named() {
 }
 // Q8_0 goes a way of its own. Its bytes become floats as fast as three products of theirs are summed.
 constexpr NamedBlockPath kPaths[] = {
-    {"Q8_0", {decode<Q8_0>, decode_bf16<Q8_0>, dots<Q8_0>, byte_dots, 64, 64, false, false}},
+    {"Q8_0", {decode<Q8_0>, decode_bf16<Q8_0>, byte_dots, byte_dots, 64, 64, false, false}},
     named<Q4_0>(), named<MXFP4>(), named<Q4_K>(), named<Q5_K>(), named<Q6_K>()};
 
 }  // namespace

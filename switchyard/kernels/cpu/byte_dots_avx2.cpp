@@ -34,7 +34,7 @@ SWITCHYARD_INLINE float sum_of(Floats v) {
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
 
-// Few columns: bytes meet bytes as they lie.
+// Few columns: bytes meet bytes, or floats, as they lie.
 
 /// R rows, so many bytes apart, and N columns, w x = |w| (x with the sign of w); results go `step` apart.
 template <int R, int N>
@@ -66,8 +66,37 @@ void few_dots_of(const uint8_t* packed, int64_t apart, int64_t blocks, const Int
     for (int r = 0; r < R; ++r) out[n * ld + r * step] = sum_of(sums[r][n]);
 }
 
-template <int N>
-void few_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColumns& x, float* out, int64_t ld) {
+/// The same with float columns, [N, k].
+template <int R, int N>
+void few_dots_of(const uint8_t* packed, int64_t apart, int64_t blocks, const float* x, float* out, int64_t ld, int64_t step) {
+  const int64_t k = kBlock * blocks;
+  Floats sums[R][N];
+  for (auto& row : sums)
+    for (Floats& sum : row) sum = no_floats();
+  for (int64_t b = 0; b < blocks; ++b, x += kBlock) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const uint8_t* block = packed + r * apart + b * kBlockBytes;
+      const Floats scale = each(half_at(block));
+      Floats w[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) w[i] = to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + 2 + 8 * i))));
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        Floats sum = times(w[0], _mm256_loadu_ps(x + n * k));
+#pragma GCC unroll 3
+        for (int i = 1; i < 4; ++i) sum = plus_product(sum, w[i], _mm256_loadu_ps(x + n * k + 8 * i));
+        sums[r][n] = plus_product(sums[r][n], sum, scale);
+      }
+    }
+  }
+  for (int n = 0; n < N; ++n)
+    for (int r = 0; r < R; ++r) out[n * ld + r * step] = sum_of(sums[r][n]);
+}
+
+/// Columns: int8 or floats.
+template <int N, typename Columns>
+void few_dots_of(const uint8_t* packed, int64_t rows, int64_t blocks, const Columns& x, float* out, int64_t ld) {
   const int64_t row_bytes = blocks * kBlockBytes;
   constexpr int kStreams = N <= 2 ? 8 / N : 2;
   int64_t r = 0;
@@ -89,6 +118,10 @@ void few_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, co
       });
     }
   }
+}
+
+void few_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
+  for_columns(n, [=](auto columns) { few_dots_of<columns>(packed, rows, blocks, x, out, ld); });
 }
 
 // Many columns: sixteen rows at a time, one in each lane, as pairs of 16 bits. Two products of bytes would not fit in 16 bits with others, so
@@ -219,12 +252,17 @@ void byte_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, c
   if (grouped < rows) few_dots(packed + grouped * blocks * kBlockBytes, rows - grouped, blocks, n, x, out + grouped, ld);
 }
 
+void byte_dots(const uint8_t* packed, int64_t rows, int64_t blocks, int64_t n, const float* x, float* out, int64_t ld) {
+  few_dots(packed, rows, blocks, n, x, out, ld);
+}
+
 }  // namespace switchyard::kernels::cpu
 
 #else
 
 namespace switchyard::kernels::cpu {
 void byte_dots(const uint8_t*, int64_t, int64_t, int64_t, const IntColumns&, float*, int64_t) {}  // nobody asks for them
+void byte_dots(const uint8_t*, int64_t, int64_t, int64_t, const float*, float*, int64_t) {}
 }  // namespace switchyard::kernels::cpu
 
 #endif
