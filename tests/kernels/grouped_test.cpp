@@ -22,7 +22,7 @@ using switchyard::testing::relative;
 using switchyard::testing::tolerance;
 
 const std::vector<GroupedShape> kShapes = {{0, 3, 4, 6, 4},      {1, 1, 2, 2, 2},      {5, 3, 6, 10, 4},      {37, 4, 34, 50, 18},
-                                    {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}, {14, 5, 70, 130, 66}};
+                                    {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}, {14, 5, 70, 130, 66}, {20, 4, 264, 520, 34}, {12, 4, 300, 264, 270}};
 
 /// offset with some experts empty; all rows to the last one when `skewed`.
 at::Tensor offsets(int64_t rows, int64_t experts, bool skewed) {
@@ -174,18 +174,19 @@ TEST(GroupedKernels, ResultsDoNotDependOnTheThreadCount) {
 }
 
 TEST(GroupedKernels, AutocastRunsInBf16AndKeepsTheGradientOfFloatWeights) {
-  const GroupedShape s{60, 3, 32, 48, 32};
-  Ffn ffn(s, at::kFloat, {}, false), plain = ffn.as(at::kDouble);
-  const at::Tensor x = leaf(randn({s.rows, s.in}, 1), at::kFloat), xd = leaf(x, at::kDouble);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  const at::Tensor y = grouped_ffn(x, offsets(s.rows, s.experts, false), {}, {}, ffn.weights);
-  at::autocast::set_autocast_enabled(at::kCPU, false);
-  EXPECT_EQ(y.scalar_type(), at::kBFloat16);
-  y.sum().backward();
-  reference::grouped_ffn(xd, offsets(s.rows, s.experts, false), {}, {}, plain.weights, {}).sum().backward();
-  EXPECT_EQ(ffn.weights.up.grad().scalar_type(), at::kFloat);
-  EXPECT_LT(relative(ffn.weights.up.grad(), plain.weights.up.grad()), 4e-2);
-  EXPECT_LT(relative(x.grad(), xd.grad()), 4e-2);
+  for (const GroupedShape& s : {GroupedShape{60, 3, 32, 48, 32}, GroupedShape{12, 3, 300, 270, 300}}) {
+    Ffn ffn(s, at::kFloat, {}, false), plain = ffn.as(at::kDouble);
+    const at::Tensor x = leaf(randn({s.rows, s.in}, 1), at::kFloat), xd = leaf(x, at::kDouble);
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    const at::Tensor y = grouped_ffn(x, offsets(s.rows, s.experts, false), {}, {}, ffn.weights);
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+    y.sum().backward();
+    reference::grouped_ffn(xd, offsets(s.rows, s.experts, false), {}, {}, plain.weights, {}).sum().backward();
+    EXPECT_EQ(ffn.weights.up.grad().scalar_type(), at::kFloat);
+    EXPECT_LT(relative(ffn.weights.up.grad(), plain.weights.up.grad()), 4e-2);
+    EXPECT_LT(relative(x.grad(), xd.grad()), 4e-2);
+  }
 }
 
 TEST(GroupedKernels, AMapUsedTwiceOrWithoutAGraphIsTheSameMap) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "switchyard/kernels/cpu/activation.h"
+#include "switchyard/kernels/cpu/few_products.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/skinny.h"
@@ -201,11 +202,12 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
                    const GradientTiles<T>& g, const RowTile& tile) {
   const int64_t n = tile.count, np = round_up(n, kStep), F = w.hidden, O = w.out, D = w.in, e = tile.expert;
   const int64_t columns = round_up(n, kLane), chunk = std::min(kHidden, F), piece = std::min(kWidth, D);
-  const bool gated = static_cast<bool>(w.gate), again = in.up == nullptr;
+  const bool gated = static_cast<bool>(w.gate), again = in.up == nullptr, few = n <= few_in_backward<T>();
   const int64_t panel = std::max({O * chunk, F * piece, again ? chunk * Stack<T>::panel_stride(D) : 0});
   Scratch<For::task> scratch(bytes_of<T>(np * O) + bytes_of<T>(n * O) + 2 * bytes_of<T>(np * F) + bytes_of<T>(panel) +
                              7 * bytes_of<float>(columns * std::max(chunk, piece)) + 2 * bytes_of<float>(np) +
-                             (again ? bytes_of<T>(D * columns) : 0));
+                             (again ? bytes_of<T>(D * columns) : 0) +
+                             (few ? bytes_of<float>(n * std::max(F, O)) + bytes_of<float>(n * few_stride(F)) + bytes_of<float>(n * few_stride(D)) : 0));
   T* dy = scratch.template take<T>(np * O);
   T* dgate_rows = scratch.template take<T>(np * F);
   T* dup_rows = scratch.template take<T>(np * F);
@@ -227,6 +229,11 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
   }
   T* packed = again ? scratch.template take<T>(D * columns) : nullptr;
   if (again) pack_tile(w, rows, tile, columns, packed);
+  // Few rows meet whole matrices, in the order in which they lie.
+  float* floats = few ? scratch.template take<float>(n * std::max(F, O)) : nullptr;
+  float* all_dh = few ? scratch.template take<float>(n * few_stride(F)) : nullptr;
+  float* all_dx = few ? scratch.template take<float>(n * few_stride(D)) : nullptr;
+  if (few) few_times(w.down, e, 0, F, n, dy, floats, all_dh, false);
 
   const int64_t first = g.padded.begin[e], ld = g.padded.count(e), at = tile.begin - rows.offset[e];
   const int64_t depth = std::min(round_up(n, kStep), ld - at);
@@ -242,8 +249,13 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
     }
     std::fill(up + n * fc, up + np * fc, 0.0f);
     if (gated) std::fill(gate + n * fc, gate + np * fc, 0.0f);
-    const auto down = w.down.panel(e, 0, O, f0, fc, space);
-    product(np, fc, O, dy, O, down.data, down.ld, dh, fc, false);
+    if (few) {
+      for (int64_t j = 0; j < n; ++j) std::copy_n(all_dh + j * few_stride(F) + f0, fc, dh + j * fc);
+      std::fill(dh + n * fc, dh + np * fc, 0.0f);
+    } else {
+      const auto down = w.down.panel(e, 0, O, f0, fc, space);
+      product(np, fc, O, dy, O, down.data, down.ld, dh, fc, false);
+    }
     activate_slopes(w.activation, gated ? gate : nullptr, up, dh, gated ? dgate : nullptr, dup, h, np * fc);
     if (out.dweight) add_row_products(h, dh, n, fc, products);  // <y, dy> without y: <h, dh> plus the bias's share
     narrow_rows(dup, np, fc, scale, dup_rows + f0, F);
@@ -261,7 +273,12 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
       out.dweight[tile.begin + j] = sum;
     }
 
-  if (out.dx)
+  if (out.dx && few) {
+    if (gated) few_times(w.gate, e, 0, D, n, dgate_rows, floats, all_dx, false);
+    few_times(w.up, e, 0, D, n, dup_rows, floats, all_dx, gated);
+    for (int64_t j = 0; j < n; ++j) narrow(all_dx + j * few_stride(D), D, out.dx + (tile.begin + j) * D);
+  }
+  if (out.dx && !few)
     for (int64_t d0 = 0; d0 < D; d0 += piece) {
       const int64_t dc = std::min(piece, D - d0);
       float* dx = dh;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "switchyard/kernels/cpu/few_products.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/skinny.h"
@@ -55,10 +56,40 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   });
 }
 
+namespace {
+
+/// y[a] = x[a] W[e] for tiles of few rows: the weights are read as they lie.
+template <typename T>
+void map_few_rows(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const T* bias, T* y) {
+  const int64_t k = stack.m, n = stack.k, count = static_cast<int64_t>(tiles.size());
+  const int64_t parts = std::clamp<int64_t>(kTasks / count, 1, (n + kWide - 1) / kWide), part = round_up((n + parts - 1) / parts, kWide);
+  int64_t rows = 0;
+  for (const RowTile& tile : tiles) rows += tile.count;
+  parallel_tasks(count * parts, rows * k * n, [&](int64_t i) {
+    const RowTile& tile = tiles[i / parts];
+    const int64_t first = i % parts * part, width = std::min(part, n - first);
+    if (width <= 0) return;
+    const int64_t ld = few_stride(width);
+    Scratch<For::task> scratch(bytes_of<float>(tile.count * k) + bytes_of<float>(tile.count * ld));
+    float* left = scratch.template take<float>(tile.count * k);
+    float* out = scratch.template take<float>(tile.count * ld);
+    few_times(stack, tile.expert, first, width, tile.count, x + tile.begin * k, left, out, false);
+    for (int64_t j = 0; j < tile.count; ++j) {
+      float* row = out + j * ld;
+      for (int64_t c = 0; bias && c < width; ++c) row[c] += to_float(bias[tile.expert * n + first + c]);
+      narrow(row, width, y + (tile.begin + j) * n + first);
+    }
+  });
+}
+
+}  // namespace
+
 template <typename T>
 void map_rows(const Stack<T>& stack, int64_t experts, const T* x, const int64_t* offset, const T* bias, T* y) {
   const int64_t k = stack.m, n = stack.k;
-  const std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
+  std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
+  const std::vector<RowTile> few = take_few(tiles, offset, few_in_backward<T>());
+  if (!few.empty()) map_few_rows(stack, few, x, bias, y);
   parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * k * n, [&](int64_t i) {
     const RowTile& tile = tiles[i];
     const int64_t padded = round_up(tile.count, kStep), width = std::min(kWidth, n);

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
-
+#include "switchyard/kernels/cpu/few_products.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/stack.h"
 #include "switchyard/kernels/cpu/tiles.h"
+#include "switchyard/kernels/cpu/write_through.h"
 
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 
@@ -22,26 +20,14 @@ struct Tile { int64_t rows, columns; };
 template <typename T>
 Tile tile_size() { return product_copies(sizeof(T) == 2) ? Tile{256, 128} : Tile{64, 512}; }
 
-/// Writes past the caches: a stack's gradient is larger than they are, and nobody reads it soon.
-void write_through(float* dst, const float* src, int64_t count) {
-#if defined(__x86_64__)
-  int64_t i = 0;
-  for (; i < count && reinterpret_cast<uintptr_t>(dst + i) % 16 != 0; ++i) dst[i] = src[i];
-  for (; i + 4 <= count; i += 4) _mm_stream_ps(dst + i, _mm_loadu_ps(src + i));
-  for (; i < count; ++i) dst[i] = src[i];
-#else
-  std::memcpy(dst, src, sizeof(float) * count);
-#endif
-}
-
 /// rows x width of `tile` (null: zeros) into a gradient, from element `at` on with stride `ld`.
 template <typename T>
 void store(const float* tile, int64_t rows, int64_t width, const GradientStack<T>& grad, int64_t at, int64_t ld) {
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = tile ? tile + i * width : nullptr;
-    if (grad.wide && row) write_through(grad.wide + at + i * ld, row, width);
+    if (grad.wide && row) write_through(row, width, grad.wide + at + i * ld);
     else if (grad.wide) std::memset(grad.wide + at + i * ld, 0, sizeof(float) * width);
-    else if (row) narrow(row, width, grad.same + at + i * ld);
+    else if (row) write_through(row, width, grad.same + at + i * ld);
     else std::memset(static_cast<void*>(grad.same + at + i * ld), 0, sizeof(T) * width);
   }
 }
@@ -57,6 +43,13 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
   }
   const T* left = p.left + padded.begin[expert] * p.m + m0 * rows;
   const T* right = p.right + padded.begin[expert] * p.n;
+  if (bias)
+    for (int64_t i = 0; i < m; ++i) {
+      float sum = 0;
+      for (int64_t j = 0; j < rows; ++j) sum += to_float(left[i * rows + j]);
+      bias[i] = sum;
+    }
+  if (rows <= kFewOuter) return few_outer(m, rows, p.n, left, right, p.grad, first);
   Scratch<For::task> scratch(bytes_of<float>(m * std::min(most.columns, p.n)));
   float* tile = scratch.template take<float>(m * std::min(most.columns, p.n));
   for (int64_t n0 = 0; n0 < p.n; n0 += most.columns) {
@@ -64,12 +57,6 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
     product(m, n, rows, left, rows, right + n0 * kPair<T>, p.n, tile, n, false);
     store(tile, m, n, p.grad, first + n0, p.n);
   }
-  if (bias)
-    for (int64_t i = 0; i < m; ++i) {
-      float sum = 0;
-      for (int64_t j = 0; j < rows; ++j) sum += to_float(left[i * rows + j]);
-      bias[i] = sum;
-    }
 }
 
 }  // namespace
