@@ -5,7 +5,6 @@
 #include <type_traits>
 
 #include "switchyard/kernels/cpu/parallel.h"
-#include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/rows_apart.h"
 #include "switchyard/kernels/cpu/stack.h"
 #include "switchyard/kernels/cpu/tiles.h"
@@ -16,9 +15,8 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
-constexpr int64_t kTogether = kFewOuter;  ///< rows of the matrix that are met at once
-constexpr int64_t kMost = 32;             ///< rows that are few
-constexpr int64_t kColumns = 256;         ///< columns of them: they and one row of sums are a third of the first-level cache
+constexpr int64_t kTogether = kFewInBackward;  ///< rows of the matrix that are met at once
+constexpr int64_t kColumns = 256;              ///< columns of them: they and one row of sums are a third of the first-level cache
 
 /// So many columns of eight rows as floats, which displace one another in the first-level cache where they lie.
 struct alignas(64) Eight { float row[kTogether][kColumns]; };
@@ -53,7 +51,7 @@ void ask_for(const B* from, int64_t columns) {
 template <typename B>
 void times(int64_t n, int64_t depth, int64_t width, const float* a, int64_t lda, const B* b, int64_t ldb, float* out, int64_t ldo, bool add) {
   Eight eight;
-  float by[kMost][kTogether];
+  float by[kFewInBackward][kTogether];
   // Rows `apart`, each the beginning of a stream; of the last ones there may be fewer than eight. The next ones are asked for meanwhile.
   const auto meet = [&](int64_t first, int64_t apart, int64_t count, bool more, bool next) {
     for (int64_t j = 0; j < n; ++j)
@@ -77,9 +75,6 @@ void times(int64_t n, int64_t depth, int64_t width, const float* a, int64_t lda,
 }
 
 }  // namespace
-
-template <typename T>
-int64_t few_in_backward() { return product_copies(sizeof(T) < sizeof(float)) ? kMost : 8; }
 
 template <typename T>
 void few_times(const Stack<T>& stack, int64_t e, int64_t first, int64_t width, int64_t n, const T* a, float* floats, float* out, bool add) {
@@ -111,7 +106,6 @@ void few_outer(int64_t rows, int64_t n, int64_t width, const T* left, const T* r
 }
 
 #define SWITCHYARD_FEW(T)                                                                                                             \
-  template int64_t few_in_backward<T>();                                                                                              \
   template void few_times<T>(const Stack<T>&, int64_t, int64_t, int64_t, int64_t, const T*, float*, float*, bool);                     \
   template void few_outer<T>(int64_t, int64_t, int64_t, const T*, const T*, const GradientStack<T>&, int64_t);
 SWITCHYARD_FEW(float)

@@ -116,6 +116,29 @@ void take_strip(const c10::BFloat16* b, int64_t ldb, int64_t p, int64_t depth, i
   }
 }
 
+/// A strip's place: a line longer than it is, since strips of 16 KB would displace one another in the first-level cache.
+constexpr int64_t kPlace = kDepth * kStrip + kStrip;
+constexpr int64_t kRowsAhead = 16;  ///< rows of B that are asked for before they are taken
+
+/// Columns j0 ... j0 + columns of B, rows p ... p + depth, as strips kPlace apart. Row by row: lines of a column are far apart in memory, and few of
+/// them stay in a cache together.
+void take_strips(const float* b, int64_t ldb, int64_t p, int64_t depth, int64_t j0, int64_t columns, float* strips) {
+  const int64_t whole = columns / kStrip, rest = columns % kStrip;
+  for (int64_t i = 0; i < depth; ++i) {
+    const float* from = b + (p + i) * ldb + j0;
+    for (int64_t s = 0; s < whole; ++s, from += kStrip) {
+      if (i + kRowsAhead < depth) _mm_prefetch(reinterpret_cast<const char*>(from + kRowsAhead * ldb), _MM_HINT_T0);
+      float* to = strips + s * kPlace + i * kStrip;
+      _mm256_store_ps(to, _mm256_loadu_ps(from));
+      _mm256_store_ps(to + 8, _mm256_loadu_ps(from + 8));
+    }
+  }
+  if (rest > 0) take_strip(b, ldb, p, depth, j0 + whole * kStrip, rest, strips + whole * kPlace);
+}
+void take_strips(const c10::BFloat16* b, int64_t ldb, int64_t p, int64_t depth, int64_t j0, int64_t columns, float* strips) {
+  for (int64_t j = 0; j < columns; j += kStrip) take_strip(b, ldb, p, depth, j0 + j, std::min(kStrip, columns - j), strips + j / kStrip * kPlace);
+}
+
 /// Whether rows of A are made into floats first. Then they are read at once, and memory must have been asked for them before; as they lie,
 /// products wait for the first of them only, and the hardware follows.
 template <typename T> inline constexpr bool kMade = !std::is_same_v<T, float>;
@@ -145,7 +168,7 @@ SWITCHYARD_INLINE void fetch_part(const T* a, int64_t lda, int64_t rows, int64_t
 /// What a thread packs: some strips of B, and where they are not floats, rows of A.
 template <typename T>
 struct Packed {
-  alignas(64) float strips[kWidth / kStrip][kDepth * kStrip];
+  alignas(64) float strips[kWidth / kStrip][kPlace];
   alignas(64) float rows[kMade<T> ? kRows * kDepth : 16];
 };
 
@@ -158,8 +181,7 @@ void multiply_by_depth(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda,
     const T* next = p + kDepth < k ? a + p + kDepth : a + m * lda;  // of these rows, or of those behind them, which callers take next
     for (int64_t j0 = 0; j0 < n; j0 += kWidth) {
       const int64_t columns = std::min(kWidth, n - j0);
-      for (int64_t j = 0; j < columns; j += kStrip)
-        take_strip(b, ldb, p, depth, j0 + j, std::min(kStrip, columns - j), packed.strips[j / kStrip]);
+      take_strips(b, ldb, p, depth, j0, columns, packed.strips[0]);
       for (int64_t i0 = 0; i0 < m; i0 += kRows) {
         const int64_t rows = std::min(kRows, m - i0);
         const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, packed.rows);
@@ -179,9 +201,7 @@ void multiply_by_depth(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda,
 template <typename T>
 void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add, Packed<T>& packed) {
   const int64_t strips = (n + kStrip - 1) / kStrip;
-  for (int64_t p = 0; p < k; p += kDepth)
-    for (int64_t s = 0; s < strips; ++s)
-      take_strip(b, ldb, p, std::min(kDepth, k - p), s * kStrip, std::min(kStrip, n - s * kStrip), packed.strips[p / kDepth * strips + s]);
+  for (int64_t p = 0; p < k; p += kDepth) take_strips(b, ldb, p, std::min(kDepth, k - p), 0, n, packed.strips[p / kDepth * strips]);
   for (int64_t i = 0; i < m; i += kTile) {
     const int64_t rows = std::min<int64_t>(kTile, m - i);
     for (int64_t p = 0; p < k; p += kDepth) {

@@ -202,7 +202,7 @@ void backward_tile(const FfnWeights<T>& w, const FfnRows<T>& rows, const FfnGrad
                    const GradientTiles<T>& g, const RowTile& tile) {
   const int64_t n = tile.count, np = round_up(n, kStep), F = w.hidden, O = w.out, D = w.in, e = tile.expert;
   const int64_t columns = round_up(n, kLane), chunk = std::min(kHidden, F), piece = std::min(kWidth, D);
-  const bool gated = static_cast<bool>(w.gate), again = in.up == nullptr, few = n <= few_in_backward<T>();
+  const bool gated = static_cast<bool>(w.gate), again = in.up == nullptr, few = n <= kFewInBackward;
   const int64_t panel = std::max({O * chunk, F * piece, again ? chunk * Stack<T>::panel_stride(D) : 0});
   Scratch<For::task> scratch(bytes_of<T>(np * O) + bytes_of<T>(n * O) + 2 * bytes_of<T>(np * F) + bytes_of<T>(panel) +
                              7 * bytes_of<float>(columns * std::max(chunk, piece)) + 2 * bytes_of<float>(np) +

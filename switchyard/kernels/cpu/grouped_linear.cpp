@@ -88,7 +88,7 @@ template <typename T>
 void map_rows(const Stack<T>& stack, int64_t experts, const T* x, const int64_t* offset, const T* bias, T* y) {
   const int64_t k = stack.m, n = stack.k;
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
-  const std::vector<RowTile> few = take_few(tiles, offset, few_in_backward<T>());
+  const std::vector<RowTile> few = take_few(tiles, offset, kFewInBackward);
   if (!few.empty()) map_few_rows(stack, few, x, bias, y);
   parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * k * n, [&](int64_t i) {
     const RowTile& tile = tiles[i];

@@ -49,7 +49,7 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
       for (int64_t j = 0; j < rows; ++j) sum += to_float(left[i * rows + j]);
       bias[i] = sum;
     }
-  if (rows <= kFewOuter) return few_outer(m, rows, p.n, left, right, p.grad, first);
+  if (rows <= kFewInBackward) return few_outer(m, rows, p.n, left, right, p.grad, first);
   Scratch<For::task> scratch(bytes_of<float>(m * std::min(most.columns, p.n)));
   float* tile = scratch.template take<float>(m * std::min(most.columns, p.n));
   for (int64_t n0 = 0; n0 < p.n; n0 += most.columns) {
