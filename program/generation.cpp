@@ -45,7 +45,7 @@ void add_generation_options(CommandLine& line, GenerationArguments& arguments) {
   line.flag("--ignore-end", arguments.ignore_end, "write on past the end of the text");
   line.option("--fact", arguments.facts, "name=number: what a router asks about the text, such as domain=2")
       .repeatable();
-  line.option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored");
+  line.option("--dtype", arguments.dtype, "type of the weights in memory: float32, bfloat16, float16; default as stored, or float32 where tensors are of several types and config.json says so");
   add_activations_option(line, arguments.activations);
   add_set_option(line, arguments.set);
   add_adapter_options(line, arguments.adapters);
@@ -135,7 +135,7 @@ GenerateOptions generate_options(const GenerationArguments& arguments, const Ada
 std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const ModelArguments& arguments) {
   const auto& [dtype, activations, set, adapters] = arguments;
   check(activations.empty() || activations == "exact" || activations == "int8", "program.usage", "--activations {} is neither exact nor int8", activations);
-  LoadedModel loaded = load_model(folder, dtype.empty() ? std::nullopt : std::optional(dtype_named(dtype)), set);
+  LoadedModel loaded = load_model(folder, dtype.empty() ? type_of_mixed(folder) : std::optional(dtype_named(dtype)), set);
   if (activations == "int8") kernels::round_rows(loaded.decoder->schema());
   auto model = std::make_shared<AdaptedModel>(std::move(loaded));
   use_adapters(*model, adapters);

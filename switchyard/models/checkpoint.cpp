@@ -247,4 +247,18 @@ LoadedModel load_model(const fs::path& path, std::optional<at::ScalarType> dtype
   return model;
 }
 
+std::optional<at::ScalarType> type_of_mixed(const fs::path& path) {
+  if (!gguf_of(path).empty()) return std::nullopt;
+  const fs::path folder = model_folder(path);
+  const Node config = read_config(folder);
+  const Node* said = config.find("dtype") ? config.find("dtype") : config.find("torch_dtype");
+  if (config.find(kOurKey) || !said || !said->is_scalar() || said->scalar() != "float32") return std::nullopt;
+  bool wide = false, narrow = false;
+  for (const TensorInfo& info : open_weights(folder)->tensors()) {
+    wide = wide || info.dtype == "F32";
+    narrow = narrow || info.dtype == "BF16" || info.dtype == "F16";
+  }
+  return wide && narrow ? std::optional(at::kFloat) : std::nullopt;
+}
+
 }  // namespace switchyard

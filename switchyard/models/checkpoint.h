@@ -34,6 +34,10 @@ void save_model(const std::filesystem::path& folder, const Decoder& decoder, con
 /// model.tensor_shape, model.tensor_dtype, model.gguf, options.*, formats.*, with file and key or tensor named.
 LoadedModel load_model(const std::filesystem::path& path, std::optional<at::ScalarType> dtype = {}, const std::vector<std::string>& overrides = {});
 
+/// The type in which a published folder with tensors of several types is computed: float32 where its config says so; unset: as stored. Throws as
+/// load_model does.
+std::optional<at::ScalarType> type_of_mixed(const std::filesystem::path& path);
+
 /// A float type as config.json spells it ("bfloat16"), and back; throws model.dtype.
 std::string dtype_name(at::ScalarType type);
 at::ScalarType dtype_named(const std::string& name);

@@ -6,6 +6,7 @@
 
 #include "switchyard/base/files.h"
 #include "switchyard/convert/export.h"
+#include "switchyard/formats/quantised.h"
 #include "switchyard/formats/safetensors.h"
 #include "switchyard/models/families/composition.h"
 #include "tests/files.h"
@@ -112,6 +113,23 @@ TEST(Checkpoint, WeightsChangeTheirTypeOnDiskAndInMemory) {
   }
   EXPECT_EQ(dtype_name(dtype_named("bfloat16")), "bfloat16");
   EXPECT_EQ(expect_error([] { dtype_named("int8"); }).code(), "model.dtype");
+}
+
+TEST(Checkpoint, AFolderOfSeveralTypesIsComputedInTheTypeThatItsConfigNames) {
+  const TemporaryFolder folder;
+  NamedTensors tensors;
+  const auto weights = open_weights(golden("granitemoe"));
+  for (const TensorInfo& info : weights->tensors()) tensors.push_back({info.name, weights->get(info.name).to(tensors.empty() ? at::kBFloat16 : at::kFloat)});
+  write_safetensors(folder / "model.safetensors", tensors);
+  auto config = json_from(read_file(golden("granitemoe/config.json")));
+  const auto type_where_it_says = [&](const char* type) {
+    config["dtype"] = type;
+    write_text(folder / "config.json", config.dump());
+    return type_of_mixed(folder.path());
+  };
+  EXPECT_EQ(type_where_it_says("float32"), at::kFloat);
+  EXPECT_EQ(type_where_it_says("bfloat16"), std::nullopt);
+  EXPECT_EQ(type_of_mixed(golden("granitemoe")), std::nullopt);
 }
 
 TEST(Checkpoint, LoadedWeightsCanBeTrained) {
