@@ -1,8 +1,6 @@
 #include "switchyard/kernels/cpu/few_products.h"
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/rows_apart.h"
@@ -31,15 +29,6 @@ void add_eight(const float* by, const Eight& eight, int64_t columns, bool add, f
       to[c] = low + a4 * eight.row[4][c] + a5 * eight.row[5][c] + a6 * eight.row[6][c] + a7 * eight.row[7][c];
     }
   });
-}
-
-template <typename B>
-void widen(const B* from, int64_t columns, float* to) {
-  if constexpr (std::is_same_v<B, float>) std::memcpy(to, from, sizeof(float) * columns);
-  else
-    at_level([=] {
-      for (int64_t c = 0; c < columns; ++c) to[c] = to_float(from[c]);
-    });
 }
 
 template <typename B>

@@ -23,6 +23,12 @@ constexpr int64_t kTasks = 16;   ///< tasks that there should be
 constexpr int64_t kLane = 16;    ///< columns are padded to it
 constexpr int64_t kStep = 8;     ///< rows are padded to it: few shapes of products, as each costs a compilation once
 
+/// Outputs a task takes of tiles that are so many: few tiles, as of one matrix that many rows meet, are cut over its outputs too.
+int64_t outputs_of(int64_t tiles, int64_t outputs) {
+  const int64_t most = std::max<int64_t>(1, (outputs + kWide - 1) / kWide), parts = std::clamp<int64_t>(kTasks / std::max<int64_t>(1, tiles), 1, most);
+  return std::max(kWide, round_up((outputs + parts - 1) / parts, kWide));
+}
+
 }  // namespace
 
 template <typename T>
@@ -31,13 +37,10 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
   const std::vector<RowTile> few = take_few(tiles, offset, few_rows(stack));
   if (!few.empty()) map_few(stack, few, x, bias, y);
-  // Few tiles, as of one matrix that many rows meet, are cut over its outputs too.
-  const int64_t parts = tiles.empty() ? 1 : std::clamp<int64_t>(kTasks / static_cast<int64_t>(tiles.size()), 1, (m + kWide - 1) / kWide);
-  const int64_t part = round_up((m + parts - 1) / parts, kWide);
+  const int64_t part = outputs_of(static_cast<int64_t>(tiles.size()), m), parts = (m + part - 1) / part;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * parts, offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / parts];
     const int64_t begin = i % parts * part, end = std::min(m, begin + part);
-    if (begin >= end) return;
     const int64_t columns = round_up(tile.count, kLane), width = std::min(stack.same && columns <= kFew ? kWide : kWidth, m);
     Scratch<For::task> scratch(bytes_of<T>(k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
     T* packed = scratch.template take<T>(k * columns);
@@ -62,13 +65,12 @@ namespace {
 template <typename T>
 void map_few_rows(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const T* bias, T* y) {
   const int64_t k = stack.m, n = stack.k, count = static_cast<int64_t>(tiles.size());
-  const int64_t parts = std::clamp<int64_t>(kTasks / count, 1, (n + kWide - 1) / kWide), part = round_up((n + parts - 1) / parts, kWide);
+  const int64_t part = outputs_of(count, n), parts = (n + part - 1) / part;
   int64_t rows = 0;
   for (const RowTile& tile : tiles) rows += tile.count;
   parallel_tasks(count * parts, rows * k * n, [&](int64_t i) {
     const RowTile& tile = tiles[i / parts];
     const int64_t first = i % parts * part, width = std::min(part, n - first);
-    if (width <= 0) return;
     const int64_t ld = few_stride(width);
     Scratch<For::task> scratch(bytes_of<float>(tile.count * k) + bytes_of<float>(tile.count * ld));
     float* left = scratch.template take<float>(tile.count * k);

@@ -188,13 +188,6 @@ template bool takes_many_ints<c10::BFloat16>(const Stack<c10::BFloat16>&);
 
 namespace {
 
-template <typename T>
-void widen(const T* src, int64_t count, float* dst) {
-  at_level([=] {
-    for (int64_t i = 0; i < count; ++i) dst[i] = to_float(src[i]);
-  });
-}
-
 /// dst[i, r] = T(src[i * ld + r]).
 template <typename T>
 void narrow_rows(const float* src, int64_t ld, int64_t n, int64_t count, T* dst, int64_t dst_ld) {

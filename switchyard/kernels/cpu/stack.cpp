@@ -23,6 +23,17 @@ void narrow(const float* src, int64_t count, T* dst) {
   });
 }
 
+template <typename T>
+void widen(const T* src, int64_t count, float* dst) {
+  if constexpr (std::is_same_v<T, float>) std::memcpy(dst, src, sizeof(float) * static_cast<size_t>(count));
+  else
+    at_level([=] {
+      for (int64_t i = 0; i < count; ++i) dst[i] = to_float(src[i]);
+    });
+}
+template void widen<float>(const float*, int64_t, float*);
+template void widen<c10::BFloat16>(const c10::BFloat16*, int64_t, float*);
+
 namespace {
 
 /// Columns up to which a row that is copied is read no more often than it would miss where it lies.

@@ -45,5 +45,8 @@ Stack<T> packed_stack(const PackedRows& packed, int64_t m, int64_t k) {
 /// dst[i] = T(src[i]), vectorised.
 template <typename T>
 void narrow(const float* src, int64_t count, T* dst);
+/// dst[i] = src[i], vectorised.
+template <typename T>
+void widen(const T* src, int64_t count, float* dst);
 
 }  // namespace switchyard::kernels::cpu

@@ -2,39 +2,43 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #if defined(__x86_64__)
-#include <xmmintrin.h>
+#include <emmintrin.h>
 #endif
 
 #include "switchyard/kernels/cpu/stack.h"
 
 namespace switchyard::kernels::cpu {
 
-inline void write_through(const float* src, int64_t count, float* dst) {
+inline void write_bytes_through(const void* src, size_t count, void* dst) {
 #if defined(__x86_64__)
-  int64_t i = 0;
-  for (; i < count && reinterpret_cast<uintptr_t>(dst + i) % 16 != 0; ++i) dst[i] = src[i];
-  for (; i + 4 <= count; i += 4) _mm_stream_ps(dst + i, _mm_loadu_ps(src + i));
-  for (; i < count; ++i) dst[i] = src[i];
+  const auto* from = static_cast<const std::byte*>(src);
+  auto* to = static_cast<std::byte*>(dst);
+  const size_t before = std::min(count, (16 - reinterpret_cast<uintptr_t>(to) % 16) % 16);
+  std::memcpy(to, from, before);
+  size_t i = before;
+  for (; i + 16 <= count; i += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+  std::memcpy(to + i, from + i, count - i);
 #else
-  std::memcpy(dst, src, sizeof(float) * count);
+  std::memcpy(dst, src, count);
 #endif
 }
+
+inline void write_through(const float* src, int64_t count, float* dst) { write_bytes_through(src, sizeof(float) * static_cast<size_t>(count), dst); }
 
 /// Rounded to bf16.
 inline void write_through(const float* src, int64_t count, c10::BFloat16* dst) {
   constexpr int64_t kOnce = 256;
-  alignas(16) c10::BFloat16 halves[kOnce];
-  const int64_t before = reinterpret_cast<uintptr_t>(dst) % 4 == 0 ? 0 : std::min<int64_t>(1, count);  // then pairs are floats
-  if (before > 0) narrow(src, 1, dst);
-  for (int64_t i = before; i < count; i += kOnce) {
+  c10::BFloat16 halves[kOnce];
+  for (int64_t i = 0; i < count; i += kOnce) {
     const int64_t here = std::min(kOnce, count - i);
     narrow(src + i, here, halves);
-    write_through(reinterpret_cast<const float*>(halves), here / 2, reinterpret_cast<float*>(dst + i));
-    if (here % 2 != 0) dst[i + here - 1] = halves[here - 1];
+    write_bytes_through(halves, sizeof(c10::BFloat16) * static_cast<size_t>(here), dst + i);
   }
 }
 
