@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "switchyard/base/error.h"
+#include "switchyard/base/memory.h"
 #include "switchyard/base/progress.h"
 #include "switchyard/infer/generation_config.h"
 #include "switchyard/kernels/packed_weight.h"
@@ -138,6 +139,7 @@ std::shared_ptr<const AdaptedModel> open_model(const std::string& folder, const 
   LoadedModel loaded = load_model(folder, dtype.empty() ? type_of_mixed(folder) : std::optional(dtype_named(dtype)), set);
   if (activations == "int8") kernels::round_rows(loaded.decoder->schema());
   auto model = std::make_shared<AdaptedModel>(std::move(loaded));
+  give_back_code();  // what reading a model's files needed
   use_adapters(*model, adapters);
   return model;
 }

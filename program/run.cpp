@@ -19,6 +19,7 @@
 
 #include "program/verb.h"
 #include "switchyard/base/error.h"
+#include "switchyard/base/large_blocks.h"
 #include "switchyard/base/memory.h"
 #include "switchyard/base/options.h"
 #include "switchyard/base/progress.h"
@@ -160,14 +161,16 @@ std::string overview(const std::vector<Verb>& verbs) {
 
 }  // namespace
 
-/// Large tensors come and go with every step. The allocator would give their pages back each time, and the system clear them
-/// anew: up to a quarter of a training step. So freed memory stays with the process. (libtorch's own way to huge pages,
-/// THP_MEM_ALLOC_ENABLE, aligns every tensor to 2 MB; small pieces then settle in the gaps, and the heap grows for ever.)
+/// Tensors come and go with every step. The allocator would give their pages back each time, and the system clear them anew: up to
+/// a quarter of a training step. So freed memory stays with the process, that of large tensors apart from the heap. (libtorch's own
+/// way to huge pages, THP_MEM_ALLOC_ENABLE, aligns every tensor to 2 MB; small pieces then settle in the gaps, and the heap grows for
+/// ever.)
 void keep_memory() {
 #if defined(__GLIBC__)
   ::mallopt(M_MMAP_MAX, 0);
   ::mallopt(M_TRIM_THRESHOLD, -1);  // never
 #endif
+  keep_large_blocks();
 }
 
 void print(std::string_view text) {
