@@ -63,69 +63,56 @@ SWITCHYARD_INLINE void for_parts(int64_t runs, const F& f) {
 
 // Few columns meet values as they are unpacked.
 
-/// sums[kVectors n + v] += <rows of vector v, the values of part j of column n>, for N columns and V vectors from `first` on.
-template <typename Format, int j, int N, int V>
-SWITCHYARD_INLINE void meet_vectors(const uint8_t* step, int64_t runs, int64_t first, const Heads* heads, const IntColumns& x, int64_t k, Floats* sums) {
-  constexpr int kSums = V * N, kTimes = Format::kShared ? std::min(4, kDwords<Format>) : kDwords<Format>;
+/// Value s of the sixteen dwords of a part that are met one after the other: which of the pair, and of which pair. Where registers are few a
+/// run is met as a whole before the other; where a vector holds all rows they take turns, so that no sum waits for itself.
+template <typename Format>
+struct Turn {
+  static constexpr bool kByTurns = kVectors == 1;
+  int i, c;
+  constexpr explicit Turn(int s)
+      : i(kByTurns ? s % 2 : Format::kShared ? s / 4 % 2 : s / 8), c(kByTurns ? s / 2 : Format::kShared ? s / 8 * 4 + s % 4 : s % 8) {}
+};
+
+/// sums[kVectors n + v] += <rows of vector v, the values of part j of column n>, for N columns.
+template <typename Format, int j, int N>
+[[gnu::noinline]] void meet_part(const uint8_t* step, int64_t runs, const Heads* heads, const IntColumns& x, int64_t k, Floats* sums) {
+  constexpr int kSums = kVectors * N, kTimes = Format::kShared ? std::min(4, kDwords<Format>) : kDwords<Format>;
   Ints part[2][kSums];
   Whole<Format> whole[kSums];
-  Scales scales[V];
+  Scales scales[kVectors];
 #pragma GCC unroll 2
-  for (int v = 0; v < V; ++v) Format::template scales<j>(heads[first + v], scales[v]);
-#pragma GCC unroll 8
-  for (int c = 0; c < 8; ++c) {
-    const int run = Format::kShared ? c / 4 : 0, at = c % 4;
-    const auto add = [&](int n, int v, int i, Ints values, Ints four) __attribute__((always_inline)) {
-      Ints& sum = part[i][V * n + v];
-      sum = c % kTimes == 0 ? products(values, four) : plus_products(sum, values, four);
-    };
-    Ints values[V][2];
-    if constexpr (V == 1) {
-      Format::template pair<j>(Step<Format>(step, runs, first), c, values[0][0], values[0][1]);
+  for (int v = 0; v < kVectors; ++v) Format::template scales<j>(heads[v], scales[v]);
+#pragma GCC unroll 16
+  for (int s = 0; s < 16; ++s) {
+    const Turn<Format> turn(s);
+    const int i = turn.i, c = turn.c;
+    if (!Turn<Format>::kByTurns && i == 1 && c % (Format::kShared ? 4 : 8) == 0) asm volatile("" ::: "memory");  // what was read is read again, not kept
+    Ints* const of = part[Turn<Format>::kByTurns ? i : 0];
+    Ints values[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      Ints pair[2];
+      Format::template pair<j>(Step<Format>(step, runs, v), c, pair[0], pair[1]);
+      values[v] = pair[i];
+    }
 #pragma GCC unroll 3
-      for (int n = 0; n < N; ++n) {
-        const int8_t* q = x.q + n * k;
-        const Ints four[2] = {each_four(q + 4 * Format::low_at(j, c)), each_four(q + 4 * Format::high_at(j, c))};
+    for (int n = 0; n < N; ++n) {
+      const Ints four = each_four(x.q + n * k + 4 * (i == 0 ? Format::low_at(j, c) : Format::high_at(j, c)));
 #pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i) add(n, 0, i, values[0][i], four[i]);
-      }
-    } else {
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) Format::template pair<j>(Step<Format>(step, runs, first + v), c, values[v][0], values[v][1]);
-#pragma GCC unroll 2
-      for (int n = 0; n < N; ++n) {
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i) {
-          const Ints four = each_four(x.q + n * k + 4 * (i == 0 ? Format::low_at(j, c) : Format::high_at(j, c)));
-#pragma GCC unroll 2
-          for (int v = 0; v < V; ++v) add(n, v, i, values[v][i], four);
-        }
+      for (int v = 0; v < kVectors; ++v) {
+        Ints& sum = of[kVectors * n + v];
+        sum = c % kTimes == 0 ? products(values[v], four) : plus_products(sum, values[v], four);
       }
     }
     if (c % kTimes != kTimes - 1) continue;
 #pragma GCC unroll 6
-    for (int s = 0; s < kSums; ++s) {
-      const Scales& of = scales[s % V];
-      if constexpr (Format::kShared) {
-        add_sum(whole[s], at < kTimes, part[0][s], of, run, at);
-        add_sum(whole[s], false, part[1][s], of, run, at);
-      } else {
-        for (int i = 0; i < 2; ++i) add_sum(whole[s], c < kTimes, part[i][s], of, i, c);
-      }
+    for (int t = 0; t < kSums; ++t) {
+      if constexpr (Format::kShared) add_sum(whole[t], i == 0 && c % 4 < kTimes, of[t], scales[t % kVectors], c / 4, c % 4);
+      else add_sum(whole[t], c < kTimes, of[t], scales[t % kVectors], i, c);
     }
   }
 #pragma GCC unroll 6
-  for (int s = 0; s < kSums; ++s) {
-    Floats& total = sums[kVectors * (s / V) + first + s % V];
-    total = with_part(total, whole[s], scales[s % V], j, x.from(s / V, k));
-  }
-}
-
-template <typename Format, int j, int N>
-[[gnu::noinline]] void meet_part(const uint8_t* step, int64_t runs, const Heads* heads, const IntColumns& x, int64_t k, Floats* sums) {
-  if constexpr (N == 1 || (N == 2 && Format::kRun == 32)) meet_vectors<Format, j, N, kVectors>(step, runs, 0, heads, x, k, sums);
-  else
-    for (int64_t v = 0; v < kVectors; ++v) meet_vectors<Format, j, N, 1>(step, runs, v, heads, x, k, sums);
+  for (int t = 0; t < kSums; ++t) sums[t] = with_part(sums[t], whole[t], scales[t % kVectors], j, x.from(t / kVectors, k));
 }
 
 template <typename Format>
@@ -139,21 +126,24 @@ template <typename Format> constexpr int64_t kStepBytes = kRows * kBlocks<Format
 template <typename Format> constexpr uint32_t kStepLines = (kStepBytes<Format> + 63) / 64;  ///< of memory
 
 /// Reads some lines of a step that will be needed, in the order of addresses: all at once would take every buffer that waits for memory, and
-/// two places by turns are no stream. They go to the second-level cache, since sixteen rows fill the first. Null: nothing.
+/// two places by turns are no stream. What comes next goes to the first-level cache; what comes after other rows, which fill that one, to the
+/// second. Null: nothing.
+template <bool kNext>
 SWITCHYARD_INLINE void read_ahead(const uint8_t* step, uint32_t first, uint32_t lines) {
-  for (uint32_t line = first; step && line < first + lines; ++line) _mm_prefetch(reinterpret_cast<const char*>(step + 64 * line), _MM_HINT_T1);
+  for (uint32_t line = first; step && line < first + lines; ++line)
+    _mm_prefetch(reinterpret_cast<const char*>(step + 64 * line), kNext ? _MM_HINT_T0 : _MM_HINT_T1);
 }
 
 /// sums[streams][kVectors n + v] += <rows, the values of a step of column n>, for N columns and groups `far` apart that are read at once, 64 values
 /// of one after those of another: what is read ahead of one comes while the others are multiplied.
-template <typename Format, int N, int64_t kStreams>
+template <typename Format, int N, int64_t kStreams, bool kTurned>
 SWITCHYARD_INLINE void meet_few(const uint8_t* step, const uint8_t* ahead, int64_t streams, int64_t far, int64_t runs, const IntColumns& x, int64_t k, Floats (*sums)[kVectors * N]) {
   Heads heads[kStreams][kVectors];
   for (int64_t s = 0; s < streams; ++s) read_heads<Format>(step + s * far, runs, heads[s]);
   for_parts(runs, [&](auto j) __attribute__((always_inline)) {
     for (int64_t s = 0; s < streams; ++s) {
       constexpr uint32_t kShare = (kStepLines<Format> + 3) / 4;
-      read_ahead(ahead ? ahead + s * far : nullptr, kShare * j, kShare);
+      read_ahead<kTurned>(ahead ? ahead + s * far : nullptr, kShare * j, kShare);
       meet_part<Format, j, N>(step + s * far, runs, heads[s], x, k, sums[s]);
     }
   });
@@ -223,7 +213,7 @@ void meet_many(const uint8_t* step, const uint8_t* ahead, int64_t runs, Group& g
   const uint32_t times = static_cast<uint32_t>(columns + kTogether - 1) / kTogether, share = (kStepLines<Format> + times - 1) / times;
   for (int64_t v = 0; v < kVectors; ++v) unpack<Format>(Step<Format>(step, runs, v), g.scales[v], g.u[v]);
   for (int64_t j = 0; j < columns; j += kTogether) {
-    read_ahead(ahead, static_cast<uint32_t>(j / kTogether) * share, share);
+    read_ahead<false>(ahead, static_cast<uint32_t>(j / kTogether) * share, share);
     const IntColumns here = x.from(j, k);
     Floats* to = sums + kVectors * j;
     switch (columns - j) {
@@ -300,7 +290,7 @@ void few_meet(const uint8_t* packed, int64_t rows, int64_t blocks, const IntColu
       for (Floats& sum : of) sum = no_floats();
     for_steps<Format>(blocks, [&](int64_t b, int64_t runs) {
       const uint8_t* step = groups.step(first * kRows, b, runs);
-      meet_few<Format, N, kStreams>(step, groups.ahead(first * kRows, b), streams, apart * group_bytes, runs, x.values(b * kValues), k, sums);
+      meet_few<Format, N, kStreams, kTurned>(step, groups.ahead(first * kRows, b), streams, apart * group_bytes, runs, x.values(b * kValues), k, sums);
     });
     for (int64_t s = 0; s < streams; ++s)
       for (int64_t i = 0; i < kVectors * N; ++i) store(out + i / kVectors * ld + (first + s * apart) * kRows + i % kVectors * kLanes, sums[s][i]);
