@@ -122,18 +122,19 @@ LargeBlocks* LargeBlocks::the = nullptr;
 
 }  // namespace
 
-void keep_large_blocks() {
-  if (LargeBlocks::the != nullptr) return;
+bool keep_large_blocks() {
+  if (LargeBlocks::the != nullptr) return true;
   void* range = ::mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (range == MAP_FAILED) return;  // a limit on addresses: the heap serves as before
+  if (range == MAP_FAILED) return false;  // the heap serves as before
   if (heap_in_huge_pages()) (void)::madvise(range, kReserved, MADV_HUGEPAGE);
   LargeBlocks::the = new LargeBlocks(static_cast<char*>(range), c10::GetCPUAllocator());  // as long as the process
   c10::SetCPUAllocator(LargeBlocks::the);
+  return true;
 }
 
 }  // namespace switchyard
 #else
 namespace switchyard {
-void keep_large_blocks() {}
+bool keep_large_blocks() { return false; }
 }  // namespace switchyard
 #endif

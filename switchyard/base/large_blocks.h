@@ -6,7 +6,8 @@ namespace switchyard {
 /// From here on tensors of 1 MB or more on the CPU lie in a range of addresses of their own, and what they free stays with the
 /// process. In the heap a small piece settles where a large tensor was, and the next large one then goes to new memory, which the
 /// system clears first. Best fit, the lowest address among equals; neighbours that are free become one. In huge pages where the
-/// heap is. Once, before tensors are made; no effect where there is no Linux.
-void keep_large_blocks();
+/// heap is. Before tensors are made. False where it cannot be: without Linux, under a limit on addresses, and with the address
+/// sanitizer, which has its own.
+bool keep_large_blocks();
 
 }  // namespace switchyard

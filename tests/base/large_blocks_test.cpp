@@ -31,14 +31,14 @@ std::vector<const void*> step(std::vector<at::Tensor>& survivors) {
 }
 
 TEST(LargeBlocks, StepThatRepeatsFindsItsMemoryAgain) {
-  keep_large_blocks();
+  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
   std::vector<at::Tensor> survivors;
   const auto first = step(survivors);
   for (int round = 0; round < 20; ++round) EXPECT_EQ(step(survivors), first);
 }
 
 TEST(LargeBlocks, NeighboursThatAreFreeBecomeOne) {
-  keep_large_blocks();
+  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
   for (const std::vector<int>& order : {std::vector<int>{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {0, 2, 1}}) {
     std::vector<at::Tensor> parts;
     for (int i = 0; i < 3; ++i) parts.push_back(bytes(30 * kMegabyte));
@@ -50,7 +50,7 @@ TEST(LargeBlocks, NeighboursThatAreFreeBecomeOne) {
 }
 
 TEST(LargeBlocks, HoldsWhatWasWrittenFromManyThreads) {
-  keep_large_blocks();
+  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
   const auto work = [](uint32_t seed) {
     std::mt19937 random(seed);
     std::vector<std::pair<at::Tensor, uint8_t>> live;
@@ -73,7 +73,7 @@ TEST(LargeBlocks, HoldsWhatWasWrittenFromManyThreads) {
 }
 
 TEST(LargeBlocks, MemoryThatCannotBeIsAnErrorAsBefore) {
-  keep_large_blocks();
+  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
   EXPECT_ANY_THROW(bytes(int64_t{1} << 50));
   EXPECT_EQ(bytes(2 * kMegabyte).numel(), 2 * kMegabyte);
 }
