@@ -13,6 +13,12 @@
 namespace switchyard {
 namespace {
 
+struct LargeBlocks : ::testing::Test {
+  void SetUp() override {
+    if (!keep_large_blocks()) GTEST_SKIP() << "no range of a terabyte of addresses can be had here";
+  }
+};
+
 constexpr int64_t kMegabyte = 1 << 20;
 
 at::Tensor bytes(int64_t size) { return at::empty({size}, at::kByte); }
@@ -30,15 +36,13 @@ std::vector<const void*> step(std::vector<at::Tensor>& survivors) {
   return places;
 }
 
-TEST(LargeBlocks, StepThatRepeatsFindsItsMemoryAgain) {
-  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
+TEST_F(LargeBlocks, StepThatRepeatsFindsItsMemoryAgain) {
   std::vector<at::Tensor> survivors;
   const auto first = step(survivors);
   for (int round = 0; round < 20; ++round) EXPECT_EQ(step(survivors), first);
 }
 
-TEST(LargeBlocks, NeighboursThatAreFreeBecomeOne) {
-  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
+TEST_F(LargeBlocks, NeighboursThatAreFreeBecomeOne) {
   for (const std::vector<int>& order : {std::vector<int>{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {0, 2, 1}}) {
     std::vector<at::Tensor> parts;
     for (int i = 0; i < 3; ++i) parts.push_back(bytes(30 * kMegabyte));
@@ -49,8 +53,7 @@ TEST(LargeBlocks, NeighboursThatAreFreeBecomeOne) {
   }
 }
 
-TEST(LargeBlocks, HoldsWhatWasWrittenFromManyThreads) {
-  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
+TEST_F(LargeBlocks, HoldsWhatWasWrittenFromManyThreads) {
   const auto work = [](uint32_t seed) {
     std::mt19937 random(seed);
     std::vector<std::pair<at::Tensor, uint8_t>> live;
@@ -72,8 +75,7 @@ TEST(LargeBlocks, HoldsWhatWasWrittenFromManyThreads) {
   for (std::thread& thread : threads) thread.join();
 }
 
-TEST(LargeBlocks, MemoryThatCannotBeIsAnErrorAsBefore) {
-  if (!keep_large_blocks()) GTEST_SKIP() << "large tensors have no range of their own here";
+TEST_F(LargeBlocks, MemoryThatCannotBeIsAnErrorAsBefore) {
   EXPECT_ANY_THROW(bytes(int64_t{1} << 50));
   EXPECT_EQ(bytes(2 * kMegabyte).numel(), 2 * kMegabyte);
 }

@@ -63,14 +63,14 @@ SWITCHYARD_INLINE void for_parts(int64_t runs, const F& f) {
 
 // Few columns meet values as they are unpacked.
 
-/// Value s of the sixteen dwords of a part that are met one after the other: which of the pair, and of which pair. Where registers are few a
-/// run is met as a whole before the other; where a vector holds all rows they take turns, so that no sum waits for itself.
+/// Dword s of the sixteen of a part, in the order in which they are met: which of the pair, and of which pair. Where registers are few one side
+/// of the pairs is met before the other; where a vector holds all rows both alternate, so that no sum waits for itself.
 template <typename Format>
-struct Turn {
-  static constexpr bool kByTurns = kVectors == 1;
+struct Dword {
+  static constexpr bool kAlternate = kVectors == 1;
   int i, c;
-  constexpr explicit Turn(int s)
-      : i(kByTurns ? s % 2 : Format::kShared ? s / 4 % 2 : s / 8), c(kByTurns ? s / 2 : Format::kShared ? s / 8 * 4 + s % 4 : s % 8) {}
+  constexpr explicit Dword(int s)
+      : i(kAlternate ? s % 2 : Format::kShared ? s / 4 % 2 : s / 8), c(kAlternate ? s / 2 : Format::kShared ? s / 8 * 4 + s % 4 : s % 8) {}
 };
 
 /// sums[kVectors n + v] += <rows of vector v, the values of part j of column n>, for N columns.
@@ -84,10 +84,9 @@ template <typename Format, int j, int N>
   for (int v = 0; v < kVectors; ++v) Format::template scales<j>(heads[v], scales[v]);
 #pragma GCC unroll 16
   for (int s = 0; s < 16; ++s) {
-    const Turn<Format> turn(s);
-    const int i = turn.i, c = turn.c;
-    if (!Turn<Format>::kByTurns && i == 1 && c % (Format::kShared ? 4 : 8) == 0) asm volatile("" ::: "memory");  // what was read is read again, not kept
-    Ints* const of = part[Turn<Format>::kByTurns ? i : 0];
+    const auto [i, c] = Dword<Format>(s);
+    if (!Dword<Format>::kAlternate && i == 1 && c % (Format::kShared ? 4 : 8) == 0) asm volatile("" ::: "memory");  // what was read is read again, not kept
+    Ints* const of = part[Dword<Format>::kAlternate ? i : 0];
     Ints values[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
