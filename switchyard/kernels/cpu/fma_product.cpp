@@ -49,6 +49,7 @@ template <int R>
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) _mm_prefetch(line + r * ahead.ld, _MM_HINT_T0);
     const int64_t last = std::min(depth, first + ahead.every);
+#pragma GCC unroll 4  // a core that two threads of the host share is bound by how many instructions there are
     for (int64_t p = first; p < last; ++p) {
       const __m256 b0 = _mm256_load_ps(strip + p * kStrip), b1 = _mm256_load_ps(strip + p * kStrip + 8);
 #pragma GCC unroll 6
