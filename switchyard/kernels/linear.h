@@ -1,5 +1,5 @@
 // A dense linear map as libtorch computes it, and by the grouped product where that is faster: bf16 on processors without AVX-512, which
-// libtorch multiplies value by value, a hundred times slower than float32; and up to 16 rows.
+// libtorch multiplies value by value, a hundred times slower than float32; few rows; and on such processors of AMD many rows of float32.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -22,7 +22,7 @@ using switchyard::testing::relative;
 using switchyard::testing::tolerance;
 
 const std::vector<GroupedShape> kShapes = {{0, 3, 4, 6, 4},      {1, 1, 2, 2, 2},      {5, 3, 6, 10, 4},      {37, 4, 34, 50, 18},
-                                    {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}, {14, 5, 70, 130, 66}, {20, 4, 264, 520, 34}, {12, 4, 300, 264, 270}};
+                                    {130, 2, 64, 300, 66}, {9, 16, 32, 48, 32}, {14, 5, 70, 130, 66}, {20, 4, 264, 520, 34}, {12, 4, 300, 264, 270}, {200, 1, 274, 18, 70}, {800, 2, 34, 20, 18}};
 
 /// offset with some experts empty; all rows to the last one when `skewed`.
 at::Tensor offsets(int64_t rows, int64_t experts, bool skewed) {
@@ -67,6 +67,20 @@ TEST(GroupedKernels, LinearEqualsTheReferenceInBothLayouts) {
             }
           }
   }
+}
+
+TEST(GroupedKernels, BitsOfARowDoNotDependOnHowManyRowsItsExpertHas) {
+  if (detected_cpu_level() < CpuLevel::avx2) GTEST_SKIP() << "the products that this is about need AVX2";
+  const ForcedCpuLevel forced(CpuLevel::avx2);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
+    for (const WeightLayout layout : {WeightLayout::out_in, WeightLayout::in_out}) {
+      const at::Tensor x = randn({400, 272}, 1, at::kFloat).to(type), b = randn({1, 90}, 3, at::kFloat).to(type);
+      const at::Tensor w = randn(layout == WeightLayout::out_in ? at::IntArrayRef{1, 90, 272} : at::IntArrayRef{1, 272, 90}, 2, at::kFloat).to(type);
+      const auto map = [&](int64_t first, int64_t count) {
+        return grouped_linear(x.narrow(0, first, count), w, at::tensor({int64_t{0}, count}, at::kLong), b, layout);
+      };
+      EXPECT_TRUE(at::equal(map(0, 400), at::cat({map(0, 100), map(100, 100), map(200, 200)}))) << c10::toString(type) << static_cast<int>(layout);
+    }
 }
 
 struct Ffn {

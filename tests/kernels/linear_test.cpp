@@ -42,7 +42,7 @@ TEST(Linear, IsLibtorchsAtEveryLevel) {
     if (level > detected_cpu_level()) continue;
     const ForcedCpuLevel forced(level);
     SCOPED_TRACE(name(level));
-    for (const std::vector<int64_t>& shape : {std::vector<int64_t>{5, 32}, std::vector<int64_t>{2, 3, 32}, std::vector<int64_t>{32}, std::vector<int64_t>{40, 31}}) {
+    for (const std::vector<int64_t>& shape : {std::vector<int64_t>{5, 32}, std::vector<int64_t>{2, 3, 32}, std::vector<int64_t>{32}, std::vector<int64_t>{40, 31}, std::vector<int64_t>{3, 70, 300}}) {
       for (const auto& [type, autocast] : {std::pair{at::kFloat, false}, std::pair{at::kFloat, true}, std::pair{at::kBFloat16, false}, std::pair{at::kDouble, false}}) {
         const Found a = run(ours, type, autocast, shape), b = run(theirs, type, autocast, shape);
         const double tolerance = type == at::kFloat && !autocast ? 1e-4 : type == at::kDouble ? 1e-10 : 0.2;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <type_traits>
 
+#include "switchyard/kernels/cpu/vector_moves.h"
 #include "switchyard/kernels/dispatch.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -157,6 +158,29 @@ Left as_floats(const c10::BFloat16* a, int64_t lda, int64_t rows, int64_t depth,
   return {space, kDepth};
 }
 
+/// Where strips of B come from: B is [k, n], or pairs of its rows.
+template <typename T>
+struct FromRows {
+  const T* b;
+  int64_t ldb;
+  void take(int64_t p, int64_t depth, int64_t j0, int64_t columns, float* strips, float*) const { take_strips(b, ldb, p, depth, j0, columns, strips); }
+};
+/// B is [n, k]: each of its rows is a column of a strip.
+template <typename T>
+struct FromColumns {
+  const T* b;
+  int64_t ldb;
+  /// space: kStrip rows, where they are made into floats first.
+  void take(int64_t p, int64_t depth, int64_t j0, int64_t columns, float* strips, float* space) const {
+    for (int64_t j = 0; j < columns; j += kStrip, strips += kPlace) {
+      const int64_t here = std::min(kStrip, columns - j);
+      const Left rows = as_floats(b + (j0 + j) * ldb + p, ldb, here, depth, space);
+      transpose_fast(rows.data, rows.ld, here, depth, strips, kStrip);
+      for (int64_t i = 0; here < kStrip && i < depth; ++i) std::fill(strips + i * kStrip + here, strips + (i + 1) * kStrip, 0.0f);
+    }
+  }
+};
+
 /// Asks for what the next depth needs of some rows of A: of all its lines, the part that belongs to the strip at column j of `columns`.
 template <typename T>
 SWITCHYARD_INLINE void fetch_part(const T* a, int64_t lda, int64_t rows, int64_t j, int64_t columns) {
@@ -173,16 +197,22 @@ struct Packed {
   alignas(64) float rows[kMade<T> ? kRows * kDepth : 16];
 };
 
-/// Depth after depth: strips of B stay while all rows of A meet them.
 template <typename T>
-void multiply_by_depth(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add, Packed<T>& packed) {
+Packed<T>& packed_here() {
+  static thread_local const auto packed = std::make_unique<Packed<T>>();
+  return *packed;
+}
+
+/// Depth after depth: strips of B stay while all rows of A meet them.
+template <typename T, typename From>
+void multiply_by_depth(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const From& from, float* c, int64_t ldc, bool add, Packed<T>& packed) {
   for (int64_t p = 0; p < k || p == 0; p += kDepth) {
     const int64_t depth = std::min(kDepth, k - p);
     const bool more = add || p > 0;
     const T* next = p + kDepth < k ? a + p + kDepth : a + m * lda;  // of these rows, or of those behind them, which callers take next
     for (int64_t j0 = 0; j0 < n; j0 += kWidth) {
       const int64_t columns = std::min(kWidth, n - j0);
-      take_strips(b, ldb, p, depth, j0, columns, packed.strips[0]);
+      from.take(p, depth, j0, columns, packed.strips[0], packed.rows);
       for (int64_t i0 = 0; i0 < m; i0 += kRows) {
         const int64_t rows = std::min(kRows, m - i0);
         const Left left = as_floats(a + i0 * lda + p, lda, rows, depth, packed.rows);
@@ -218,10 +248,10 @@ void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, 
 
 template <typename T>
 void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add) {
-  static thread_local const auto packed = std::make_unique<Packed<T>>();
   const int64_t strips = (n + kStrip - 1) / kStrip, depths = (k + kDepth - 1) / kDepth;
   const bool together = k > kDepth && m > kTile && strips * depths <= kTogether;
-  (together ? multiply_by_rows<T> : multiply_by_depth<T>)(m, n, k, a, lda, b, ldb, c, ldc, add, *packed);
+  if (together) multiply_by_rows<T>(m, n, k, a, lda, b, ldb, c, ldc, add, packed_here<T>());
+  else multiply_by_depth<T>(m, n, k, a, lda, FromRows<T>{b, ldb}, c, ldc, add, packed_here<T>());
 }
 
 }  // namespace
@@ -243,6 +273,14 @@ bool fma_product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_
   return true;
 }
 
+bool has_fma_product() { return cpu_level() >= CpuLevel::avx2; }
+void fma_product_of_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
+  multiply_by_depth(m, n, k, a, lda, FromColumns<float>{b, ldb}, c, ldc, false, packed_here<float>());
+}
+void fma_product_of_rows(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb, float* c, int64_t ldc) {
+  multiply_by_depth(m, n, k, a, lda, FromColumns<c10::BFloat16>{b, ldb}, c, ldc, false, packed_here<c10::BFloat16>());
+}
+
 }  // namespace switchyard::kernels::cpu
 
 #else
@@ -251,6 +289,9 @@ namespace switchyard::kernels::cpu {
 
 bool fma_product(int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, bool) { return false; }
 bool fma_product(int64_t, int64_t, int64_t, const c10::BFloat16*, int64_t, const c10::BFloat16*, int64_t, float*, int64_t, bool) { return false; }
+bool has_fma_product() { return false; }
+void fma_product_of_rows(int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t) {}
+void fma_product_of_rows(int64_t, int64_t, int64_t, const c10::BFloat16*, int64_t, const c10::BFloat16*, int64_t, float*, int64_t) {}
 
 }  // namespace switchyard::kernels::cpu
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "switchyard/kernels/cpu/few_products.h"
+#include "switchyard/kernels/cpu/fma_product.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/skinny.h"
@@ -22,11 +23,64 @@ constexpr int64_t kWide = 256;   ///< a product makes the rows its own each time
 constexpr int64_t kTasks = 16;   ///< tasks that there should be
 constexpr int64_t kLane = 16;    ///< columns are padded to it
 constexpr int64_t kStep = 8;     ///< rows are padded to it: few shapes of products, as each costs a compilation once
+constexpr int64_t kLong = 768;   ///< rows a tile, at most, where they are many
 
 /// Outputs a task takes of tiles that are so many: few tiles, as of one matrix that many rows meet, are cut over its outputs too.
 int64_t outputs_of(int64_t tiles, int64_t outputs) {
   const int64_t most = std::max<int64_t>(1, (outputs + kWide - 1) / kWide), parts = std::clamp<int64_t>(kTasks / std::max<int64_t>(1, tiles), 1, most);
   return std::max(kWide, round_up((outputs + parts - 1) / parts, kWide));
+}
+
+/// y[a] = W[e] x[a], or x[a] W[e] where kTurned is not set, for tiles of many rows: those are read and results written where they lie.
+template <bool kTurned, typename T>
+void map_many(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T* x, const T* bias, T* y) {
+  constexpr bool kPlain = std::is_same_v<T, float>;
+  const int64_t k = kTurned ? stack.k : stack.m, m = kTurned ? stack.m : stack.k, count = static_cast<int64_t>(tiles.size());
+  const int64_t cuts = std::clamp<int64_t>(kTasks / count, 1, std::max<int64_t>(1, m / kWidth));
+  const int64_t part = round_up((m + cuts - 1) / cuts, kLane), parts = (m + part - 1) / part, most = std::min(stack.same ? kWide : kWidth, part);
+  const int64_t panel = kTurned ? (stack.same ? 0 : most * Stack<T>::panel_stride(k)) : kPlain ? 0 : most * k;
+  int64_t rows = 0;
+  for (const RowTile& tile : tiles) rows += tile.count;
+  parallel_tasks(count * parts, rows * m * k, [&](int64_t i) {
+    const RowTile& tile = tiles[i / parts];
+    const int64_t begin = i % parts * part, end = std::min(m, begin + part);
+    Scratch<For::task> scratch(bytes_of<T>(panel) + bytes_of<float>(kPlain ? 0 : most * tile.count));
+    T* space = scratch.template take<T>(panel);
+    float* out = scratch.template take<float>(kPlain ? 0 : most * tile.count);
+    const T* from = x + tile.begin * k;
+    for (int64_t m0 = begin; m0 < end; m0 += most) {
+      const int64_t mc = std::min(most, end - m0), ld = kPlain ? m : mc;
+      T* to = y + tile.begin * m + m0;
+      float* sums = out;
+      if constexpr (kPlain) sums = to;
+      if constexpr (kTurned) {
+        const auto w = stack.rows(tile.expert, m0, mc, kWide, space);
+        fma_product_of_rows(tile.count, mc, k, from, k, w.data, w.ld, sums, ld);
+      } else {
+        const auto w = stack.panel(tile.expert, 0, k, m0, mc, space);
+        product(tile.count, mc, k, from, k, w.data, w.ld, sums, ld, false);
+      }
+      for (int64_t j = 0; j < tile.count; ++j) {
+        for (int64_t o = 0; bias && o < mc; ++o) sums[j * ld + o] += to_float(bias[tile.expert * m + m0 + o]);
+        if constexpr (!kPlain) narrow(sums + j * ld, mc, to + j * m);
+      }
+    }
+  });
+}
+
+/// Takes the experts of many rows out of `tiles`, and cuts their rows into longer ones, where products move rows as they need them.
+template <typename T>
+std::vector<RowTile> take_many(std::vector<RowTile>& tiles, const int64_t* offset) {
+  std::vector<RowTile> left, taken;
+  if (!product_copies(sizeof(T) == 2) || !has_fma_product()) return taken;
+  for (const RowTile& tile : tiles) {
+    const int64_t begin = offset[tile.expert], rows = offset[tile.expert + 1] - begin;
+    if (rows < kManyRows) left.push_back(tile);
+    else if (tile.begin == begin)
+      for (const RowTile& piece : equal_tiles(offset + tile.expert, 1, kLong, 96)) taken.push_back({tile.expert, piece.begin, piece.count});
+  }
+  tiles = std::move(left);
+  return taken;
 }
 
 }  // namespace
@@ -37,6 +91,9 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
   const std::vector<RowTile> few = take_few(tiles, offset, few_rows(stack));
   if (!few.empty()) map_few(stack, few, x, bias, y);
+  const std::vector<RowTile> many = take_many<T>(tiles, offset);
+  if (!many.empty()) map_many<true>(stack, many, x, bias, y);
+  if (tiles.empty()) return;
   const int64_t part = outputs_of(static_cast<int64_t>(tiles.size()), m), parts = (m + part - 1) / part;
   parallel_tasks(static_cast<int64_t>(tiles.size()) * parts, offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / parts];
@@ -92,6 +149,8 @@ void map_rows(const Stack<T>& stack, int64_t experts, const T* x, const int64_t*
   std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
   const std::vector<RowTile> few = take_few(tiles, offset, kFewInBackward);
   if (!few.empty()) map_few_rows(stack, few, x, bias, y);
+  const std::vector<RowTile> many = take_many<T>(tiles, offset);
+  if (!many.empty()) map_many<false>(stack, many, x, bias, y);
   parallel_tasks(static_cast<int64_t>(tiles.size()), offset[experts] * k * n, [&](int64_t i) {
     const RowTile& tile = tiles[i];
     const int64_t padded = round_up(tile.count, kStep), width = std::min(kWidth, n);
@@ -124,20 +183,20 @@ void outer_products(const T* left, int64_t m, const T* right, int64_t n, const i
                     const GradientStack<T>& grad, float* bias) {
   const Padded padded = pad_experts(offset, experts, kStep);
   const int64_t total = padded.begin[experts];
-  Scratch<For::operation> scratch(bytes_of<T>(total * m) + bytes_of<T>(total * n));
-  T* left_t = scratch.template take<T>(total * m);
-  T* right_b = scratch.template take<T>(total * n);
-  const std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
-  parallel_tasks(static_cast<int64_t>(tiles.size()), total * (m + n), [&](int64_t i) {
-    const RowTile& tile = tiles[i];
-    const int64_t first = padded.begin[tile.expert], ld = padded.count(tile.expert), at = tile.begin - offset[tile.expert];
-    const int64_t depth = std::min(round_up(tile.count, kStep), ld - at);
-    transpose(left + tile.begin * m, m, tile.count, m, left_t + first * m + at, ld);
-    for (int64_t o = 0; depth > tile.count && o < m; ++o)
-      std::fill(left_t + first * m + o * ld + at + tile.count, left_t + first * m + o * ld + at + depth, T(0));
-    pack_rows(right + tile.begin * n, n, nullptr, tile.count, depth, n, right_b + (first + at) * n);
-  });
-  weight_gradients<T>({{left_t, right_b, m, n, grad, bias}}, padded, experts);
+  WeightGradient<T> product{nullptr, right, m, n, grad, bias, left, offset};
+  const bool as_it_lies = kPair<T> == 1 && std::equal(padded.begin.begin(), padded.begin.end(), offset);  // that is how products take it
+  Scratch<For::operation> scratch(bytes_of<T>(as_it_lies ? 0 : total * n));
+  if (!as_it_lies) {
+    T* packed = scratch.template take<T>(total * n);
+    const std::vector<RowTile> tiles = equal_tiles(offset, experts, kRows, kLane);
+    parallel_tasks(static_cast<int64_t>(tiles.size()), total * n, [&](int64_t i) {
+      const RowTile& tile = tiles[i];
+      const int64_t at = tile.begin - offset[tile.expert], depth = std::min(round_up(tile.count, kStep), padded.count(tile.expert) - at);
+      pack_rows(right + tile.begin * n, n, nullptr, tile.count, depth, n, packed + (padded.begin[tile.expert] + at) * n);
+    });
+    product.right = packed;
+  }
+  weight_gradients<T>({product}, padded, experts);
 }
 
 #define SWITCHYARD_LINEAR(T)                                                                            \

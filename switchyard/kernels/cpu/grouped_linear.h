@@ -9,6 +9,9 @@
 
 namespace switchyard::kernels::cpu {
 
+/// Rows of one expert from which on its weights move for the products, not its rows, where those are ours (fma_product.h); bits are the same.
+inline constexpr int64_t kManyRows = 192;
+
 /// y[a] = W[e] x[a] (+ bias[e]): stack [E, M, K], x [A, K], y [A, M]. Even K for bf16.
 template <typename T>
 void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64_t* offset, const T* bias, T* y);

@@ -15,10 +15,16 @@
 namespace switchyard::kernels::cpu {
 namespace {
 
+constexpr int64_t kTasks = 16;  ///< tasks that there should be
+constexpr int64_t kLeast = 48;  ///< rows of a weight matrix for one task: products take them by sixes, lines of memory hold sixteen
+
 /// Rows of a weight matrix that one task writes, and its columns at once; the tile stays in the second-level cache.
 struct Tile { int64_t rows, columns; };
 template <typename T>
-Tile tile_size() { return product_copies(sizeof(T) == 2) ? Tile{256, 128} : Tile{64, 512}; }
+Tile tile_size(int64_t rows_in_all) {
+  if (!product_copies(sizeof(T) == 2)) return {64, 512};
+  return {std::clamp(rows_in_all / kTasks / kLeast * kLeast, kLeast, int64_t{256}), 128};
+}
 
 /// rows x width of `tile` (null: zeros) into a gradient, from element `at` on with stride `ld`.
 template <typename T>
@@ -41,7 +47,16 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
     if (bias) std::memset(bias, 0, sizeof(float) * m);
     return;
   }
-  const T* left = p.left + padded.begin[expert] * p.m + m0 * rows;
+  const int64_t width = std::min(most.columns, p.n);
+  Scratch<For::task> scratch(bytes_of<T>(p.left ? 0 : m * rows) + bytes_of<float>(m * width));
+  T* turned = scratch.template take<T>(p.left ? 0 : m * rows);
+  float* tile = scratch.template take<float>(m * width);
+  if (!p.left) {
+    const int64_t begin = p.offset[expert], count = p.offset[expert + 1] - begin;
+    transpose(p.rows + begin * p.m + m0, p.m, count, m, turned, rows);
+    for (int64_t i = 0; count < rows && i < m; ++i) std::fill(turned + i * rows + count, turned + (i + 1) * rows, T(0));
+  }
+  const T* left = p.left ? p.left + padded.begin[expert] * p.m + m0 * rows : turned;
   const T* right = p.right + padded.begin[expert] * p.n;
   if (bias)
     for (int64_t i = 0; i < m; ++i) {
@@ -50,10 +65,8 @@ void block_gradient(const WeightGradient<T>& p, const Padded& padded, int64_t ex
       bias[i] = sum;
     }
   if (rows <= kFewInBackward) return few_outer(m, rows, p.n, left, right, p.grad, first);
-  Scratch<For::task> scratch(bytes_of<float>(m * std::min(most.columns, p.n)));
-  float* tile = scratch.template take<float>(m * std::min(most.columns, p.n));
-  for (int64_t n0 = 0; n0 < p.n; n0 += most.columns) {
-    const int64_t n = std::min(most.columns, p.n - n0);
+  for (int64_t n0 = 0; n0 < p.n; n0 += width) {
+    const int64_t n = std::min(width, p.n - n0);
     product(m, n, rows, left, rows, right + n0 * kPair<T>, p.n, tile, n, false);
     store(tile, m, n, p.grad, first + n0, p.n);
   }
@@ -71,7 +84,9 @@ Padded pad_experts(const int64_t* offset, int64_t experts, int64_t step) {
 template <typename T>
 void weight_gradients(const std::vector<WeightGradient<T>>& products, const Padded& padded, int64_t experts) {
   struct Task { const WeightGradient<T>* product; int64_t expert, m0; };
-  const Tile most = tile_size<T>();
+  int64_t rows = 0;
+  for (const WeightGradient<T>& p : products) rows += p.grad ? p.m * experts : 0;
+  const Tile most = tile_size<T>(rows);
   std::vector<Task> tasks;
   int64_t operations = 0;
   for (const WeightGradient<T>& p : products) {

@@ -25,11 +25,13 @@ struct GradientStack {
 /// One stack's gradient: for each expert grad[e] = left[e] · right[e], [M, N], summed in float32.
 template <typename T>
 struct WeightGradient {
-  const T* left;    ///< an expert's [M, rows] lies at padded begin · M
+  const T* left;    ///< an expert's [M, rows] lies at padded begin · M; null: the tasks turn what they need of `rows`
   const T* right;   ///< an expert's [rows, N] as B lies at padded begin · N
   int64_t m, n;
   GradientStack<T> grad;  ///< [E, M, N], every element written
   float* bias;      ///< [E, M], the sums of left's rows, or null
+  const T* rows = nullptr;          ///< where left is null: [A, M], sorted by expert,
+  const int64_t* offset = nullptr;  ///< [E+1], where each expert's begin
 };
 template <typename T>
 void weight_gradients(const std::vector<WeightGradient<T>>& products, const Padded& padded, int64_t experts);
