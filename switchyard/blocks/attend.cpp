@@ -20,6 +20,7 @@
 #include "switchyard/kernels/held_attention.h"
 #include "switchyard/kernels/linear.h"
 #include "switchyard/kernels/permutation.h"
+#include "switchyard/kernels/prompt_attention.h"
 
 namespace switchyard {
 namespace {
@@ -172,10 +173,13 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& gi
   bool fresh = !options.turn;  // nothing held yet: what this pass brings is all there is
   for (int64_t s = 0; s < segments.count(); ++s)
     fresh = fresh && (segments.length(s) == 0 || state->length(key, segments.sequence_of(s)) == 0);
+  const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(2))));
+  const kernels::HeldOptions scores{.scale = scale, .cap = options.cap, .sinks = options.sinks};
   std::vector<at::Tensor> outputs;
   std::vector<kernels::HeldKeys> held;  // of sequences that bring one row each
   bool steps = !fresh && !options.bias && kernels::takes_held(q, {k, v});
   for (int64_t s = 0; s < segments.count(); ++s) steps = steps && segments.length(s) == 1;
+  const bool prompts = !steps && !options.bias && kernels::takes_prompt(q, {k, v});
   for (int64_t s = 0; s < segments.count(); ++s) {
     const int64_t begin = segments.begin[s], length = segments.length(s), sequence = segments.sequence_of(s);
     if (length == 0) continue;
@@ -186,15 +190,17 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& gi
     if (steps) {
       const int64_t first = passed(1, keys.size(0), segments.causal, options), m = keys.size(0) - first;
       held.push_back({keys.narrow(0, first, m), values.narrow(0, first, m)});
-    } else if (!fresh) {
-      outputs.push_back(attend_batch(q.narrow(0, begin, length), keys, values, 1, segments.causal, options));
+      continue;
     }
+    const kernels::HeldKeys seen = fresh ? kernels::HeldKeys{k.narrow(0, begin, length), v.narrow(0, begin, length)} : kernels::HeldKeys{keys, values};
+    const at::Tensor rows = q.narrow(0, begin, length);
+    if (prompts && kernels::takes_prompt(rows, seen))
+      outputs.push_back(kernels::attend_prompt(rows, seen, {.scores = scores, .causal = segments.causal, .window = options.window, .chunk = options.chunk}));
+    else if (!fresh)
+      outputs.push_back(attend_batch(rows, keys, values, 1, segments.causal, options));
   }
-  if (fresh) return attend_whole(q, k, v, segments, options);
-  if (steps) {
-    const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(q.size(2))));
-    return kernels::attend_held(q, held, {.scale = scale, .cap = options.cap, .sinks = options.sinks});
-  }
+  if (steps) return kernels::attend_held(q, held, scores);
+  if (outputs.empty()) return attend_whole(q, k, v, segments, options);
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);
 }
 

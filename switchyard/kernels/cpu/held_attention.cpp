@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "switchyard/base/error.h"
-#include "switchyard/kernels/cpu/exp.h"
+#include "switchyard/kernels/cpu/exponentials.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/row_dots.h"
 #include "switchyard/kernels/cpu/tiles.h"
@@ -46,35 +46,6 @@ void score(const T* q, int64_t queries, const T* keys, int64_t stride, int64_t n
         scores[i * ld + j] = sum;
       }
   });
-}
-
-/// Scores become exponentials of what they lie below the largest. Returns that, and their sum.
-std::pair<float, float> exponentials(float* s, int64_t n, const HeldOptions& options) {
-  const auto scale = static_cast<float>(options.scale), cap = static_cast<float>(options.cap);
-  if (cap > 0)
-    for (int64_t j = 0; j < n; ++j) s[j] = cap * std::tanh(s[j] * scale / cap);
-  float largest = 0, sum = 0;
-  at_level([=, &largest, &sum] {
-    const float factor = cap > 0 ? 1 : scale;
-    float top[kLanes], part[kLanes] = {};
-    for (float& lane : top) lane = -std::numeric_limits<float>::infinity();
-    const int64_t whole = n / kLanes * kLanes;
-    for (int64_t j = 0; j < n; ++j) s[j] *= factor;
-    for (int64_t j = 0; j < whole; j += kLanes)
-      for (int64_t l = 0; l < kLanes; ++l) top[l] = s[j + l] > top[l] ? s[j + l] : top[l];
-    for (int64_t j = whole; j < n; ++j) top[0] = s[j] > top[0] ? s[j] : top[0];
-    float most = top[0];
-    for (const float lane : top) most = std::max(most, lane);
-    for (int64_t j = 0; j < n; ++j) s[j] = exp_fast(s[j] - most);
-    for (int64_t j = 0; j < whole; j += kLanes)
-      for (int64_t l = 0; l < kLanes; ++l) part[l] += s[j + l];
-    for (int64_t j = whole; j < n; ++j) part[0] += s[j];
-    float all = 0;
-    for (const float lane : part) all += lane;
-    largest = most;
-    sum = all;
-  });
-  return {largest, sum};
 }
 
 /// y[i * d + c] += Σ_j weight[i * ld + j] values[j, c].
@@ -140,7 +111,7 @@ void attend_piece(const Shape& shape, const T* q, const Lying<T>& keys, const Ly
     score(q + first * shape.d, queries, keys.at(j, h), keys.stride, count, shape.d, scores + first * n + j, n);
   });
   float* sums = to + 2 * shape.heads;
-  for (int64_t i = 0; i < shape.heads; ++i) std::tie(to[2 * i], to[2 * i + 1]) = exponentials(scores + i * n, n, options);
+  for (int64_t i = 0; i < shape.heads; ++i) std::tie(to[2 * i], to[2 * i + 1]) = exponentials(scores + i * n, n, options.scale, options.cap);
   std::fill_n(sums, shape.heads * shape.dv, 0.0f);
   for_blocks(shape, n, [&](int64_t j, int64_t count, int64_t h, int64_t first, int64_t queries) {
     weigh(scores + first * n + j, n, queries, values.at(j, h), values.stride, count, shape.dv, sums + first * shape.dv);
