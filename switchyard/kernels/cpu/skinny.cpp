@@ -88,7 +88,7 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
 
 template <typename T>
 int64_t few_rows(const Stack<T>& w) {
-  if ((w.same || w.wide) && has_strips(w.k)) return kStripRows;
+  if ((w.same || w.wide) && has_strips(w.k)) return kPair<T> == 1 ? 24 : kStripRows;  // floats of weights need no making: products take them as they lie
   return w.same && has_row_dots<T>(w.k) && cpu_level() >= CpuLevel::avx512 ? 24 : kSkinnyRows;
 }
 
