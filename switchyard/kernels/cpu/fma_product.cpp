@@ -26,7 +26,7 @@ constexpr int64_t kDepth = 256;   ///< a strip of B stays in the first-level cac
 constexpr int64_t kStrip = 16;    ///< columns of B at once: two vectors
 constexpr int kTile = 6;          ///< rows of A at once: twelve sums, which hide what each product takes
 constexpr int64_t kWidth = 256;   ///< columns of B that stay in the second-level cache
-constexpr int64_t kTogether = 8;  ///< strips of B that may be read from the second-level cache for every tile
+constexpr int64_t kTogether = 8; ///< strips of B that may be read from the second-level cache for every tile
 constexpr int64_t kRows = 96;     ///< rows of A whose slices stay there too while strip after strip meets them
 
 SWITCHYARD_INLINE __m256 widened(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }
@@ -238,10 +238,13 @@ void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, 
     for (int64_t p = 0; p < k; p += kDepth) {
       const int64_t depth = std::min(kDepth, k - p);
       const Left left = as_floats(a + i * lda + p, lda, rows, depth, packed.rows);
-      const Ahead ahead{reinterpret_cast<const char*>(a + (i + kTile) * lda + p), lda * static_cast<int64_t>(sizeof(T)), 64 / sizeof(T)};
-      for (int64_t s = 0; s < strips; ++s)
-        meet_tile(rows, std::min(kStrip, n - s * kStrip), depth, left.data, left.ld, packed.strips[p / kDepth * strips + s], c + i * ldc + s * kStrip, ldc, add || p > 0,
-                  s == 0 ? ahead : Ahead{});
+      // Each strip asks for its share of what lies behind: all at once would take every buffer that waits for memory.
+      const int64_t lines = (depth * static_cast<int64_t>(sizeof(T)) + 63) / 64, share = (lines + strips - 1) / strips;
+      const char* behind = reinterpret_cast<const char*>(a + (i + kTile) * lda + p);
+      for (int64_t s = 0; s < strips; ++s) {
+        const Ahead ahead{s * share < lines ? behind + 64 * s * share : nullptr, lda * static_cast<int64_t>(sizeof(T)), (depth + share - 1) / share};
+        meet_tile(rows, std::min(kStrip, n - s * kStrip), depth, left.data, left.ld, packed.strips[p / kDepth * strips + s], c + i * ldc + s * kStrip, ldc, add || p > 0, ahead);
+      }
     }
   }
 }
