@@ -12,8 +12,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <optional>
 
 #include "switchyard/base/error.h"
+#include "switchyard/kernels/cpu/fma_product.h"
 #include "switchyard/kernels/dispatch.h"
 #include "tests/support.h"
 
@@ -41,6 +43,7 @@ class PromptAttention : public ::testing::Test {
   void SetUp() override {
     if (detected_cpu_level() < CpuLevel::avx2) GTEST_SKIP() << "the products that it is made of need AVX2";
     level_.emplace(CpuLevel::avx2);
+    if (!cpu::has_fma_product()) GTEST_SKIP() << "this compiler builds no such products";
   }
 
  private:

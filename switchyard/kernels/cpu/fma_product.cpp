@@ -26,7 +26,7 @@ constexpr int64_t kDepth = 256;   ///< a strip of B stays in the first-level cac
 constexpr int64_t kStrip = 16;    ///< columns of B at once: two vectors
 constexpr int kTile = 6;          ///< rows of A at once: twelve sums, which hide what each product takes
 constexpr int64_t kWidth = 256;   ///< columns of B that stay in the second-level cache
-constexpr int64_t kTogether = 8; ///< strips of B that may be read from the second-level cache for every tile
+constexpr int64_t kTogether = 8;  ///< strips of B that may be read from the second-level cache for every tile
 constexpr int64_t kRows = 96;     ///< rows of A whose slices stay there too while strip after strip meets them
 
 SWITCHYARD_INLINE __m256 widened(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }

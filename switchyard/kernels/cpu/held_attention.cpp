@@ -12,6 +12,7 @@
 
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/cpu/exponentials.h"
+#include "switchyard/kernels/cpu/lying.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/row_dots.h"
 #include "switchyard/kernels/cpu/tiles.h"
@@ -93,15 +94,6 @@ void for_blocks(const Shape& shape, int64_t keys, const Run& run) {
       for (int64_t i = 0; i < group; i += kHeads) run(j, std::min(block, keys - j), h, h * group + i, std::min(kHeads, group - i));
 }
 
-/// Keys or values [m, Hk, ·] as they lie.
-template <typename T>
-struct Lying {
-  const T* data;
-  int64_t stride, head_stride;
-  Lying(const at::Tensor& t, int64_t first) : data(t.const_data_ptr<T>() + first * t.stride(0)), stride(t.stride(0)), head_stride(t.stride(1)) {}
-  const T* at(int64_t j, int64_t head) const { return data + j * stride + head * head_stride; }
-};
-
 /// n keys and their values; q: [H, d]. Writes of each query head the largest score and the sum of the exponentials, then the weighed values of all.
 template <typename T>
 void attend_piece(const Shape& shape, const T* q, const Lying<T>& keys, const Lying<T>& values, int64_t n, const HeldOptions& options, float* to) {
@@ -167,7 +159,7 @@ void attend(const at::Tensor& q, std::span<const HeldKeys> held, const HeldOptio
     const Piece& piece = pieces[static_cast<size_t>(i)];
     const HeldKeys& of = held[static_cast<size_t>(piece.row)];
     const int64_t at = (piece.row * shape.heads + piece.head) * shape.d;
-    attend_piece<T>(shape.of_piece(piece.head), queries + at, {of.keys, piece.first_key}, {of.values, piece.first_key}, piece.keys, options, found + i * room);
+    attend_piece<T>(shape.of_piece(piece.head), queries + at, Lying<T>(of.keys, piece.first_key), Lying<T>(of.values, piece.first_key), piece.keys, options, found + i * room);
   });
   // The pieces of a row follow one another, and are added in their order.
   T* out = y.mutable_data_ptr<T>();
@@ -200,11 +192,7 @@ at::Tensor attend_held(const at::Tensor& q, std::span<const HeldKeys> held, cons
   }
   at::Tensor y = at::empty({q.size(0), heads, held.empty() ? q.size(2) : held[0].values.size(2)}, rows.options());
   if (y.numel() == 0) return y;
-  at::Tensor sinks;
-  if (options.sinks.defined()) {
-    sinks = options.sinks.to(at::kFloat).contiguous();
-    check(sinks.dim() == 1 && sinks.size(0) == heads, "kernels.shape", "sinks [{}] are not for {} heads", fmt::join(sinks.sizes(), ", "), heads);
-  }
+  const at::Tensor sinks = sinks_of(options.sinks, heads);
   const float* sink = sinks.defined() ? sinks.const_data_ptr<float>() : nullptr;
   if (q.scalar_type() == at::kFloat) attend<float>(rows, held, options, sink, y);
   else attend<c10::BFloat16>(rows, held, options, sink, y);

@@ -10,6 +10,7 @@
 #include "switchyard/base/error.h"
 #include "switchyard/kernels/cpu/exponentials.h"
 #include "switchyard/kernels/cpu/fma_product.h"
+#include "switchyard/kernels/cpu/lying.h"
 #include "switchyard/kernels/cpu/parallel.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cpu/stack.h"
@@ -37,15 +38,6 @@ Seen seen_by(int64_t row, int64_t n, int64_t m, const PromptOptions& o) {
 }
 
 struct Shape { int64_t n, m, heads, kv_heads, d, dv; };
-
-/// q [n, H, d], keys or values [m, Hk, ·] as they lie.
-template <typename T>
-struct Lying {
-  const T* data;
-  int64_t stride, head_stride;
-  explicit Lying(const at::Tensor& t) : data(t.const_data_ptr<T>()), stride(t.stride(0)), head_stride(t.stride(1)) {}
-  const T* at(int64_t j, int64_t head) const { return data + j * stride + head * head_stride; }
-};
 
 /// What a few rows of one query head have found so far.
 struct Found {
@@ -138,11 +130,7 @@ at::Tensor attend_prompt(const at::Tensor& q, const HeldKeys& held, const Prompt
         "kernels.shape", "keys [{}] and values [{}] are not for queries [{}]", fmt::join(held.keys.sizes(), ", "), fmt::join(held.values.sizes(), ", "),
         fmt::join(q.sizes(), ", "));
   const Shape shape{q.size(0), held.keys.size(0), q.size(1), held.keys.size(1), q.size(2), held.values.size(2)};
-  at::Tensor y = at::empty({shape.n, shape.heads, shape.dv}, q.options()), sinks;
-  if (options.scores.sinks.defined()) {
-    sinks = options.scores.sinks.to(at::kFloat).contiguous();
-    check(sinks.dim() == 1 && sinks.size(0) == shape.heads, "kernels.shape", "sinks [{}] are not for {} heads", fmt::join(sinks.sizes(), ", "), shape.heads);
-  }
+  const at::Tensor y = at::empty({shape.n, shape.heads, shape.dv}, q.options()), sinks = sinks_of(options.scores.sinks, shape.heads);
   const float* sink = sinks.defined() ? sinks.const_data_ptr<float>() : nullptr;
   if (q.scalar_type() == at::kFloat) attend_all<float>(shape, q, held, options, sink, y.mutable_data_ptr<float>());
   else attend_all<c10::BFloat16>(shape, q, held, options, sink, y.mutable_data_ptr<c10::BFloat16>());
