@@ -469,6 +469,23 @@ TEST(ToGguf, WhatTheContainerCannotSayIsRefused) {
   for (const TensorInfo& info : all->tensors())
     if (info.name != "model.layers.1.self_attn.q_norm.weight") fewer->add({info, [all, name = info.name] { return all->get(name); }});
   EXPECT_EQ(expect_error([&] { gguf_view(config_of(golden("olmoe")), fewer); }).code(), "model.missing_tensor");
+  // ERNIE with biases everywhere but in its experts, as library 5 writes it: the tensors say so, and shared experts' biases have no name.
+  const std::shared_ptr<const WeightSource> plain = open_weights(golden("ernie4_5_moe"));
+  auto biased = std::make_shared<DerivedWeights>("x");
+  const auto add_bias = [&](const std::string& name, int64_t size) {
+    biased->add({{name, "F32", {size}, 4 * static_cast<uint64_t>(size)}, [size] { return at::zeros({size}); }});
+  };
+  for (const TensorInfo& info : plain->tensors()) {
+    biased->add({info, [plain, name = info.name] { return plain->get(name); }});
+    if (const size_t stem = info.name.rfind("proj.weight"); stem != std::string::npos && info.name.find(".experts.") == std::string::npos)
+      add_bias(info.name.substr(0, stem) + "proj.bias", info.shape[0]);
+    if (info.name == "model.embed_tokens.weight") add_bias("lm_head.bias", info.shape[0]);
+  }
+  config = config_of(golden("ernie4_5_moe"));
+  config["use_bias"] = Node("true");
+  const Error nameless = expect_error([&] { gguf_view(config, biased); });
+  EXPECT_EQ(nameless.code(), "convert.gguf.tensor");
+  EXPECT_NE(nameless.message().find("shared_experts"), std::string::npos) << nameless.what();
   testing::write_text(folder / "x.gguf", "there");
   EXPECT_EQ(error(golden("olmoe")).code(), "convert.quantise.exists");
 }

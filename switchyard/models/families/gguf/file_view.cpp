@@ -90,7 +90,8 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
   check(gguf::architecture_of(type) != nullptr && family != nullptr, "convert.gguf.family", "{}: model_type '{}' has no architecture of the container here; these have: {}",
         config.where(), type, fmt::join(known, ", "));
 
-  const Decoder decoder(family->read(config));
+  const auto has = [&](const std::string& name) { return weights->has(name); };
+  const Decoder decoder(family->read(config, has));
   const Node wanted = composition(decoder);
   Node spoken = family->write(wanted, type);  // one spelling of its many
   const gguf::Architecture* architecture = gguf::architecture_of(type);
@@ -116,7 +117,7 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
   view.metadata.set("general.quantization_version", GgufValue::u32(2));
 
   NameMap map(decoder.schema());
-  family->names(map, decoder.options(), [&](const std::string& name) { return weights->has(name); });
+  family->names(map, decoder.options(), has);
   for (const NameMap::Correspondence& each : map.correspondences()) {
     check(weights->has(each.theirs), "model.missing_tensor", "{} has no tensor {}", config.mark().source, each.theirs);
     check(tensors->used(each.theirs), "convert.gguf.tensor", "{}: {} has no name in files of architecture '{}'", config.mark().source, each.theirs,
@@ -125,7 +126,7 @@ GgufView gguf_view(const Node& config, std::shared_ptr<const WeightSource> weigh
   // What reads back otherwise cannot be said by the container's keys.
   const Node back = composition(Decoder([&] {
     const HubView hub = hub_view(view.metadata, tensors);
-    return family_of(text_at(hub.config, "model_type"))->read(hub.config);
+    return family_of(text_at(hub.config, "model_type"))->read(hub.config, [&](const std::string& name) { return hub.weights->has(name); });
   }()));
   if (const std::vector<Difference> found = differences(wanted, back); !found.empty()) {
     std::vector<std::string> parts;
