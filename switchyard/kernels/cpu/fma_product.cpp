@@ -229,10 +229,10 @@ void multiply_by_depth(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda,
 
 /// Few columns, whose strips of all depths are packed together: then rows of A are met from end to end, as memory gives them. Bits are
 /// those of the other order.
-template <typename T>
-void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add, Packed<T>& packed) {
+template <typename T, typename From>
+void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const From& from, float* c, int64_t ldc, bool add, Packed<T>& packed) {
   const int64_t strips = (n + kStrip - 1) / kStrip;
-  for (int64_t p = 0; p < k; p += kDepth) take_strips(b, ldb, p, std::min(kDepth, k - p), 0, n, packed.strips[p / kDepth * strips]);
+  for (int64_t p = 0; p < k; p += kDepth) from.take(p, std::min(kDepth, k - p), 0, n, packed.strips[p / kDepth * strips], packed.rows);
   for (int64_t i = 0; i < m; i += kTile) {
     const int64_t rows = std::min<int64_t>(kTile, m - i);
     for (int64_t p = 0; p < k; p += kDepth) {
@@ -249,12 +249,12 @@ void multiply_by_rows(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, 
   }
 }
 
-template <typename T>
-void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+template <typename T, typename From>
+void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const From& from, float* c, int64_t ldc, bool add) {
   const int64_t strips = (n + kStrip - 1) / kStrip, depths = (k + kDepth - 1) / kDepth;
   const bool together = k > kDepth && m > kTile && strips * depths <= kTogether;
-  if (together) multiply_by_rows<T>(m, n, k, a, lda, b, ldb, c, ldc, add, packed_here<T>());
-  else multiply_by_depth<T>(m, n, k, a, lda, FromRows<T>{b, ldb}, c, ldc, add, packed_here<T>());
+  if (together) multiply_by_rows<T>(m, n, k, a, lda, from, c, ldc, add, packed_here<T>());
+  else multiply_by_depth<T>(m, n, k, a, lda, from, c, ldc, add, packed_here<T>());
 }
 
 }  // namespace
@@ -266,22 +266,22 @@ namespace switchyard::kernels::cpu {
 
 bool fma_product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
   if (cpu_level() < CpuLevel::avx2) return false;
-  multiply(m, n, k, a, lda, b, ldb, c, ldc, add);
+  multiply(m, n, k, a, lda, FromRows<float>{b, ldb}, c, ldc, add);
   return true;
 }
 bool fma_product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb, float* c,
                  int64_t ldc, bool add) {
   if (cpu_level() < CpuLevel::avx2) return false;
-  multiply(m, n, k, a, lda, b, ldb, c, ldc, add);
+  multiply(m, n, k, a, lda, FromRows<c10::BFloat16>{b, ldb}, c, ldc, add);
   return true;
 }
 
 bool has_fma_product() { return cpu_level() >= CpuLevel::avx2; }
 void fma_product_of_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
-  multiply_by_depth(m, n, k, a, lda, FromColumns<float>{b, ldb}, c, ldc, false, packed_here<float>());
+  multiply(m, n, k, a, lda, FromColumns<float>{b, ldb}, c, ldc, false);
 }
 void fma_product_of_rows(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb, float* c, int64_t ldc) {
-  multiply_by_depth(m, n, k, a, lda, FromColumns<c10::BFloat16>{b, ldb}, c, ldc, false, packed_here<c10::BFloat16>());
+  multiply(m, n, k, a, lda, FromColumns<c10::BFloat16>{b, ldb}, c, ldc, false);
 }
 
 }  // namespace switchyard::kernels::cpu

@@ -15,7 +15,8 @@ bool fma_product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_
 /// Whether this processor has them at the level in use.
 bool has_fma_product();
 
-/// C[m, n] = A[m, k] B[n, k]^T, all row-major, where has_fma_product(); sums are those of fma_product, to the bit. Nothing of A or C moves: for many rows of A.
+/// C[m, n] = A[m, k] B[n, k]^T, all row-major, where has_fma_product(); sums are those of fma_product, to the bit. Nothing of A or C moves: for many rows of A,
+/// or few of B, which are turned into the strips that they would be copied to anyway.
 void fma_product_of_rows(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc);
 void fma_product_of_rows(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t lda, const c10::BFloat16* b, int64_t ldb, float* c, int64_t ldc);
 

@@ -83,6 +83,10 @@ std::vector<RowTile> take_many(std::vector<RowTile>& tiles, const int64_t* offse
   return taken;
 }
 
+/// Whether products turn the rows of x that they meet as columns themselves, in the strips that they would copy anyway.
+template <typename T>
+bool turns_columns() { return kPair<T> == 1 && has_fma_product() && product_copies(false); }
+
 }  // namespace
 
 template <typename T>
@@ -98,16 +102,19 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   parallel_tasks(static_cast<int64_t>(tiles.size()) * parts, offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / parts];
     const int64_t begin = i % parts * part, end = std::min(m, begin + part);
-    const int64_t columns = round_up(tile.count, kLane), width = std::min(stack.same && columns <= kFew ? kWide : kWidth, m);
-    Scratch<For::task> scratch(bytes_of<T>(k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
-    T* packed = scratch.template take<T>(k * columns);
+    const bool wide = stack.same && tile.count <= kFew, turned = wide && turns_columns<T>();
+    const int64_t columns = turned ? tile.count : round_up(tile.count, kLane), width = std::min(wide ? kWide : kWidth, m);
+    Scratch<For::task> scratch(bytes_of<T>(turned ? 0 : k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
+    T* packed = turned ? nullptr : scratch.template take<T>(k * columns);
     T* space = scratch.template take<T>(width * stride);
     float* out = scratch.template take<float>(width * columns);
-    pack_columns(x + tile.begin * k, k, nullptr, tile.count, columns, packed);
+    const T* from = x + tile.begin * k;
+    if (!turned) pack_columns(from, k, nullptr, tile.count, columns, packed);
     for (int64_t m0 = begin; m0 < end; m0 += width) {
       const int64_t mc = std::min(width, end - m0);
       const auto panel = stack.rows(tile.expert, m0, mc, columns, space);
-      product(mc, columns, k, panel.data, panel.ld, packed, columns, out, columns, false);
+      if (turned) fma_product_of_rows(mc, columns, k, panel.data, panel.ld, from, k, out, columns);
+      else product(mc, columns, k, panel.data, panel.ld, packed, columns, out, columns, false);
       if (bias)
         for (int64_t o = 0; o < mc; ++o)
           for (int64_t j = 0; j < columns; ++j) out[o * columns + j] += to_float(bias[tile.expert * m + m0 + o]);
