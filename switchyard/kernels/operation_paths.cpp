@@ -1,5 +1,4 @@
 #include "switchyard/kernels/cpu/blocks.h"
-#include "switchyard/kernels/cpu/fma_product.h"
 #include "switchyard/kernels/cpu/product.h"
 #include "switchyard/kernels/cuda/backend.h"
 #include "switchyard/kernels/dispatch.h"
@@ -22,7 +21,7 @@ std::vector<OperationPath> operation_paths() {
   paths.push_back({"grouped_linear_packed", "bfloat16", blocks ? ints : std::string("unpack, ") + cpu::product_path(true)});
   for (const char* operation : {"top_k", "top_k_grouped", "sort_by_slot", "admit", "gather_rows", "combine_rows"}) paths.push_back({operation, "float32", "one pass"});
   for (const char* dtype : {"float32", "bfloat16"}) paths.push_back({"attend_held", dtype, std::string("one pass, ") + name(cpu_level())});
-  const bool ours = cpu::has_fma_product() && cpu::product_copies(false);
+  const bool ours = cpu::product_is_fma(false);
   for (const char* dtype : {"float32", "bfloat16"}) paths.push_back({"attend_prompt", dtype, ours ? name(cpu_level()) : "libtorch"});
   paths.push_back({"adamw_step", "float32", name(cpu_level())});
   if (cuda::built()) {

@@ -72,7 +72,7 @@ void map_many(const Stack<T>& stack, const std::vector<RowTile>& tiles, const T*
 template <typename T>
 std::vector<RowTile> take_many(std::vector<RowTile>& tiles, const int64_t* offset) {
   std::vector<RowTile> left, taken;
-  if (!product_copies(sizeof(T) == 2) || !has_fma_product()) return taken;
+  if (!product_is_fma(sizeof(T) == 2)) return taken;
   for (const RowTile& tile : tiles) {
     const int64_t begin = offset[tile.expert], rows = offset[tile.expert + 1] - begin;
     if (rows < kManyRows) left.push_back(tile);
@@ -82,10 +82,6 @@ std::vector<RowTile> take_many(std::vector<RowTile>& tiles, const int64_t* offse
   tiles = std::move(left);
   return taken;
 }
-
-/// Whether products turn the rows of x that they meet as columns themselves, in the strips that they would copy anyway.
-template <typename T>
-bool turns_columns() { return kPair<T> == 1 && has_fma_product() && product_copies(false); }
 
 }  // namespace
 
@@ -102,7 +98,8 @@ void map_columns(const Stack<T>& stack, int64_t experts, const T* x, const int64
   parallel_tasks(static_cast<int64_t>(tiles.size()) * parts, offset[experts] * m * k, [&](int64_t i) {
     const RowTile& tile = tiles[i / parts];
     const int64_t begin = i % parts * part, end = std::min(m, begin + part);
-    const bool wide = stack.same && tile.count <= kFew, turned = wide && turns_columns<T>();
+    const bool wide = stack.same && tile.count <= kFew;
+    const bool turned = wide && kPair<T> == 1 && product_is_fma(false);  // by the product, into the strips that it would copy them to anyway
     const int64_t columns = turned ? tile.count : round_up(tile.count, kLane), width = std::min(wide ? kWide : kWidth, m);
     Scratch<For::task> scratch(bytes_of<T>(turned ? 0 : k * columns) + bytes_of<T>(width * stride) + bytes_of<float>(width * columns));
     T* packed = turned ? nullptr : scratch.template take<T>(k * columns);

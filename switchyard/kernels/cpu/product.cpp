@@ -59,6 +59,7 @@ void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t ld
 }
 
 bool product_copies(bool bf16) { return !micro_kernel(bf16); }
+bool product_is_fma(bool bf16) { return product_copies(bf16) && has_fma_product(); }
 
 const char* product_path(bool bf16) { return micro_kernel(bf16) ? "brgemm" : name(cpu_level()); }
 

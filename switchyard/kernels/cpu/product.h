@@ -19,6 +19,8 @@ void product(int64_t m, int64_t n, int64_t k, const c10::BFloat16* a, int64_t ld
 /// Whether there is no micro-kernel for that type. B is then copied at each call, so that many rows of A should share it, and bf16 is multiplied
 /// as float32.
 bool product_copies(bool bf16);
+/// Whether it is fma_product (fma_product.h) for that type, which takes its operands in other orders too.
+bool product_is_fma(bool bf16);
 
 /// "brgemm" or the level of the loop, for `switchyard info`.
 const char* product_path(bool bf16);

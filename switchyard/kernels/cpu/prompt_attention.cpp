@@ -120,7 +120,7 @@ void attend_all(const Shape& shape, const at::Tensor& q, const HeldKeys& held, c
 }  // namespace
 
 bool takes_prompt(const at::Tensor& q, const HeldKeys& held) {
-  return has_fma_product() && product_copies(false) && takes_held(q, held) && q.stride(-1) == 1 && q.size(-1) > 0 && held.values.size(-1) > 0;
+  return product_is_fma(false) && takes_held(q, held) && q.stride(-1) == 1 && q.size(-1) > 0 && held.values.size(-1) > 0;
 }
 
 at::Tensor attend_prompt(const at::Tensor& q, const HeldKeys& held, const PromptOptions& options) {

@@ -84,12 +84,14 @@ void add_bias(const B* bias, int64_t at, int64_t rows, int64_t n, float* out, in
     for (int64_t r = 0; r < rows; ++r) out[j * ld + r] += to_float(bias[at + r]);
 }
 
+constexpr int64_t kPlainRows = 24;  ///< rows of x up to which plain weights meet them so, where tiles take such weights as they lie
+
 }  // namespace
 
 template <typename T>
 int64_t few_rows(const Stack<T>& w) {
-  if ((w.same || w.wide) && has_strips(w.k)) return kPair<T> == 1 ? 24 : kStripRows;  // floats of weights need no making: products take them as they lie
-  return w.same && has_row_dots<T>(w.k) && cpu_level() >= CpuLevel::avx512 ? 24 : kSkinnyRows;
+  if ((w.same || w.wide) && has_strips(w.k)) return kPair<T> == 1 ? kPlainRows : kStripRows;  // floats of weights need no making: products take them as they lie
+  return w.same && has_row_dots<T>(w.k) && cpu_level() >= CpuLevel::avx512 ? kPlainRows : kSkinnyRows;
 }
 
 namespace {
